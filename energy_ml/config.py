@@ -1,0 +1,320 @@
+"""Every number that a user may change, once: model and battery configs, and the settings of a deployment.
+
+What belongs here: plain dataclasses with defaults and checks, and the environment variables that override them.
+What doesn't: anything that reads data or trains.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from energy_ml.errors import ConfigError
+
+SAMPLE_START = dt.date(2026, 1, 30)
+"""First day of the sample that ships in ``data/processed``."""
+SAMPLE_END = dt.date(2026, 2, 10)
+"""Last day of that sample."""
+SUPPORTED_INTERVALS = (1, 5, 15, 30, 60)
+"""Minutes between two rows that the project works with."""
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} is {value!r}", expected=expected, remedy=f"set {name} accordingly")
+
+
+@dataclass
+class PricePredictionConfig:
+    """How price models are trained.
+
+    ``price_lags`` and ``rolling_windows`` are counted in intervals of the data, horizons in minutes.
+    """
+
+    data_path: str = "data/processed"
+    target_column: str = "real_time_price"
+    train_end_pct: float = 0.70
+    val_end_pct: float = 0.85
+    price_lags: list[int] = field(default_factory=lambda: [1, 5, 10, 15, 30, 60])
+    rolling_windows: list[int] = field(default_factory=lambda: [5, 10, 15, 30, 60])
+    include_time_features: bool = True
+    include_regional_features: bool = True
+    n_estimators: int = 200
+    max_depth: int = 6
+    learning_rate: float = 0.1
+    subsample: float = 0.8
+    colsample_bytree: float = 0.8
+    random_state: int = 42
+    early_stopping_rounds: int = 20
+    early_stopping_threshold: float = 0.001
+    horizons: list[int] = field(default_factory=lambda: [1, 5, 15, 60])
+    """Minutes ahead, one model each."""
+    preset: str = "best"
+    """``fast`` or ``best``: how many members the ensemble has and how slowly they learn."""
+    interval_level: float = 0.90
+    """Nominal coverage of the interval written to forecasts and served by default."""
+    spike_quantile: float = 0.98
+    """A price above this quantile of the training prices counts as a spike."""
+    max_gap_minutes: int = 30
+    """Gaps up to this long are filled forward and flagged; longer ones refuse the window."""
+    extra_columns: list[str] = field(default_factory=list)
+    """Further numeric columns of the price files that are used as features."""
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.train_end_pct < self.val_end_pct < 1,
+            "train_end_pct/val_end_pct",
+            (self.train_end_pct, self.val_end_pct),
+            "0 < train_end_pct < val_end_pct < 1",
+        )
+        for name in ("price_lags", "rolling_windows", "horizons"):
+            values = getattr(self, name)
+            _require(
+                bool(values) and all(isinstance(v, int) and v > 0 for v in values) and len(set(values)) == len(values),
+                name,
+                values,
+                "a non-empty list of distinct positive whole numbers",
+            )
+        for name in ("n_estimators", "max_depth", "early_stopping_rounds"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
+        _require(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0, at most 1")
+        for name in ("subsample", "colsample_bytree"):
+            _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "above 0, at most 1")
+        _require(
+            self.early_stopping_threshold >= 0, "early_stopping_threshold", self.early_stopping_threshold, "0 or more"
+        )
+        _require(self.preset in ("fast", "best"), "preset", self.preset, "'fast' or 'best'")
+        _require(0.5 <= self.interval_level < 1, "interval_level", self.interval_level, "from 0.5 to below 1")
+        _require(0.5 < self.spike_quantile < 1, "spike_quantile", self.spike_quantile, "between 0.5 and 1")
+        _require(self.max_gap_minutes >= 0, "max_gap_minutes", self.max_gap_minutes, "0 or more")
+
+
+@dataclass
+class RLBatteryConfig:
+    """How battery policies are learned, and the reference battery they are learned for.
+
+    ``discount_factor`` is per HOUR and converted to the data's interval (0.95 per minute would look 20 minutes ahead).
+    ``efficiency`` is the round trip, split over both legs by its square root; power is measured at the grid.
+    """
+
+    charge_level_bins: int = 10
+    price_bins: int = 10
+    time_bins: int = 24
+    actions: list[str] = field(default_factory=lambda: ["charge", "hold", "discharge"])
+    learning_rate: float = 0.1
+    discount_factor: float = 0.95
+    epsilon: float = 1.0
+    epsilon_decay: float = 0.995
+    epsilon_min: float = 0.05
+    episodes: int = 1000
+    max_steps: int = 14400
+    min_reserve: float = 0.10
+    max_charge: float = 0.90
+    efficiency: float = 0.90
+    reward_scale: float = 1.0
+    capacity_mwh: float = 1.0
+    """Energy capacity of the reference battery, MWh."""
+    power_mw: float = 0.5
+    """Charging and discharging limit at the grid, MW."""
+    initial_charge: float = 0.5
+    """Charge at the start of training and backtest, as a fraction of capacity."""
+    wear_cost_per_mwh: float = 0.0
+    """Currency per MWh discharged at the grid."""
+    buy_fee_per_mwh: float = 0.0
+    """Grid fee added to the price when buying, currency/MWh."""
+    sell_fee_per_mwh: float = 0.0
+    """Grid fee taken off the price when selling, currency/MWh."""
+    max_cycles_per_day: float | None = None
+    """Limit on equivalent full cycles per UTC day; None means no limit."""
+    execution_delay: int = 0
+    """Intervals between seeing a price and acting on it; 0 is a price-contingent bid."""
+    update: str = "counterfactual"
+    """``counterfactual`` updates all charge levels and actions at each price step; ``sampled`` is textbook Q-learning."""
+    random_state: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("charge_level_bins", "price_bins", "time_bins", "episodes", "max_steps"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
+        _require(
+            list(self.actions) == ["charge", "hold", "discharge"],
+            "actions",
+            self.actions,
+            "['charge', 'hold', 'discharge']",
+        )
+        _require(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0, at most 1")
+        _require(0 < self.discount_factor <= 1, "discount_factor", self.discount_factor, "above 0, at most 1, per hour")
+        _require(
+            0 <= self.epsilon_min <= self.epsilon <= 1,
+            "epsilon/epsilon_min",
+            (self.epsilon, self.epsilon_min),
+            "0 <= epsilon_min <= epsilon <= 1",
+        )
+        _require(0 < self.epsilon_decay <= 1, "epsilon_decay", self.epsilon_decay, "above 0, at most 1")
+        _require(
+            0 <= self.min_reserve < self.max_charge <= 1,
+            "min_reserve/max_charge",
+            (self.min_reserve, self.max_charge),
+            "0 <= min_reserve < max_charge <= 1",
+        )
+        _require(0 < self.efficiency <= 1, "efficiency", self.efficiency, "above 0, at most 1")
+        for name in ("capacity_mwh", "power_mw", "reward_scale"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        _require(
+            self.min_reserve <= self.initial_charge <= self.max_charge,
+            "initial_charge",
+            self.initial_charge,
+            "between min_reserve and max_charge",
+        )
+        for name in ("wear_cost_per_mwh", "buy_fee_per_mwh", "sell_fee_per_mwh", "execution_delay"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(
+            self.max_cycles_per_day is None or self.max_cycles_per_day > 0,
+            "max_cycles_per_day",
+            self.max_cycles_per_day,
+            "above 0, or None",
+        )
+        _require(self.update in ("counterfactual", "sampled"), "update", self.update, "'counterfactual' or 'sampled'")
+
+
+@dataclass
+class MLConfig:
+    """Both halves together with what they share: where models and results live, cores, backups."""
+
+    models_path: str = "models"
+    results_path: str = "results"
+    price_prediction: PricePredictionConfig = field(default_factory=PricePredictionConfig)
+    rl_battery: RLBatteryConfig = field(default_factory=RLBatteryConfig)
+    enable_gpu: bool = False
+    n_jobs: int = 4
+    verbose: bool = True
+    keep_backup: bool = True
+    max_backups: int = 5
+
+    def __post_init__(self) -> None:
+        _require(self.n_jobs == -1 or self.n_jobs >= 1, "n_jobs", self.n_jobs, "at least 1, or -1 for all cores")
+        _require(self.max_backups >= 0, "max_backups", self.max_backups, "0 or more")
+
+
+default_config = MLConfig()
+
+
+def project_root() -> Path:
+    """The folder that relative paths are relative to, whoever calls.
+
+    ``ENERGY_ML_PROJECT_ROOT`` if set, else the checkout this package lies in, else the current folder.
+    """
+    if root := os.environ.get("ENERGY_ML_PROJECT_ROOT"):
+        return Path(root).resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "workspace.yaml").is_file() else Path.cwd()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where data, models and results live and what is computed; one place, read from ``ENERGY_ML_*``.
+
+    Paths are strings, absolute or URLs (``s3://…``). ``end_date`` None means "until yesterday".
+    """
+
+    data_dir: str
+    models_dir: str
+    results_dir: str
+    start_date: dt.date
+    end_date: dt.date | None
+    horizons: tuple[int, ...]
+    regions: tuple[str, ...] | None
+    training_window_days: int
+    executor: str
+    preset: str
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings; ``environ`` defaults to the process's environment. Raises ConfigError on nonsense."""
+        env = os.environ if environ is None else environ
+
+        def text(name: str, default: str) -> str:
+            return env.get(f"ENERGY_ML_{name}", "").strip() or default
+
+        def path(name: str, default: str) -> str:
+            value = text(name, default)
+            return value if "://" in value else str((project_root() / value).resolve())
+
+        def date(name: str) -> dt.date | None:
+            value = text(name, "")
+            try:
+                return dt.date.fromisoformat(value) if value else None
+            except ValueError:
+                raise ConfigError(
+                    f"ENERGY_ML_{name} is {value!r}", expected="a date as YYYY-MM-DD", remedy="correct or unset it"
+                ) from None
+
+        def integers(name: str, default: str) -> tuple[int, ...]:
+            value = text(name, default)
+            try:
+                numbers = tuple(int(part) for part in value.split(","))
+            except ValueError:
+                numbers = ()
+            if not numbers or any(n <= 0 for n in numbers) or len(set(numbers)) != len(numbers):
+                raise ConfigError(
+                    f"ENERGY_ML_{name} is {value!r}",
+                    expected="distinct positive whole numbers with commas between, such as 1,5,15,60",
+                    remedy="correct or unset it",
+                )
+            return numbers
+
+        # The sample's dates hold only for the sample: whoever names other data or another start gets an open end.
+        own_data = bool(text("DATA_DIR", "") or text("START_DATE", ""))
+        start = date("START_DATE") or SAMPLE_START
+        end = date("END_DATE") or (None if own_data else SAMPLE_END)
+        if end is not None and end < start:
+            raise ConfigError(
+                f"ENERGY_ML_END_DATE {end} lies before ENERGY_ML_START_DATE {start}",
+                expected="an end on or after the start",
+                remedy="correct one of them",
+            )
+        regions = tuple(r.strip() for r in text("REGIONS", "all").split(",") if r.strip())
+        (window,) = integers("TRAINING_WINDOW_DAYS", "10")[:1]
+        if window < 3:
+            raise ConfigError(
+                f"ENERGY_ML_TRAINING_WINDOW_DAYS is {window}", expected="at least 3 days", remedy="use 10 or more"
+            )
+        executor = text("EXECUTOR", "in_process")
+        if executor not in ("in_process", "multiprocess", "celery"):
+            raise ConfigError(
+                f"ENERGY_ML_EXECUTOR is {executor!r}",
+                expected="in_process, multiprocess or celery",
+                remedy="correct or unset it",
+            )
+        preset = text("PRESET", PricePredictionConfig.preset)
+        if preset not in ("fast", "best"):
+            raise ConfigError(f"ENERGY_ML_PRESET is {preset!r}", expected="fast or best", remedy="correct or unset it")
+        return cls(
+            data_dir=path("DATA_DIR", "data/processed"),
+            models_dir=path("MODELS_DIR", "models"),
+            results_dir=path("RESULTS_DIR", "results"),
+            start_date=start,
+            end_date=end,
+            horizons=tuple(sorted(integers("HORIZONS", "1,5,15,60"))),
+            regions=None if regions == ("all",) else regions,
+            training_window_days=window,
+            executor=executor,
+            preset=preset,
+        )
+
+    @property
+    def first_as_of(self) -> dt.date:
+        """The first day D whose trailing training window is covered."""
+        return self.start_date + dt.timedelta(days=self.training_window_days - 1)
+
+    def ml_config(self) -> MLConfig:
+        """The model configs with these settings' paths, horizons and preset in them."""
+        return MLConfig(
+            models_path=self.models_dir,
+            results_path=self.results_dir,
+            price_prediction=PricePredictionConfig(
+                data_path=self.data_dir, horizons=list(self.horizons), preset=self.preset
+            ),
+        )
