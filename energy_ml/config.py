@@ -132,7 +132,7 @@ class RLBatteryConfig:
     execution_delay: int = 0
     """Intervals between seeing a price and acting on it; 0 is a price-contingent bid."""
     update: str = "counterfactual"
-    """``counterfactual`` updates all charge levels and actions at each price step; ``sampled`` is textbook Q-learning."""
+    """``counterfactual`` updates all charges and actions at each price step; ``sampled`` is textbook Q-learning."""
     random_state: int = 42
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class TimeSplit:
-    """Half-open parts of a UTC window: train [start, train_end), validation [train_end, val_end), test [val_end, end)."""
+    """Half-open parts of a UTC window: train [start, train_end), validation [.., val_end), test [val_end, end)."""
 
     start: pd.Timestamp
     train_end: pd.Timestamp
