@@ -1,0 +1,37 @@
+# The two commands of the README, and a few for those who work on the project.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-demo
+INSTALLED_TEST := $(VENV)/.installed-test
+
+.PHONY: demo test lint ui benchmarks clean
+
+demo: $(INSTALLED)
+	$(BIN)/energy-ml retrain --date latest
+
+test: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED_TEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ui: $(INSTALLED)
+	$(BIN)/dagster dev
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "energy_ml needs Python 3.11 or newer; choose one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(INSTALLED_TEST): $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .dagster .tmp_dagster_home_* models results

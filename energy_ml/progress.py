@@ -1,0 +1,110 @@
+"""Progress of long work, visible to other processes without a broker.
+
+What belongs here: an append-only log of progress events per run, and reading it. What doesn't: drawing bars, sockets.
+
+One run appends JSON lines to one file under ``<results>/.progress/``. Each event is one ``write`` on a descriptor
+opened with O_APPEND, so lines never interleave, and a reader that sees a line without its newline waits for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ProgressCallback = Callable[[float, dict[str, Any]], None]
+"""Called with the fraction done (0..1) and a few metrics."""
+
+MIN_STEP = 0.01
+MIN_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """One step forward: ``state`` is running, completed or failed; ``progress`` never falls within one model."""
+
+    model_id: str
+    progress: float
+    state: str = "running"
+    metrics: dict[str, Any] = field(default_factory=dict)
+    time: float = 0.0
+
+
+class ProgressLog:
+    """Writes and reads the events of one run. ``listener`` also gets each event in this process."""
+
+    def __init__(
+        self, folder: str | Path, run_id: str, listener: Callable[[ProgressEvent], None] | None = None
+    ) -> None:
+        if not run_id or not all(c.isalnum() or c in "-_" for c in run_id):
+            raise ValueError(f"run id {run_id!r} isn't made of letters, digits, '-' and '_'")
+        self.path = Path(folder) / f"{run_id}.jsonl"
+        self._listener = listener
+        self._last: dict[str, tuple[float, float]] = {}
+
+    def write(
+        self, model_id: str, progress: float, metrics: dict[str, Any] | None = None, state: str = "running"
+    ) -> None:
+        """Append one event. Running events closer than 1 % and a quarter second to the last one are dropped."""
+        now = time.time()
+        before, when = self._last.get(model_id, (-1.0, 0.0))
+        progress = max(min(float(progress), 1.0), before, 0.0)
+        if state == "running" and progress - before < MIN_STEP and now - when < MIN_SECONDS:
+            return
+        self._last[model_id] = (progress, now)
+        event = ProgressEvent(model_id, progress, state, {k: _plain(v) for k, v in (metrics or {}).items()}, now)
+        line = json.dumps(event.__dict__, allow_nan=False) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+        if self._listener is not None:
+            self._listener(event)
+
+    def callback(self, model_id: str) -> ProgressCallback:
+        """A function for training loops: ``callback(fraction, metrics)``."""
+        return lambda fraction, metrics: self.write(model_id, fraction, metrics)
+
+    def read(self, offset: int = 0) -> tuple[list[ProgressEvent], int]:
+        """Events after byte ``offset`` and the offset to go on from; whole lines only."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(offset)
+                data = file.read()
+        except FileNotFoundError:
+            return [], offset
+        whole = data[: data.rfind(b"\n") + 1]
+        return [ProgressEvent(**json.loads(line)) for line in whole.splitlines()], offset + len(whole)
+
+    def latest(self) -> dict[str, ProgressEvent]:
+        """The newest event of each model."""
+        return {event.model_id: event for event in self.read()[0]}
+
+    def follow(self, poll_seconds: float = 0.2, stop: Callable[[], bool] = lambda: False) -> Iterator[ProgressEvent]:
+        """Yield events as they come until ``stop()`` is true and nothing is left."""
+        offset = 0
+        while True:
+            ending = stop()
+            events, offset = self.read(offset)
+            yield from events
+            if ending:
+                return
+            time.sleep(poll_seconds)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as Python's own, NaN and infinities (which JSON doesn't have) as None, all else as text."""
+    if isinstance(value, bool | str | int | None):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,72 @@
+"""Progress events: monotone, whole lines only, many writers, safe names."""
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from energy_ml.progress import ProgressEvent, ProgressLog
+
+
+def test_progress_never_falls_and_ends(tmp_path: Path) -> None:
+    seen: list[ProgressEvent] = []
+    log = ProgressLog(tmp_path, "run-1", seen.append)
+    for value in (0.0, 0.5, 0.3, 0.9):
+        log.write("price_prediction_15m", value, {"mae": value})
+    log.write("price_prediction_15m", 1.0, state="completed")
+    values = [event.progress for event in log.read()[0]]
+    assert values == sorted(values) and values[-1] == 1.0
+    assert log.latest()["price_prediction_15m"].state == "completed"
+    assert seen == log.read()[0]
+
+
+def test_small_steps_are_dropped_but_never_the_end(tmp_path: Path) -> None:
+    log = ProgressLog(tmp_path, "run-1")
+    for i in range(10_000):
+        log.write("m", i / 10_000)
+    log.write("m", 0.9999, state="failed")
+    events = log.read()[0]
+    assert 90 <= len(events) <= 200
+    assert events[-1].state == "failed"
+
+
+def test_reader_waits_for_whole_lines(tmp_path: Path) -> None:
+    log = ProgressLog(tmp_path, "run-1")
+    log.write("m", 0.1)
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole + whole[:10])
+    events, offset = log.read()
+    assert len(events) == 1 and offset == len(whole)
+    log.path.write_bytes(whole + whole)
+    assert len(log.read(offset)[0]) == 1
+
+
+def _write_many(folder: str, name: str) -> None:
+    log = ProgressLog(folder, "shared")
+    for i in range(50):
+        log.write(name, i / 50, {"text": "x" * 200})
+
+
+def test_lines_of_many_processes_do_not_interleave(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write_many, args=(str(tmp_path), f"m{k}")) for k in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    events = ProgressLog(tmp_path, "shared").read()[0]
+    assert len(events) == 150
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a\0b"])
+def test_run_ids_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="run id"):
+        ProgressLog(tmp_path, name)
+
+
+def test_metrics_become_plain_json(tmp_path: Path) -> None:
+    log = ProgressLog(tmp_path, "run-1")
+    log.write("m", 0.5, {"nan": float("nan"), "number": np.float32(0.5), "path": tmp_path, "epoch": 3})
+    assert log.read()[0][0].metrics == {"nan": None, "number": 0.5, "path": str(tmp_path), "epoch": 3}
