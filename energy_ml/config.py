@@ -128,7 +128,11 @@ class RLBatteryConfig:
     sell_fee_per_mwh: float = 0.0
     """Grid fee taken off the price when selling, currency/MWh."""
     max_cycles_per_day: float | None = None
-    """Limit on equivalent full cycles per UTC day; None means no limit."""
+    """Limit on equivalent full cycles (capacity drawn from the cells) per UTC day; None means no limit."""
+    loss_split: str = "sqrt"
+    """Where the round trip is lost: ``sqrt`` half on each leg, ``charge`` or ``discharge`` all on one."""
+    final_charge: float | None = None
+    """Least charge at the end of a backtest, as a fraction of capacity; None values what is left at a price instead."""
     execution_delay: int = 0
     """Intervals between seeing a price and acting on it; 0 is a price-contingent bid."""
     update: str = "counterfactual"
@@ -175,6 +179,18 @@ class RLBatteryConfig:
             "max_cycles_per_day",
             self.max_cycles_per_day,
             "above 0, or None",
+        )
+        _require(
+            self.loss_split in ("sqrt", "charge", "discharge"),
+            "loss_split",
+            self.loss_split,
+            "'sqrt', 'charge' or 'discharge'",
+        )
+        _require(
+            self.final_charge is None or self.min_reserve <= self.final_charge <= self.max_charge,
+            "final_charge",
+            self.final_charge,
+            "between min_reserve and max_charge, or None",
         )
         _require(self.update in ("counterfactual", "sampled"), "update", self.update, "'counterfactual' or 'sampled'")
 

@@ -1,0 +1,194 @@
+"""What every strategy is given and must return, so that a backtest can treat them alike.
+
+What belongs here: the protocol and the context with its builder. What doesn't: strategies (baselines, policy) and
+the backtest itself (``energy_ml.evaluation.backtest_evaluator``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from energy_ml.errors import GapError, IntervalError, NoDataError, UnknownRegionError
+from energy_ml.rl_battery.battery import Battery, Floats, utc_days
+from energy_ml.splits import TimeSplit
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """One battery in one region over a span of T intervals, with H intervals of history directly before it.
+
+    A strategy may use, for its request in interval t: everything of ``history``; ``prices`` and ``forecasts`` of
+    intervals up to and including ``t - execution_delay``; the charge at the start of t, which follows from its own
+    requests by ``battery.step``. Nothing else: backtests of look-ahead are worthless.
+
+    Attributes
+    ----------
+    region : name of the region.
+    battery : its parameters.
+    start_mwh : charge at the start of the span.
+    timestamps, prices : (T,) starts of the intervals (UTC) and currency/MWh.
+    history_timestamps, history_prices : (H,) the same before the span: training and validation.
+    forecasts, history_forecasts : horizon in minutes -> (T,) or (H,): the price of the interval that starts
+        ``horizon`` after this one, as forecast when this one's price was the newest known; NaN where there is none.
+    interval_minutes : length of an interval.
+    execution_delay : intervals between the newest price that a request may use and the interval that it is for.
+    terminal_value : what a MWh left in the cells at the end is worth, currency/MWh.
+    """
+
+    region: str
+    battery: Battery
+    start_mwh: float
+    timestamps: pd.DatetimeIndex
+    prices: Floats
+    history_timestamps: pd.DatetimeIndex
+    history_prices: Floats
+    interval_minutes: int
+    execution_delay: int = 0
+    terminal_value: float = 0.0
+    forecasts: Mapping[int, Floats] = field(default_factory=dict)
+    history_forecasts: Mapping[int, Floats] = field(default_factory=dict)
+
+    @property
+    def hours(self) -> float:
+        """Length of an interval in hours."""
+        return self.interval_minutes / 60.0
+
+    @property
+    def days(self) -> npt.NDArray[np.int64]:
+        """Number of the UTC day of each interval, (T,)."""
+        return utc_days(self.timestamps)
+
+    @property
+    def per_day(self) -> int:
+        """Intervals in a day."""
+        return 1440 // self.interval_minutes
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """Something that decides what a battery does; ``name`` is its key in every table."""
+
+    @property
+    def name(self) -> str:
+        """Key in tables, such as ``q_learning``, ``threshold``, ``mpc``."""
+        ...
+
+    def actions(self, context: Context) -> Floats:
+        """Requested power in each interval of the span: (T,) MW at the grid, positive buys.
+
+        Requests beyond the limits are allowed; the physics clips them (``±power_mw`` means "as much as goes").
+        """
+        ...
+
+
+def region_series(
+    prices: pd.DataFrame, region: str, *, price_col: str = "real_time_price"
+) -> tuple[pd.DatetimeIndex, Floats, int]:
+    """One region's prices: (timestamps (N,), prices (N,), interval in minutes), a whole grid without gaps.
+
+    Raises UnknownRegionError, NoDataError, GapError (missing rows or prices) or IntervalError.
+    """
+    rows = prices.loc[prices["region"].astype(str) == region, ["timestamp", price_col]]
+    if rows.empty:
+        raise UnknownRegionError(
+            f"no prices of region {region!r}",
+            expected=f"one of {', '.join(sorted(map(str, prices['region'].unique()))) or 'no region at all'}",
+            remedy="name a region of the data, or correct the battery's region",
+        )
+    rows = rows.sort_values("timestamp")
+    times = pd.DatetimeIndex(rows["timestamp"])
+    times = times.tz_localize("UTC") if times.tz is None else times.tz_convert("UTC")
+    values = rows[price_col].to_numpy(dtype=np.float64)
+    if len(times) < 2:
+        raise NoDataError(f"region {region!r} has a single price", rows=1, expected="a series of days")
+    gaps = np.diff(times.as_unit("ns").asi8) // 60_000_000_000
+    interval = int(gaps.min())
+    if interval <= 0 or 1440 % interval:
+        raise IntervalError(
+            f"region {region!r} has prices {interval} minutes apart",
+            example=times[int(gaps.argmin())],
+            expected="one price per interval, the interval a divisor of a day",
+        )
+    if (gaps != interval).any():
+        first = int(np.flatnonzero(gaps != interval)[0])
+        raise GapError(
+            f"prices of region {region!r} have gaps",
+            rows=int((gaps != interval).sum()),
+            example=f"{gaps[first]} minutes after {times[first]}",
+            expected=f"a price every {interval} minutes",
+            remedy="clean the prices first; gaps longer than max_gap_minutes can't be used",
+        )
+    if not np.isfinite(values).all():
+        bad = np.flatnonzero(~np.isfinite(values))
+        raise GapError(
+            f"prices of region {region!r} are missing or not finite",
+            column=price_col,
+            rows=len(bad),
+            example=times[int(bad[0])],
+            expected="a finite price in every interval",
+            remedy="clean the prices first, or leave the region out",
+        )
+    return times, values, interval
+
+
+def build_context(
+    prices: pd.DataFrame,
+    region: str,
+    split: TimeSplit,
+    battery: Battery,
+    *,
+    forecasts: pd.DataFrame | None = None,
+    start_mwh: float | None = None,
+    execution_delay: int = 0,
+    part: str = "test",
+) -> Context:
+    """The context of ``part`` of a long price frame, with the window's earlier rows as history.
+
+    The terminal value is the mean training price times the discharge efficiency, not below 0. Of ``forecasts`` (the
+    project's forecasts frame) this region's rows are aligned to the prices by timestamp and horizon.
+
+    Raises what ``region_series`` raises, NoDataError if a part is empty or the history shorter than a day, and
+    BatteryError if the start lies outside the limits.
+    """
+    times, values, interval = region_series(prices, region)
+    first, after = split.bounds(part)
+    span = np.asarray((times >= first) & (times < after))
+    before = np.asarray((times >= split.start) & (times < first))
+    training = values[np.asarray((times >= split.start) & (times < split.train_end))]
+    if not span.any() or before.sum() * interval < 1440:
+        raise NoDataError(
+            f"region {region!r} has {int(span.sum()):,} intervals in {part} and {int(before.sum()):,} before it",
+            expected=f"prices in {part} [{first}, {after}) and at least a day of history before it",
+            remedy="use a longer window or a window that the data covers",
+        )
+    by_horizon: dict[int, Floats] = {}
+    if forecasts is not None:
+        mine = forecasts.loc[forecasts["region"].astype(str) == region]
+        made = pd.DatetimeIndex(mine["timestamp"])
+        made = made.tz_localize("UTC") if made.tz is None else made.tz_convert("UTC")
+        rows = times.as_unit("ns").get_indexer(made.as_unit("ns"))
+        for horizon in sorted(int(h) for h in mine["horizon_minutes"].unique()):
+            chosen = (mine["horizon_minutes"].to_numpy() == horizon) & (rows >= 0)
+            column = np.full(len(times), np.nan)
+            column[rows[chosen]] = mine["price_forecast"].to_numpy(dtype=np.float64)[chosen]
+            by_horizon[horizon] = column
+    return Context(
+        region=region,
+        battery=battery,
+        start_mwh=battery.check_charge(battery.initial_mwh if start_mwh is None else start_mwh),
+        timestamps=times[span],
+        prices=np.ascontiguousarray(values[span]),
+        history_timestamps=times[before],
+        history_prices=np.ascontiguousarray(values[before]),
+        interval_minutes=interval,
+        execution_delay=execution_delay,
+        terminal_value=max(0.0, float(training.mean())) * battery.discharge_efficiency,
+        forecasts={h: v[span] for h, v in by_horizon.items()},
+        history_forecasts={h: v[before] for h, v in by_horizon.items()},
+    )
