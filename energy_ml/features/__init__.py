@@ -1,0 +1,34 @@
+"""Features of prices and batteries: dense, leak-free, the same numbers in batch and live.
+
+What belongs here: the names that others use. What doesn't: any computation.
+"""
+
+from energy_ml.features.battery_features import BATTERY_COLUMNS, build_battery_features
+from energy_ml.features.panel import Panel, to_panel
+from energy_ml.features.price_features import (
+    FAMILIES,
+    PriceFeatureSpec,
+    build_price_features,
+    feature_columns,
+    feature_family,
+    feature_names,
+    price_feature_cube,
+    price_features,
+    required_history,
+)
+
+__all__ = [
+    "BATTERY_COLUMNS",
+    "FAMILIES",
+    "Panel",
+    "PriceFeatureSpec",
+    "build_battery_features",
+    "build_price_features",
+    "feature_columns",
+    "feature_family",
+    "feature_names",
+    "price_feature_cube",
+    "price_features",
+    "required_history",
+    "to_panel",
+]

@@ -1,0 +1,46 @@
+"""Lagged prices and changes against them.
+
+What belongs here: plain differences to one earlier instant. What doesn't: anything over a window of instants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+
+
+def lagged(values: Float64Array, lag: int, first: int = 0) -> Float64Array:
+    """``values`` (T, R) as they were ``lag`` >= 0 intervals before, rows from ``first`` on; NaN before the start."""
+    n_times = len(values)
+    if lag <= first:
+        return values[first - lag : n_times - lag]
+    out = np.full((n_times - first, *values.shape[1:]), np.nan)
+    if lag < n_times:
+        out[lag - first :] = values[: n_times - lag]
+    return out
+
+
+def write_lags(values: Float64Array, lags: Sequence[int], out: Float32Array, first: int = 0) -> None:
+    """Prices ``lags`` intervals before; ``values`` (T, R), ``out`` (len(lags), T - first, R)."""
+    n_times = len(values)
+    for column, lag in zip(out, lags, strict=True):
+        known = max(lag - first, 0)
+        column[:known] = np.nan
+        if lag < n_times:
+            column[known:] = values[first + known - lag : n_times - lag]
+
+
+def write_changes(values: Float64Array, lags: Sequence[int], out: Float32Array, first: int = 0) -> None:
+    """Current price minus the price ``lags`` intervals before; subtracted in float64, shapes as in ``write_lags``."""
+    n_times = len(values)
+    for column, lag in zip(out, lags, strict=True):
+        known = max(lag - first, 0)
+        column[:known] = np.nan
+        if lag < n_times:
+            start = first + known
+            np.subtract(values[start:], values[start - lag : n_times - lag], out=column[known:], casting="same_kind")

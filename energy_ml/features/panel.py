@@ -1,0 +1,305 @@
+"""Dense time x region matrices from long frames, and back.
+
+What belongs here: laying rows out on a grid and finding them again. What doesn't: cleaning (market_data) and features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from energy_ml.config import SUPPORTED_INTERVALS
+from energy_ml.errors import (
+    DuplicateError,
+    IntervalError,
+    NoDataError,
+    SchemaError,
+    TimestampError,
+    UnknownRegionError,
+    ValueRangeError,
+)
+
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+NS_PER_MINUTE = 60_000_000_000
+MAX_GRID_CELLS = 400_000_000
+"""A grid above this (3 GB a column) comes from a stray timestamp rather than from a market."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Columns of a long frame as dense matrices on a regular grid; NaN where there is no row.
+
+    The memory is time-major (all regions of one instant side by side), so that a shift in time is one offset for all
+    regions at once; ``values`` and ``matrix`` show it as region x time.
+    """
+
+    times_ns: IntArray
+    """(T,) start of each interval, nanoseconds since 1970 UTC, evenly spaced."""
+    regions: tuple[str, ...]
+    """(R,) names."""
+    interval_minutes: int
+    columns: Mapping[str, Float64Array]
+    """Each (T, R), float64, C order."""
+    rows: IntArray | None = None
+    """(n,) cell ``t * R + r`` of each row of the long frame; None if the rows are the grid in time-major order."""
+
+    @property
+    def times(self) -> pd.DatetimeIndex:
+        """(T,) interval starts, UTC."""
+        return pd.DatetimeIndex(self.times_ns.view("M8[ns]"), tz="UTC")
+
+    @property
+    def values(self) -> Float64Array:
+        """(R, T) matrix of the first column (a view)."""
+        return next(iter(self.columns.values())).T
+
+    def matrix(self, column: str) -> Float64Array:
+        """(R, T) matrix of ``column`` (a view)."""
+        return self.columns[column].T
+
+    def to_long(self) -> pd.DataFrame:
+        """The complete grid as a long frame sorted by timestamp, then region."""
+        n_times, n_regions = len(self.times_ns), len(self.regions)
+        frame = {
+            "timestamp": self.times.repeat(n_regions),
+            "region": np.tile(np.asarray(self.regions, dtype=object), n_times),
+        }
+        return pd.DataFrame(frame | {name: matrix.reshape(-1) for name, matrix in self.columns.items()})
+
+
+def to_panel(
+    df: pd.DataFrame,
+    value_cols: Sequence[str],
+    *,
+    regions: Sequence[str] | None = None,
+    interval_minutes: int | None = None,
+    timestamp_col: str = "timestamp",
+    region_col: str = "region",
+) -> Panel:
+    """Lay a long frame (one row per timestamp and region, any order, any gaps) out on a grid.
+
+    Parameters
+    ----------
+    value_cols : numeric columns, each becomes a float64 matrix; the first is ``Panel.values``.
+    regions : names and order of the grid's regions (others in the frame are refused); by default those of the frame,
+        sorted by name.
+    interval_minutes : by default the commonest distance of neighbouring timestamps.
+
+    Raises
+    ------
+    NoDataError, SchemaError (a column is missing or isn't numeric), TimestampError (missing timestamps),
+    IntervalError (no interval, or rows between its grid), DuplicateError (two rows of a timestamp and region),
+    UnknownRegionError, ValueRangeError (infinite values).
+    """
+    _require_columns(df, [timestamp_col, region_col, *value_cols])
+    if not len(df):
+        raise NoDataError("the frame has no rows", expected="at least one row", remedy="ask for a window with data")
+    stamps = timestamps_ns(df[timestamp_col])
+    columns = {name: _numbers(df, name) for name in value_cols}
+    grid = _grid_of_sorted_rows(stamps, df[region_col], regions, interval_minutes)
+    if grid is not None:
+        times, names, interval = grid
+        shape = (len(times), len(names))
+        return Panel(times, names, interval, {name: column.reshape(shape) for name, column in columns.items()})
+
+    codes, names = _region_codes(df[region_col], regions)
+    unique = np.unique(stamps)
+    interval = _interval(unique, interval_minutes)
+    step = interval * NS_PER_MINUTE
+    n_times = int((unique[-1] - unique[0]) // step) + 1
+    if n_times * len(names) > MAX_GRID_CELLS:
+        raise TimestampError(
+            f"rows reach from {_show(unique[0])} to {_show(unique[-1])}: a grid of {n_times:,} intervals",
+            column=timestamp_col,
+            expected=f"at most {MAX_GRID_CELLS:,} cells",
+            remedy="remove stray timestamps or pass a shorter window",
+        )
+    cells = (stamps - unique[0]) // step * len(names) + codes
+    _refuse_duplicates(cells, stamps, df[region_col], n_times * len(names))
+    matrices = {}
+    for name, column in columns.items():
+        flat = np.full(n_times * len(names), np.nan)
+        flat[cells] = column
+        matrices[name] = flat.reshape(n_times, len(names))
+    return Panel(unique[0] + step * np.arange(n_times, dtype=np.int64), names, interval, matrices, cells)
+
+
+def timestamps_ns(column: pd.Series) -> IntArray:
+    """Timestamps as nanoseconds since 1970 UTC, shape (n,); naive ones are taken as UTC. Raises TimestampError."""
+    if not isinstance(column.dtype, pd.DatetimeTZDtype) and not np.issubdtype(column.to_numpy().dtype, np.datetime64):
+        raise SchemaError(
+            f"timestamps have type {column.dtype}",
+            column=str(column.name),
+            example=column.iloc[0] if len(column) else None,
+            expected="a datetime column",
+            remedy="convert it with pandas.to_datetime(..., utc=True)",
+        )
+    # Aware columns hold UTC inside, so the bare integers are right for every zone.
+    stamps = column.to_numpy(dtype="datetime64[ns]") if column.dt.tz is None else _aware_ns(column)
+    missing = np.isnat(stamps)
+    if missing.any():
+        raise TimestampError(
+            "timestamps are missing",
+            column=str(column.name),
+            rows=int(missing.sum()),
+            example=f"row {int(missing.argmax())}",
+            expected="a timestamp in every row",
+            remedy="drop these rows",
+        )
+    return stamps.view(np.int64)
+
+
+def _aware_ns(column: pd.Series) -> npt.NDArray[np.datetime64]:
+    return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
+
+
+def _require_columns(df: pd.DataFrame, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in df.columns]
+    if missing:
+        raise SchemaError(
+            f"column {', '.join(map(repr, missing))} is missing",
+            column=missing[0],
+            expected=f"columns {', '.join(names)}; found {', '.join(map(str, df.columns))}",
+            remedy="rename the columns or name them in the call",
+        )
+
+
+def _numbers(df: pd.DataFrame, name: str) -> Float64Array:
+    try:
+        column = df[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise SchemaError(
+            f"values have type {df[name].dtype}",
+            column=name,
+            example=repr(df[name].iloc[0]),
+            expected="numbers",
+            remedy="convert the column to float64",
+        ) from None
+    infinite = np.isinf(column)
+    if infinite.any():
+        raise ValueRangeError(
+            "infinite values",
+            column=name,
+            rows=int(infinite.sum()),
+            example=f"row {int(infinite.argmax())}: {column[infinite.argmax()]}",
+            expected="finite numbers or NaN",
+            remedy="clean the frame first",
+        )
+    return np.ascontiguousarray(column)
+
+
+def _show(stamp: int | np.int64) -> str:
+    return str(pd.Timestamp(int(stamp), tz="UTC"))
+
+
+def _interval(unique_stamps: IntArray, given: int | None) -> int:
+    steps = np.diff(unique_stamps)
+    if given is None:
+        if not len(steps):
+            raise IntervalError(
+                "one timestamp only, no interval can be inferred",
+                example=_show(unique_stamps[0]),
+                expected="at least two timestamps",
+                remedy="pass more rows, or interval_minutes",
+            )
+        lengths, counts = np.unique(steps, return_counts=True)
+        step = int(lengths[counts.argmax()])
+    else:
+        step = given * NS_PER_MINUTE
+    if step not in {minutes * NS_PER_MINUTE for minutes in SUPPORTED_INTERVALS}:
+        raise IntervalError(
+            f"the interval is {step / NS_PER_MINUTE:g} minutes",
+            example=_show(unique_stamps[0]),
+            expected=f"one of {', '.join(map(str, SUPPORTED_INTERVALS))} minutes",
+            remedy="resample the data, or pass interval_minutes if most rows are missing",
+        )
+    off = steps % step != 0
+    if off.any():
+        first = int(off.argmax())
+        raise IntervalError(
+            "rows lie between the grid's instants",
+            rows=int(off.sum()),
+            example=f"{_show(unique_stamps[first + 1])} after {_show(unique_stamps[first])}",
+            expected=f"distances that are multiples of {step // NS_PER_MINUTE} minutes",
+            remedy="clean the frame first, or pass interval_minutes",
+        )
+    return step // NS_PER_MINUTE
+
+
+def _grid_of_sorted_rows(
+    stamps: IntArray, region_column: pd.Series, regions: Sequence[str] | None, interval_minutes: int | None
+) -> tuple[IntArray, tuple[str, ...], int] | None:
+    """Times, regions and interval if the rows already are a complete grid sorted by timestamp, then region."""
+    n_regions = int(np.searchsorted(stamps, stamps[0], side="right")) if stamps[-1] >= stamps[0] else 0
+    if not n_regions or len(stamps) % n_regions:
+        return None
+    by_time = stamps.reshape(-1, n_regions)
+    times = by_time[:, 0]
+    steps = np.diff(times)
+    if (len(steps) and (steps[0] <= 0 or (steps != steps[0]).any())) or (by_time != times[:, None]).any():
+        return None
+    if interval_minutes is not None and len(steps) and steps[0] != interval_minutes * NS_PER_MINUTE:
+        return None
+    first = region_column.iloc[:n_regions]
+    if first.isna().any():
+        return None
+    names = tuple(str(name) for name in first)
+    if len(set(names)) < n_regions or (tuple(regions) if regions is not None else tuple(sorted(names))) != names:
+        return None
+    if not _repeats(region_column, n_regions):
+        return None
+    return np.ascontiguousarray(times), names, _interval(times, interval_minutes)
+
+
+def _repeats(column: pd.Series, period: int) -> bool:
+    """Whether every value equals the one ``period`` rows before."""
+    if len(column) == period:
+        return True
+    array = column.array[period:] == column.array[:-period]
+    return bool(pd.Series(array).all(skipna=False)) if not isinstance(array, np.ndarray) else bool(array.all())
+
+
+def _region_codes(column: pd.Series, regions: Sequence[str] | None) -> tuple[IntArray, tuple[str, ...]]:
+    codes, found = pd.factorize(column)
+    if (codes < 0).any():
+        raise SchemaError(
+            "rows have no region",
+            column=str(column.name),
+            rows=int((codes < 0).sum()),
+            example=f"row {int((codes < 0).argmax())}",
+            expected="a region in every row",
+            remedy="drop these rows",
+        )
+    present = [str(name) for name in found]
+    names = tuple(sorted(present)) if regions is None else tuple(regions)
+    if len(set(names)) < len(names):
+        raise SchemaError(f"regions {names} repeat a name", expected="distinct names", remedy="name each region once")
+    place = {name: code for code, name in enumerate(names)}
+    unknown = [name for name in present if name not in place]
+    if unknown:
+        raise UnknownRegionError(
+            f"region {', '.join(unknown)} isn't among those asked for",
+            column=str(column.name),
+            expected=", ".join(names),
+            remedy="filter the rows, or name the region in the call",
+        )
+    return np.array([place[name] for name in present], dtype=np.int64)[codes], names
+
+
+def _refuse_duplicates(cells: IntArray, stamps: IntArray, region_column: pd.Series, n_cells: int) -> None:
+    counts = np.bincount(cells, minlength=n_cells)
+    if counts.max() > 1:
+        first = int((counts[cells] > 1).argmax())
+        raise DuplicateError(
+            "several rows share their timestamp and region",
+            rows=int(counts[counts > 1].sum()),
+            example=f"{_show(stamps[first])}, {region_column.iloc[first]}",
+            expected="one row per timestamp and region",
+            remedy="clean the frame first (energy_ml.market_data.cleaning)",
+        )

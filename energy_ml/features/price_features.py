@@ -1,0 +1,314 @@
+"""All features of a price row: which columns there are, what they are called, and one function that computes them.
+
+What belongs here: putting the families together, for frames and for panels. What doesn't: how a family is computed.
+
+Naming: a bare number counts intervals (``price_lag_5``), a number with ``m`` is minutes (``yesterday_move_15m``).
+Every column at row t uses prices up to and including t. Where history is short, columns are NaN. All history is finite:
+a tail of ``required_history(spec, interval)`` intervals gives the same last row as the whole past, bit for bit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from energy_ml.config import PricePredictionConfig
+from energy_ml.errors import ConfigError, UnknownRegionError
+from energy_ml.features.lag_features import write_changes, write_lags
+from energy_ml.features.market_state_features import (
+    market_state_columns,
+    market_state_history,
+    steps_of,
+    write_market_state,
+)
+from energy_ml.features.panel import Panel, to_panel
+from energy_ml.features.regional_features import (
+    MOVE_STEPS,
+    NEAREST_COLUMNS,
+    NEAREST_MINUTES,
+    REGIONAL_COLUMNS,
+    peer_mask,
+    write_nearest,
+    write_regional,
+)
+from energy_ml.features.rolling_features import STATISTICS, write_rolling
+from energy_ml.features.time_features import TIME_COLUMNS, write_time
+
+Float32Array = npt.NDArray[np.float32]
+
+DEFAULT_HORIZONS = (1, 5, 15, 30, 60)
+NEAR_CHANGES = (1, 2, 3, 6, 12)
+"""Lags, in intervals, whose changes are always in the market state, beside those of the spec."""
+DISTANCES = ("mean", "min", "max")
+
+FAMILIES: dict[str, str] = {
+    "lags": r"price_now|price_lag_\d+",
+    "changes": r"change_\d+|last_change",
+    "rolling": r"rolling_(mean|min|max)_\d+|dist_(mean|min|max)_\d+",
+    "volatility": r"vol|rolling_std_\d+|abs_change_mean_\d+m|jump_count_\d+m|minutes_since_(change|jump)|day_range",
+    "time": "|".join(TIME_COLUMNS),
+    "regional": "|".join([*REGIONAL_COLUMNS, *NEAREST_COLUMNS]),
+    "day profile": r"day_position|dist_day_median|dist_yesterday|yesterday_move_\d+m|dist_profile|profile_move_\d+m",
+    "extra": r"extra_.+",
+}
+"""Feature families and the full-match patterns of their column names."""
+_PATTERNS = {family: re.compile(pattern) for family, pattern in FAMILIES.items()}
+
+
+@dataclass(frozen=True)
+class PriceFeatureSpec:
+    """Which features a price row gets. Lags and windows are intervals, horizons minutes."""
+
+    lags: tuple[int, ...] = tuple(PricePredictionConfig().price_lags)
+    windows: tuple[int, ...] = tuple(PricePredictionConfig().rolling_windows)
+    regions: tuple[str, ...] | None = None
+    """Regions that count as "other regions", the first being the reference of ``spread_reference``; None: all in the
+    data, by name. Whoever keeps a model keeps this too, so that the reference doesn't change with the data."""
+    include_time: bool = True
+    include_regional: bool = True
+    include_market_state: bool = True
+    horizons: tuple[int, ...] = DEFAULT_HORIZONS
+    """Minutes of the moves taken from yesterday and from the day profile."""
+    extra_columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("lags", "windows", "horizons"):
+            values = getattr(self, name)
+            if any(value < 1 for value in values) or len(set(values)) < len(values):
+                raise ConfigError(
+                    f"{name} is {values!r}",
+                    expected="distinct positive whole numbers",
+                    remedy=f"set {name} accordingly",
+                )
+
+    @classmethod
+    def from_config(cls, config: PricePredictionConfig, regions: Sequence[str] | None = None) -> PriceFeatureSpec:
+        """The features that ``config`` asks for."""
+        return cls(
+            lags=tuple(config.price_lags),
+            windows=tuple(config.rolling_windows),
+            regions=None if regions is None else tuple(regions),
+            include_time=config.include_time_features,
+            include_regional=config.include_regional_features,
+            extra_columns=tuple(config.extra_columns),
+        )
+
+    @property
+    def changes(self) -> tuple[int, ...]:
+        """Lags whose changes are columns."""
+        return tuple(sorted({*self.lags, *NEAR_CHANGES}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for provenance."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in self.__dict__.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PriceFeatureSpec:
+        """The inverse of ``to_dict``."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**fields)
+
+
+def feature_names(spec: PriceFeatureSpec, interval_minutes: int) -> list[str]:
+    """Names of the feature columns of ``spec``, in order."""
+    names = ["price_now", *(f"price_lag_{lag}" for lag in spec.lags)]
+    names += [f"rolling_{statistic}_{window}" for window in spec.windows for statistic in STATISTICS]
+    if spec.include_time:
+        names += TIME_COLUMNS
+    if spec.include_regional:
+        names += REGIONAL_COLUMNS
+    if spec.include_market_state:
+        names += [f"change_{lag}" for lag in spec.changes]
+        names += [f"dist_{statistic}_{window}" for window in spec.windows for statistic in DISTANCES]
+        names += market_state_columns(spec.horizons, interval_minutes)
+        if spec.include_regional:
+            names += NEAREST_COLUMNS
+    return names + [f"extra_{column}" for column in spec.extra_columns]
+
+
+def required_history(spec: PriceFeatureSpec, interval_minutes: int) -> int:
+    """Intervals, the current one included, after which a row's features no longer depend on older prices."""
+    lengths = [1, *(lag + 1 for lag in spec.lags), *spec.windows]
+    if spec.include_regional:
+        lengths += [steps + 1 for steps in MOVE_STEPS]
+    if spec.include_market_state:
+        lengths += [*(lag + 1 for lag in spec.changes), market_state_history(interval_minutes)]
+        lengths += [steps_of(NEAREST_MINUTES, interval_minutes)]
+    return max(lengths)
+
+
+def price_feature_cube(
+    panel: Panel, spec: PriceFeatureSpec, *, last: int | None = None, out: Float32Array | None = None
+) -> tuple[list[str], Float32Array]:
+    """All features of a panel, without any frame.
+
+    Parameters
+    ----------
+    panel : prices are its first column; ``spec.extra_columns`` must be among the others.
+    last : only the last so many instants (the predictor asks for 1); None for all.
+    out : a (F, instants, R) float32 array to fill again instead of a new one.
+
+    Returns
+    -------
+    The F column names and an array (F, instants, R); ``array.reshape(F, -1).T`` are long rows in grid order.
+    """
+    values = np.ascontiguousarray(panel.values.T)
+    n_times, n_regions = values.shape
+    first = 0 if last is None else max(n_times - last, 0)
+    names = feature_names(spec, panel.interval_minutes)
+    shape = (len(names), n_times - first, n_regions)
+    if out is None:
+        out = np.empty(shape, dtype=np.float32)
+    elif out.shape != shape or out.dtype != np.float32:
+        raise ConfigError(
+            f"out is {out.dtype} {out.shape}", expected=f"float32 {shape}", remedy="pass an array of that shape"
+        )
+    cube: Float32Array = out
+    used = 0
+
+    def take(count: int) -> Float32Array:
+        nonlocal used
+        used += count
+        return cube[used - count : used]
+
+    take(1)[0] = values[first:]
+    write_lags(values, spec.lags, take(len(spec.lags)), first)
+    rolling = take(len(spec.windows) * len(STATISTICS))
+    if spec.include_time:
+        write_time(panel.times_ns[first:], take(len(TIME_COLUMNS)))
+    peers = _peers(panel, spec)
+    if spec.include_regional:
+        reference = _reference(panel, spec)
+        write_regional(values, peers, reference, take(len(REGIONAL_COLUMNS)), first)
+    distances = None
+    if spec.include_market_state:
+        write_changes(values, spec.changes, take(len(spec.changes)), first)
+        distances = take(len(spec.windows) * len(DISTANCES))
+        columns = market_state_columns(spec.horizons, panel.interval_minutes)
+        write_market_state(values, panel.interval_minutes, spec.horizons, take(len(columns)), first)
+        if spec.include_regional:
+            window = steps_of(NEAREST_MINUTES, panel.interval_minutes)
+            write_nearest(values, peers, window, take(len(NEAREST_COLUMNS)), first)
+    if spec.windows:
+        write_rolling(values, spec.windows, rolling, first, distances)
+    for column in spec.extra_columns:
+        take(1)[0] = panel.columns[column][first:]
+    return names, cube
+
+
+def _peers(panel: Panel, spec: PriceFeatureSpec) -> npt.NDArray[np.bool_]:
+    peers = peer_mask(panel.regions, spec.regions)
+    if not peers.any():
+        raise UnknownRegionError(
+            f"none of the regions {', '.join(spec.regions or ())} is in the data",
+            expected=f"some of {', '.join(panel.regions)}",
+            remedy="correct the regions",
+        )
+    return peers
+
+
+def _reference(panel: Panel, spec: PriceFeatureSpec) -> int | None:
+    name = panel.regions[0] if spec.regions is None else spec.regions[0]
+    return panel.regions.index(name) if name in panel.regions else None
+
+
+def build_price_features(
+    df: pd.DataFrame,
+    price_col: str = "real_time_price",
+    lags: Sequence[int] | None = None,
+    windows: Sequence[int] | None = None,
+    regions: Sequence[str] | None = None,
+    include_time: bool = True,
+    include_regional: bool = True,
+    *,
+    include_market_state: bool = True,
+    horizons: Sequence[int] = DEFAULT_HORIZONS,
+    extra_columns: Sequence[str] = (),
+    interval_minutes: int | None = None,
+) -> pd.DataFrame:
+    """Features of a long price frame: the same rows, in the same order, with the same index.
+
+    Parameters
+    ----------
+    df : columns ``timestamp``, ``region``, ``price_col`` and ``extra_columns``; one row per timestamp and region in any
+        order. Missing rows and NaN prices leave NaN in the features that need them.
+    price_col : currency/MWh.
+    lags, windows : in intervals of the data; by default those of ``PricePredictionConfig``.
+    regions : regions that count as "others", the first being the reference (see ``PriceFeatureSpec.regions``).
+    include_time, include_regional, include_market_state : whether these columns are computed.
+    horizons : minutes of the moves taken from yesterday and from the day profile.
+    extra_columns : numeric columns that become features as they are, named ``extra_<column>``.
+    interval_minutes : inferred from the timestamps by default.
+
+    Returns
+    -------
+    ``timestamp`` (UTC), ``region``, ``price_col`` and float32 feature columns (``feature_columns`` lists them).
+
+    Raises
+    ------
+    The named errors of ``features.panel.to_panel``.
+    """
+    defaults = PriceFeatureSpec()
+    spec = PriceFeatureSpec(
+        lags=defaults.lags if lags is None else tuple(lags),
+        windows=defaults.windows if windows is None else tuple(windows),
+        regions=None if regions is None else tuple(regions),
+        include_time=include_time,
+        include_regional=include_regional,
+        include_market_state=include_market_state,
+        horizons=tuple(horizons),
+        extra_columns=tuple(extra_columns),
+    )
+    return price_features(df, spec, price_col=price_col, interval_minutes=interval_minutes)
+
+
+def price_features(
+    df: pd.DataFrame,
+    spec: PriceFeatureSpec,
+    *,
+    price_col: str = "real_time_price",
+    interval_minutes: int | None = None,
+) -> pd.DataFrame:
+    """``build_price_features`` for a spec."""
+    panel = to_panel(df, [price_col, *spec.extra_columns], interval_minutes=interval_minutes)
+    names, cube = price_feature_cube(panel, spec)
+    flat = cube.reshape(len(names), -1)
+    if panel.rows is not None:
+        flat = flat[:, panel.rows]
+    # One block without a copy: pandas keeps columns as the rows of its blocks.
+    frame = pd.DataFrame(flat.T, columns=names, index=df.index, copy=False)
+    frame.insert(0, price_col, df[price_col])
+    frame.insert(0, "region", df["region"])
+    frame.insert(0, "timestamp", _utc(df["timestamp"]))
+    return frame
+
+
+def _utc(column: pd.Series) -> pd.Series:
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.dt.tz_convert("UTC")
+    return column.dt.tz_localize("UTC")
+
+
+def feature_columns(df: pd.DataFrame) -> list[str]:
+    """The columns of ``df`` that are features, in order."""
+    return [name for name in df.columns if _family(name) is not None]
+
+
+def feature_family(name: str) -> str:
+    """Family of a feature column, one of ``FAMILIES``; raises ConfigError for any other name."""
+    family = _family(name)
+    if family is None:
+        raise ConfigError(
+            f"{name!r} is no feature", expected="a name from feature_columns()", remedy="drop keys and targets first"
+        )
+    return family
+
+
+def _family(name: str) -> str | None:
+    return next((family for family, pattern in _PATTERNS.items() if pattern.fullmatch(str(name))), None)

@@ -1,0 +1,145 @@
+"""What a region's price is beside the other regions' prices, and where those just went.
+
+What belongs here: comparisons across regions at one instant and their last moves. What doesn't: a region's own past.
+
+One pooled model serves every region, also one it never saw, and any number of them: the others enter as leave-one-out
+mean, minimum and maximum, as the region whose price kept nearest over the last hour, and as one reference region; so
+the columns are the same whatever the regions are. A region alone has no others: its columns are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from energy_ml.features.rolling_features import BLOCK_CELLS, padded, rolling_sum
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+MOVE_STEPS = (1, 3)
+"""Intervals over which the others' last moves are taken."""
+REGIONAL_COLUMNS = (
+    "spread_others_mean",
+    "spread_others_min",
+    "spread_others_max",
+    "spread_reference",
+    *(f"others_change_{statistic}_{steps}" for steps in MOVE_STEPS for statistic in ("mean", "min", "max")),
+)
+NEAREST_COLUMNS = (
+    "nearest_spread",
+    "nearest_distance",
+    *(f"nearest_change_{steps}" for steps in MOVE_STEPS),
+    "cheaper_share",
+)
+NEAREST_MINUTES = 60
+
+
+def write_regional(
+    values: Float64Array, peers: BoolArray, reference: int | None, out: Float32Array, first: int = 0
+) -> None:
+    """Leave-one-out spreads and moves.
+
+    Parameters
+    ----------
+    values : (T, R) float64, C order.
+    peers : (R,) regions that count as "others".
+    reference : column of the reference region, or None if it isn't among the data.
+    out : (len(REGIONAL_COLUMNS), T - first, R).
+    """
+    n_times, n_regions = values.shape
+    halo = max(MOVE_STEPS)
+    block = max(BLOCK_CELLS // n_regions, 1)
+    for start in range(first, n_times, block):
+        stop = min(start + block, n_times)
+        # Region-major inside a block: each region's row is contiguous.
+        price = np.ascontiguousarray(padded(values, start - halo, stop).T)
+        now = price[:, halo:]
+        part = out[:, start - first : stop - first].transpose(0, 2, 1)
+        for column, statistic in zip(part[:3], others(now, peers), strict=True):
+            np.subtract(now, statistic, out=column, casting="same_kind")
+        if reference is None:
+            part[3] = np.nan
+        else:
+            np.subtract(now, now[reference], out=part[3], casting="same_kind")
+        for place, steps in enumerate(MOVE_STEPS):
+            moves = now - price[:, halo - steps : price.shape[1] - steps]
+            part[4 + 3 * place : 7 + 3 * place] = others(moves, peers)
+
+
+def others(values: Float64Array, peers: BoolArray) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Mean, minimum and maximum over the *other* regions that have a value; (R, n) each, NaN where none has.
+
+    From both sides (regions before, regions after) rather than total minus own: a spike of the region itself then takes
+    no digits from its others.
+    """
+    n_regions = len(values)
+    total, count = np.zeros_like(values), np.zeros_like(values)
+    low, high = np.full_like(values, np.nan), np.full_like(values, np.nan)
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0.0)
+    for order in (range(n_regions), range(n_regions - 1, -1, -1)):
+        so_far = np.zeros(values.shape[1])
+        number = np.zeros(values.shape[1])
+        least, most = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
+        for region in order:
+            total[region] += so_far
+            count[region] += number
+            np.fmin(low[region], least, out=low[region])
+            np.fmax(high[region], most, out=high[region])
+            if peers[region]:
+                so_far += filled[region]
+                number += known[region]
+                np.fmin(least, values[region], out=least)
+                np.fmax(most, values[region], out=most)
+    count[count == 0] = np.nan
+    return total / count, low, high
+
+
+def write_nearest(values: Float64Array, peers: BoolArray, window: int, out: Float32Array, first: int = 0) -> None:
+    """The other region whose price kept nearest over ``window`` intervals (usually the one without congestion between).
+
+    Columns: price minus its price; mean distance over the window; its last moves; share of the others that are cheaper
+    now. ``values`` (T, R), ``out`` (len(NEAREST_COLUMNS), T - first, R). Work grows with R squared.
+    """
+    n_times, n_regions = values.shape
+    halo = max(window - 1, max(MOVE_STEPS))
+    block = max(BLOCK_CELLS // n_regions, 4 * halo, 1)
+    for start in range(first, n_times, block):
+        stop = min(start + block, n_times)
+        price = np.ascontiguousarray(padded(values, start - halo, stop).T)
+        now = price[:, halo:]
+        moves = [now - price[:, halo - steps : price.shape[1] - steps] for steps in MOVE_STEPS]
+        shape = (n_regions, stop - start)
+        nearest = np.full(shape, np.inf)
+        spread, change = np.full(shape, np.nan), [np.full(shape, np.nan) for _ in MOVE_STEPS]
+        cheaper, known = np.zeros(shape), np.zeros(shape)
+        for one in range(n_regions):
+            for other in range(one + 1, n_regions):
+                gap = price[one] - price[other]
+                distance = rolling_sum(np.abs(gap)[:, None], [window])[window][halo:, 0] / window
+                current = gap[halo:]
+                for own, peer, sign in ((one, other, 1.0), (other, one, -1.0)):
+                    if not peers[peer]:
+                        continue
+                    signed = sign * current
+                    cheaper[own] += signed > 0
+                    known[own] += ~np.isnan(signed)
+                    closer = distance < nearest[own]
+                    np.copyto(nearest[own], distance, where=closer)
+                    np.copyto(spread[own], signed, where=closer)
+                    for mine, theirs in zip(change, moves, strict=True):
+                        np.copyto(mine[own], theirs[peer], where=closer)
+        nearest[np.isinf(nearest)] = np.nan
+        known[known == 0] = np.nan
+        part = out[:, start - first : stop - first].transpose(0, 2, 1)
+        for column, matrix in zip(part, (spread, nearest, *change, cheaper / known), strict=True):
+            column[:] = matrix
+
+
+def peer_mask(names: Sequence[str], regions: Sequence[str] | None) -> BoolArray:
+    """(R,) which of ``names`` count as others: those in ``regions``, or all."""
+    return np.array([regions is None or name in regions for name in names], dtype=bool)

@@ -1,0 +1,65 @@
+"""Calendar columns of an instant, in UTC.
+
+What belongs here: functions of the timestamp alone. What doesn't: holidays, local time, anything that needs a price.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+NS_PER_MINUTE = 60_000_000_000
+MINUTES_PER_DAY = 1440
+DISPATCH_MINUTES = 5
+"""Length of a dispatch interval in most real-time markets: prices on a 1-minute grid move on its boundaries."""
+
+TIME_COLUMNS = (
+    "hour",
+    "minute_of_day",
+    "minute_in_hour",
+    "minute_in_half_hour",
+    "minute_in_dispatch",
+    "day_of_week",
+    "is_weekend",
+    "day_sin",
+    "day_cos",
+    "half_day_sin",
+    "half_day_cos",
+    "week_sin",
+    "week_cos",
+)
+
+
+def _tables() -> npt.NDArray[np.float32]:
+    """(columns, minutes of a week from Monday 00:00 UTC): looked up rather than computed row by row."""
+    minute = np.arange(7 * MINUTES_PER_DAY)
+    of_day, day = minute % MINUTES_PER_DAY, minute // MINUTES_PER_DAY
+    angle = 2 * np.pi * of_day / MINUTES_PER_DAY
+    week = 2 * np.pi * minute / len(minute)
+    columns = [
+        of_day // 60,
+        of_day,
+        of_day % 60,
+        of_day % 30,
+        of_day % DISPATCH_MINUTES,
+        day,
+        day >= 5,
+        np.sin(angle),
+        np.cos(angle),
+        np.sin(2 * angle),
+        np.cos(2 * angle),
+        np.sin(week),
+        np.cos(week),
+    ]
+    return np.stack([np.asarray(column, dtype=np.float32) for column in columns])
+
+
+_TABLES = _tables()
+
+
+def write_time(times_ns: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
+    """Calendar columns of ``times_ns`` (T,), ns since 1970 UTC; ``out`` (len(TIME_COLUMNS), T, R)."""
+    # 1970-01-01 was a Thursday: three days after a Monday.
+    minute = (times_ns // NS_PER_MINUTE + 3 * MINUTES_PER_DAY) % _TABLES.shape[1]
+    for column, table in zip(out, _TABLES, strict=True):
+        column[:] = table[minute][:, None]
