@@ -57,8 +57,8 @@ def build_battery_features(
     ----------
     df : telemetry, any order; ``timestamp_col``, ``battery_id_col``, ``battery_col`` (MWh), ``capacity_col`` (MWh)
         and optionally ``region_col``.
-    price_df : long prices (``timestamp``, ``region``, ``price_col``). Each battery row gets its region's newest price at
-        or before it, at most an hour old; without a region column the mean over the regions.
+    price_df : long prices (``timestamp``, ``region``, ``price_col``). Each battery row gets its region's newest price
+        at or before it, at most an hour old; without a region column the mean over the regions.
 
     Returns
     -------

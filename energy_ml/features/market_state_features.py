@@ -130,7 +130,7 @@ def volatility(size: Float64Array, values: Float64Array, windows: Sequence[int])
     """Local scale of one-interval changes, currency/MWh, never below ``VOL_FLOOR``; (T, R).
 
     The mean over the windows of mean(sqrt|change|), squared: a power mean that one spike moves little, homogeneous in
-    the price. Uses the changes that are known, also fewer than a window, as models divide by it; NaN where the price is.
+    the price. Uses the changes that are known, also fewer than a window, as models divide by it; NaN with the price.
     """
     root = np.sqrt(size)
     unknown = np.isnan(root)
