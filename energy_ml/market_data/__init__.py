@@ -1,0 +1,20 @@
+"""Market data: the schema of files, the lake they lie in, cleaning, and a simulator of a real-time market.
+
+What belongs here: prices and battery telemetry up to a clean window. What doesn't: features and models.
+"""
+
+from energy_ml.market_data.cleaning import CleanBatteries, CleanPrices, clean_batteries, clean_prices
+from energy_ml.market_data.lake import FileDays, FileInfo, ParquetLake
+from energy_ml.market_data.schema import DataProblem, read_kind
+
+__all__ = [
+    "CleanBatteries",
+    "CleanPrices",
+    "DataProblem",
+    "FileDays",
+    "FileInfo",
+    "ParquetLake",
+    "clean_batteries",
+    "clean_prices",
+    "read_kind",
+]

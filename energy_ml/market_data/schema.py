@@ -1,0 +1,404 @@
+"""What a price file and a battery file must look like, and turning what comes in into exactly that.
+
+What belongs here: column names, telling a file's kind, converting types and timestamps.
+What doesn't: opening files (``lake``), and rules on values, gaps and duplicates (``cleaning``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from energy_ml.errors import SchemaError, TimestampError
+
+Kind = Literal["prices", "batteries"]
+
+TIMESTAMP, REGION, PRICE = "timestamp", "region", "real_time_price"
+BATTERY_ID, CHARGE, CAPACITY, POWER = "battery_id", "charge_level_mwh", "capacity_mwh", "power_mw"
+IS_FILLED = "is_filled"
+
+KEY_COLUMN: dict[Kind, str] = {"prices": REGION, "batteries": BATTERY_ID}
+"""Names the series that a row belongs to."""
+REQUIRED_COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "prices": (TIMESTAMP, REGION, PRICE),
+    "batteries": (TIMESTAMP, BATTERY_ID, CHARGE, CAPACITY),
+}
+OPTIONAL_COLUMNS: dict[Kind, tuple[str, ...]] = {"prices": (), "batteries": (REGION, POWER)}
+TEXT_COLUMNS = (REGION, BATTERY_ID)
+MISSING_WORDS = frozenset({"", "nan", "null", "none", "na", "n/a", "-"})
+"""Texts in a numeric column that mean "no value"; compared in lower case, without surrounding spaces."""
+
+# Whole numbers as timestamps: seconds, milliseconds, … since 1970 are told apart by their size (years 1973 to 5138).
+_EPOCH_UNITS = (("s", 10**8, 10**11), ("ms", 10**11, 10**14), ("us", 10**14, 10**17), ("ns", 10**17, 2**63))
+
+
+@dataclass(frozen=True)
+class DataProblem:
+    """Something that input data had wrong, and whether a stated rule repaired it.
+
+    ``repaired`` False means a warning: the rows were left as they are. Errors that refuse the data are raised instead.
+    """
+
+    kind: str
+    message: str
+    rows: int
+    repaired: bool
+    example: str | None = None
+    column: str | None = None
+    file: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON and for ``DataFrame.attrs``."""
+        return asdict(self)
+
+
+def read_kind(schema: pa.Schema | Sequence[str], file: object | None = None) -> Kind:
+    """Tell by its columns what a file holds. Raises SchemaError naming the missing columns, or if it could be both."""
+    names = list(schema.names) if isinstance(schema, pa.Schema) else [str(name) for name in schema]
+    missing = {kind: [c for c in REQUIRED_COLUMNS[kind] if c not in names] for kind in get_args(Kind)}
+    fitting: list[Kind] = [kind for kind in get_args(Kind) if not missing[kind]]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise SchemaError(
+            f"columns {names} fit both prices and battery telemetry",
+            file=file,
+            expected="one kind per file",
+            remedy="write prices and battery telemetry to separate files",
+        )
+    near: Kind = "batteries" if {BATTERY_ID, CHARGE, CAPACITY} & set(names) else "prices"
+    raise SchemaError(
+        f"{near} lack column{'s' if len(missing[near]) > 1 else ''} {', '.join(map(repr, missing[near]))}; "
+        f"found {', '.join(map(repr, names)) or 'no columns'}",
+        file=file,
+        column=missing[near][0],
+        expected=f"prices with {', '.join(REQUIRED_COLUMNS['prices'])}, or batteries with "
+        f"{', '.join(REQUIRED_COLUMNS['batteries'])}",
+        remedy="rename or add the column (names are case-sensitive), or move the file out of the data folder",
+    )
+
+
+def normalise(
+    data: pa.Table | pd.DataFrame, kind: Kind, *, extra_columns: Sequence[str] | None = (), file: object | None = None
+) -> tuple[pd.DataFrame, list[DataProblem]]:
+    """Convert columns to the types of the data contract; rows and their order stay as they are.
+
+    Parameters
+    ----------
+    data : table or frame with at least the required columns of ``kind``; n rows.
+    extra_columns : further numeric columns to carry; None carries every numeric one and leaves out the rest.
+    file : named in errors and problems.
+
+    Returns
+    -------
+    frame of n rows: ``timestamp`` datetime64[ns, UTC], region and battery_id text, all else float64; and what was
+    converted or left out. Missing numbers are NaN.
+
+    Raises
+    ------
+    SchemaError : a column is missing or has values that aren't what they should be.
+    TimestampError : timestamps are missing, impossible, or mix aware and naive ones.
+    """
+    names = list(data.column_names) if isinstance(data, pa.Table) else [str(c) for c in data.columns]
+    absent = [c for c in (*REQUIRED_COLUMNS[kind], *(extra_columns or ())) if c not in names]
+    if absent:
+        raise SchemaError(
+            f"{kind} lack column{'s' if len(absent) > 1 else ''} {', '.join(map(repr, absent))}; found {names}",
+            file=file,
+            column=absent[0],
+            expected=", ".join((*REQUIRED_COLUMNS[kind], *(extra_columns or ()))),
+            remedy="add or rename the column, or leave it out of extra_columns",
+        )
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise SchemaError(f"column {repeated[0]!r} occurs twice", file=file, column=repeated[0], expected="once")
+    problems: list[DataProblem] = []
+    wanted = [*REQUIRED_COLUMNS[kind], *(c for c in OPTIONAL_COLUMNS[kind] if c in names)]
+    others = [c for c in names if c not in wanted and c != IS_FILLED]
+    for name in others if extra_columns is None else dict.fromkeys(extra_columns):
+        if name in wanted:
+            continue
+        if extra_columns is not None or _is_numeric(data, name):
+            wanted.append(name)
+        else:
+            problems.append(
+                DataProblem(
+                    "extra_column",
+                    f"column {name!r} isn't numeric and was left out",
+                    len(data),
+                    True,
+                    column=name,
+                    file=_text(file),
+                )
+            )
+    columns: dict[str, Any] = {}
+    for name in wanted:
+        values = _as_series(data, name)
+        if name == TIMESTAMP:
+            columns[name] = utc_timestamps(values, problems, file)
+        elif name in TEXT_COLUMNS:
+            columns[name] = _texts(values, problems, file, required=name == KEY_COLUMN[kind])
+        else:
+            columns[name] = _numbers(values, problems, file)
+    return pd.DataFrame(columns, copy=False), problems
+
+
+def utc_timestamps(values: pd.Series, problems: list[DataProblem], file: object | None = None) -> pd.DatetimeIndex:
+    """Convert to datetime64[ns, UTC]; naive means UTC. Adds to ``problems`` what was assumed; raises TimestampError."""
+    name = str(values.name)
+
+    def refuse(found: str, bad: npt.NDArray[np.bool_], expected: str, remedy: str) -> TimestampError:
+        return TimestampError(
+            found,
+            file=file,
+            column=name,
+            rows=int(bad.sum()),
+            example=_example(values, bad),
+            expected=expected,
+            remedy=remedy,
+        )
+
+    null = np.asarray(values.isna())
+    if null.any():
+        raise refuse("timestamps are missing", null, "a timestamp in every row", "drop these rows or fill the column")
+
+    def report(kind: str, message: str, rows: int = len(values)) -> None:
+        problems.append(DataProblem(kind, message, rows, True, _example(values), name, _text(file)))
+
+    def to_utc(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+        if times.tz is None:
+            times = times.tz_localize("UTC")
+        try:
+            return times.tz_convert("UTC").as_unit("ns")
+        except (pd.errors.OutOfBoundsDatetime, OverflowError):
+            outside = np.asarray((times.year < 1678) | (times.year > 2261))
+            raise refuse(
+                "timestamps are impossible", outside, "years 1678 to 2261", "correct or drop these rows"
+            ) from None
+
+    if values.dtype.kind == "M":
+        times = pd.DatetimeIndex(values)
+        if times.tz is None and len(times):
+            report("naive_timestamps", "timestamps without a zone were taken as UTC")
+        return to_utc(times)
+    if values.dtype.kind in "iu":
+        numbers = values.to_numpy(dtype=np.int64)
+        for unit, low, high in _EPOCH_UNITS:
+            if len(numbers) and numbers.min() >= low and numbers.max() < high:
+                report("integer_timestamps", f"whole numbers were taken as {unit} since 1970 UTC")
+                return to_utc(pd.DatetimeIndex(numbers.astype(f"datetime64[{unit}]")))
+        if not len(numbers):
+            return pd.DatetimeIndex([], dtype="datetime64[ns, UTC]")
+        raise refuse(
+            "whole numbers that aren't a time since 1970 in one unit",
+            np.ones(len(values), dtype=bool),
+            "seconds, milliseconds, microseconds or nanoseconds since 1970",
+            "store the column as a timestamp",
+        )
+    if not (values.dtype == object or isinstance(values.dtype, pd.StringDtype | pd.CategoricalDtype)):
+        raise refuse(
+            f"values of type {values.dtype} aren't timestamps",
+            np.ones(len(values), dtype=bool),
+            "a timestamp column",
+            "store the column as a timestamp in UTC",
+        )
+    # Only distinct values are parsed: a long frame repeats each timestamp once per region.
+    codes, distinct = pd.factorize(values, use_na_sentinel=False)
+    parsed: list[pd.Timestamp | None] = [_parse_timestamp(value) for value in distinct]
+    bad = np.array([p is None for p in parsed], dtype=bool)[codes]
+    if bad.any():
+        raise refuse(
+            "values can't be read as timestamps",
+            bad,
+            "timestamps such as 2026-02-10T00:00:00Z",
+            "correct these rows or store the column as a timestamp",
+        )
+    aware = np.array([p.tzinfo is not None for p in parsed if p is not None], dtype=bool)
+    if aware.any() and not aware.all():
+        raise refuse(
+            "timestamps with a zone stand beside ones without",
+            ~aware[codes],
+            "all with a zone, or none (then UTC is meant)",
+            "write all timestamps in UTC",
+        )
+    report(
+        "text_timestamps" if any(isinstance(value, str) for value in distinct) else "object_timestamps",
+        "timestamps were converted from text or objects",
+    )
+    if len(aware) and not aware.any():
+        report("naive_timestamps", "timestamps without a zone were taken as UTC")
+    offsets = {p.utcoffset() for p in parsed if p is not None and p.tzinfo is not None}
+    if len(offsets) > 1:
+        report("mixed_time_zones", f"timestamps with {len(offsets)} different UTC offsets were converted to UTC")
+    instants = [p.tz_localize("UTC") if p.tzinfo is None else p.tz_convert("UTC") for p in parsed if p is not None]
+    return to_utc(pd.DatetimeIndex(instants, tz="UTC"))[codes]
+
+
+def _parse_timestamp(value: object) -> pd.Timestamp | None:
+    if isinstance(value, str | dt.datetime | np.datetime64) or type(value) is dt.date:
+        try:
+            stamp = pd.Timestamp(value)
+        except (ValueError, OverflowError):
+            return None
+        return None if stamp is pd.NaT else stamp
+    return None
+
+
+def _texts(values: pd.Series, problems: list[DataProblem], file: object | None, *, required: bool) -> pd.Series:
+    name = str(values.name)
+    codes, distinct = pd.factorize(values, use_na_sentinel=True)
+    if (codes < 0).any() and required:
+        bad = codes < 0
+        raise SchemaError(
+            f"{name} is missing",
+            file=file,
+            column=name,
+            rows=int(bad.sum()),
+            example=f"row {int(bad.argmax())}",
+            expected="a name in every row",
+            remedy="fill or drop these rows",
+        )
+    whole = [isinstance(v, int | np.integer) and not isinstance(v, bool | np.bool_) for v in distinct]
+    if not all(isinstance(v, str) or ok for v, ok in zip(distinct, whole, strict=True)):
+        bad = np.array([not isinstance(v, str) and not ok for v, ok in zip(distinct, whole, strict=True)])[codes]
+        raise SchemaError(
+            f"{name} isn't text",
+            file=file,
+            column=name,
+            rows=int(bad.sum()),
+            example=_example(values, bad),
+            expected="text such as FR",
+            remedy="store the column as text",
+        )
+    cleaned = [str(v).strip() for v in distinct]
+    if required and "" in cleaned:
+        bad = np.array([c == "" for c in cleaned])[codes]
+        raise SchemaError(
+            f"{name} is empty text", file=file, column=name, rows=int(bad.sum()), expected="a name in every row"
+        )
+    if any(whole):
+        rows = int(np.array(whole)[codes].sum())
+        problems.append(
+            DataProblem(
+                "converted_type",
+                f"{name}: whole numbers were taken as names",
+                rows,
+                True,
+                _example(values),
+                name,
+                _text(file),
+            )
+        )
+    if any(isinstance(v, str) and v != c for v, c in zip(distinct, cleaned, strict=True)):
+        padded = np.array([isinstance(v, str) and v != c for v, c in zip(distinct, cleaned, strict=True)])[codes]
+        problems.append(
+            DataProblem(
+                "padded_text",
+                f"{name}: surrounding spaces were removed",
+                int(padded.sum()),
+                True,
+                _example(values, padded),
+                name,
+                _text(file),
+            )
+        )
+    names = pd.Series([*cleaned, None], dtype="str" if pd.Series(["a"]).dtype != object else object)
+    return names.take(np.where(codes < 0, len(cleaned), codes)).reset_index(drop=True).rename(name)
+
+
+def _numbers(values: pd.Series, problems: list[DataProblem], file: object | None) -> npt.NDArray[np.float64]:
+    name = str(values.name)
+    if values.dtype.kind == "f" and isinstance(values.dtype, np.dtype):
+        return values.to_numpy(dtype=np.float64)
+
+    def report(what: str) -> None:
+        problems.append(
+            DataProblem(
+                "converted_type",
+                f"{name}: {what} were converted to float64",
+                len(values),
+                True,
+                _example(values),
+                name,
+                _text(file),
+            )
+        )
+
+    if values.dtype.kind in "iuf":
+        report("whole numbers" if values.dtype.kind in "iu" else f"{values.dtype} values")
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    if values.dtype.kind != "b" and values.dtype.kind not in "mM":
+        codes, distinct = pd.factorize(values, use_na_sentinel=True)
+        numbers = [_parse_number(value) for value in distinct]
+        bad = np.array([*(n is None for n in numbers), False])[codes]
+        if not bad.any():
+            kinds = {"text" if isinstance(v, str) else "decimals" for v in distinct}
+            if kinds:
+                report(" and ".join(sorted(kinds)))
+            table = np.array([*(np.nan if n is None else n for n in numbers), np.nan], dtype=np.float64)
+            return table[codes]
+    else:
+        bad = np.ones(len(values), dtype=bool)
+    raise SchemaError(
+        f"{name} isn't numeric (type {values.dtype})",
+        file=file,
+        column=name,
+        rows=int(bad.sum()),
+        example=_example(values, bad),
+        expected="numbers with a decimal point, such as -12.5",
+        remedy="correct these rows or store the column as float64",
+    )
+
+
+def _parse_number(value: object) -> float | None:
+    """The number that ``value`` means, NaN for a missing one, None if it isn't a number."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() in MISSING_WORDS:
+            return float("nan")
+        if "_" in text:  # float() reads 1_000; nobody's price file means that
+            return None
+        try:
+            return float(text)
+        except ValueError:
+            return None
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number | decimal.Decimal):
+        return None
+    return float(value)
+
+
+def _is_numeric(data: pa.Table | pd.DataFrame, name: str) -> bool:
+    if isinstance(data, pa.Table):
+        kind = data.schema.field(name).type
+        return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return data[name].dtype.kind in "iuf"
+
+
+def _as_series(data: pa.Table | pd.DataFrame, name: str) -> pd.Series:
+    if isinstance(data, pd.DataFrame):
+        return data[name].reset_index(drop=True)
+    column = data.column(name)
+    try:
+        series = column.to_pandas()
+    except pa.ArrowInvalid:  # instants outside of what nanoseconds can hold; objects keep them for the message
+        series = pd.Series(column.to_pylist(), dtype=object)
+    return series.rename(name)
+
+
+def _example(values: pd.Series, mask: npt.NDArray[np.bool_] | None = None) -> str | None:
+    if not len(values):
+        return None
+    row = 0 if mask is None else int(np.argmax(mask))
+    return f"row {row}: {values.iloc[row]!r}"
+
+
+def _text(file: object | None) -> str | None:
+    return None if file is None else str(file)
