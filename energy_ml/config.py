@@ -196,6 +196,28 @@ class RLBatteryConfig:
 
 
 @dataclass
+class PromotionConfig:
+    """When a new version becomes champion; ``model_management.comparison`` says why the defaults are what they are."""
+
+    min_improvement: float = 0.0
+    """Share by which error or profit must improve on the champion's; more than this. Negative values refresh ties."""
+    max_p_value: float = 0.5
+    """Largest one-sided p-value of "no better"; 0.5 asks for a better mean only, 0.05 for evidence."""
+    require_beats_naive: bool = True
+    """Whether the first version must beat "price stays" or holding."""
+    min_observations: int = 24
+    """Fewest time steps that price errors are compared on."""
+    bootstrap_samples: int = 2000
+    random_state: int = 42
+
+    def __post_init__(self) -> None:
+        _require(-1 < self.min_improvement < 1, "min_improvement", self.min_improvement, "between -1 and 1")
+        _require(0 < self.max_p_value <= 1, "max_p_value", self.max_p_value, "above 0, at most 1")
+        for name in ("min_observations", "bootstrap_samples"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
+
+
+@dataclass
 class MLConfig:
     """Both halves together with what they share: where models and results live, cores, backups."""
 
@@ -208,6 +230,7 @@ class MLConfig:
     verbose: bool = True
     keep_backup: bool = True
     max_backups: int = 5
+    promotion: PromotionConfig = field(default_factory=PromotionConfig)
 
     def __post_init__(self) -> None:
         _require(self.n_jobs == -1 or self.n_jobs >= 1, "n_jobs", self.n_jobs, "at least 1, or -1 for all cores")

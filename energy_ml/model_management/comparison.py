@@ -1,0 +1,264 @@
+"""The promotion rule: pure functions that say, with numbers and in words, whether a candidate should become champion.
+
+What belongs here: comparing two versions. What doesn't: making the scores (``evaluation``) and acting on the decision
+(``registry``).
+
+The rule. Candidate and champion are scored on the same, newest test window. The candidate is promoted if its as-of date
+isn't older, its improvement exceeds ``min_improvement`` and the one-sided p-value of "it is no better" is at most
+``max_p_value``. Where there is no champion yet, the opponent is the baseline: "price stays", or holding.
+
+The defaults ask for a better mean and no more (p of at most 0.5 says the same). Each night's candidate comes from the
+same recipe, so two versions equal within noise are equally good and swapping them costs nothing, while a champion that
+goes stale loses on the newest window by itself: it is challenged there every night. Asking for significance on 36
+hours would mostly keep it until the loss is plain. An exact tie, such as a run repeated on the same data, keeps the
+champion. To refresh ties too, make ``min_improvement`` negative; to demand evidence, lower ``max_p_value``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from energy_ml.config import PromotionConfig
+from energy_ml.errors import PromotionError
+from energy_ml.evaluation.metrics import diebold_mariano
+
+AsOf = dt.date | str | None
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to promote, why in one readable sentence, and the numbers that it rests on (plain floats and ints)."""
+
+    promote: bool
+    reason: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+def compare_price_models(
+    errors_candidate: npt.ArrayLike,
+    errors_champion: npt.ArrayLike | None,
+    *,
+    errors_naive: npt.ArrayLike | None = None,
+    horizon_steps: int = 1,
+    as_of_candidate: AsOf = None,
+    as_of_champion: AsOf = None,
+    rule: PromotionConfig | None = None,
+) -> Decision:
+    """Decide by mean absolute error and the Diebold–Mariano test.
+
+    Parameters
+    ----------
+    errors_candidate, errors_champion, errors_naive : forecast errors (currency/MWh) of the same forecasts in time
+        order, shape (T,) or (T, R) for R regions; pairs with a NaN are left out. The champion's are None when there is
+        no champion; "price stays" is then the opponent.
+    horizon_steps : how many steps ahead was forecast, for the test's overlap.
+    as_of_candidate, as_of_champion : the days they were trained for.
+
+    Raises PromotionError when shapes differ or there is nothing to compare with.
+    """
+    rule = rule or PromotionConfig()
+    first = errors_champion is None
+    if early := _too_old(as_of_candidate, as_of_champion) or _unopposed(first, rule):
+        return early
+    opponent = _required("'price stays' errors", errors_naive) if errors_champion is None else errors_champion
+    candidate, other = _paired(errors_candidate, opponent, absolute=True)
+    numbers = _numbers(candidate, other, as_of_candidate, as_of_champion)
+    if early := _too_few(candidate, max(rule.min_observations, horizon_steps + 1), numbers):
+        return early
+    numbers["improvement"] = _relative(numbers["opponent"] - numbers["candidate"], numbers["opponent"])
+    test = diebold_mariano(candidate, other, horizon=horizon_steps)
+    numbers["dm_statistic"] = test.statistic
+    numbers["p_value"] = test.p_value / 2 if test.statistic < 0 else 1 - test.p_value / 2
+    who = "'price stays'" if first else "the champion"
+    text = f"mean absolute error {numbers['candidate']:.4g} against {numbers['opponent']:.4g} of {who}"
+    return _judge(text, numbers, rule, test_name="Diebold-Mariano")
+
+
+def compare_policies(
+    profit_candidate: npt.ArrayLike,
+    profit_champion: npt.ArrayLike | None,
+    *,
+    block: int | None = None,
+    as_of_candidate: AsOf = None,
+    as_of_champion: AsOf = None,
+    rule: PromotionConfig | None = None,
+) -> Decision:
+    """Decide by profit and a block bootstrap of its difference.
+
+    Parameters
+    ----------
+    profit_candidate, profit_champion : money earned (currency, after wear and fees) at each step of the same backtest,
+        shape (T,), or (T, R) for R regions or batteries, which are summed. A step may be an interval or a day; finer
+        steps leave the test more to work with. None for the champion when there is none: holding, which earns nothing,
+        is then the opponent.
+    block : steps per bootstrap block; should span the policy's cycles, so half a day or more. Default: √T steps.
+    as_of_candidate, as_of_champion : the days they were trained for.
+
+    Raises PromotionError when shapes differ.
+
+    Notes
+    -----
+    Circular block bootstrap: Politis and Romano (1992), in Exploring the Limits of Bootstrap. The p-value is the share
+    of resampled series in which the candidate earns no more.
+    """
+    rule = rule or PromotionConfig()
+    first = profit_champion is None
+    if early := _too_old(as_of_candidate, as_of_champion) or _unopposed(first, rule):
+        return early
+    opponent = np.zeros(np.shape(profit_candidate)) if profit_champion is None else profit_champion
+    candidate, other = _paired(profit_candidate, opponent, absolute=False)
+    numbers = _numbers(candidate, other, as_of_candidate, as_of_champion)
+    numbers["candidate"], numbers["opponent"] = float(candidate.sum()), float(other.sum())
+    if early := _too_few(candidate, 2, numbers):
+        return early
+    numbers["improvement"] = _relative(numbers["candidate"] - numbers["opponent"], numbers["opponent"])
+    numbers["block"] = max(math.isqrt(candidate.size), 1) if block is None else min(block, candidate.size)
+    numbers["p_value"] = block_bootstrap_p_value(
+        candidate - other, block=numbers["block"], samples=rule.bootstrap_samples, seed=rule.random_state
+    )
+    who = "holding" if first else "the champion"
+    text = f"profit {numbers['candidate']:.4g} against {numbers['opponent']:.4g} of {who}"
+    return _judge(text, numbers, rule, test_name="block bootstrap")
+
+
+def block_bootstrap_p_value(difference: npt.ArrayLike, *, block: int, samples: int = 2000, seed: int = 42) -> float:
+    """One-sided p-value of "the mean of ``difference`` (T,) isn't above 0", by circular blocks of ``block`` steps."""
+    series = np.asarray(difference, dtype=np.float64)
+    if block < 1 or samples < 1 or series.ndim != 1 or series.size == 0:
+        raise PromotionError(
+            f"block is {block}, samples {samples}, the difference has shape {series.shape}",
+            expected="a block and samples of at least 1 and a non-empty series",
+            remedy="correct the arguments",
+        )
+    n = series.size
+    length = min(block, n)
+    ends = np.concatenate([[0.0], np.cumsum(np.concatenate([series, series[: length - 1]]))])
+    sums = ends[length:] - ends[:-length]  # (T,): one for each start on the circle
+    starts = np.random.default_rng(seed).integers(0, n, size=(samples, math.ceil(n / length)))
+    totals = sums[starts].sum(axis=1)
+    # Prefix sums round; a difference of exactly nothing must count as "no more".
+    noise = 16 * np.finfo(np.float64).eps * float(np.abs(series).sum() + 1e-300) * starts.shape[1]
+    return float((1 + np.count_nonzero(totals <= noise)) / (samples + 1))
+
+
+def compare_metadata(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Every number in two versions' metadata, by dotted name: ``a``, ``b``, ``difference`` (b − a, or None)."""
+    first, second = _leaves(a), _leaves(b)
+    rows: dict[str, dict[str, float | None]] = {}
+    for name in sorted(first.keys() | second.keys()):
+        x, y = first.get(name), second.get(name)
+        rows[name] = {"a": x, "b": y, "difference": None if x is None or y is None else y - x}
+    return rows
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, float]:
+    if isinstance(value, Mapping):
+        found: dict[str, float] = {}
+        for key, item in value.items():
+            found |= _leaves(item, f"{prefix}.{key}" if prefix else str(key))
+        return found
+    return {prefix: value} if isinstance(value, int | float) and not isinstance(value, bool) else {}
+
+
+def _judge(text: str, numbers: dict[str, Any], rule: PromotionConfig, *, test_name: str) -> Decision:
+    improvement, p = numbers["improvement"], numbers["p_value"]
+    numbers |= {"min_improvement": rule.min_improvement, "max_p_value": rule.max_p_value}
+    change = ("better" if improvement > 0 else "worse") if improvement else "no difference"
+    if improvement and math.isfinite(improvement):
+        change = f"{abs(improvement):.2%} {change}"
+    text += f": {change} over {numbers['steps']:,} steps, p {p:.3g} ({test_name})"
+    if not improvement > rule.min_improvement:
+        return Decision(False, f"Not promoted: {text}; must exceed {rule.min_improvement:.2%}", numbers)
+    if not p <= rule.max_p_value:
+        return Decision(False, f"Not promoted: {text}; p must be at most {rule.max_p_value:g}", numbers)
+    return Decision(True, f"Promoted: {text}", numbers)
+
+
+def _too_old(candidate: AsOf, champion: AsOf) -> Decision | None:
+    if champion is None:
+        return None
+    numbers = {"as_of_candidate": _day(candidate), "as_of_champion": _day(champion)}
+    if candidate is None:
+        return Decision(
+            False, f"Not promoted: the candidate has no as-of date, the champion is of {_day(champion)}", numbers
+        )
+    if _day(candidate) < _day(champion):
+        reason = f"Not promoted: the candidate is of {_day(candidate)}, older than the champion of {_day(champion)}"
+        return Decision(False, f"{reason}; a backfill never dethrones a newer champion", numbers)
+    return None
+
+
+def _unopposed(first: bool, rule: PromotionConfig) -> Decision | None:
+    if first and not rule.require_beats_naive:
+        return Decision(True, "Promoted: the first version, and the settings ask for no comparison with the baseline")
+    return None
+
+
+def _too_few(candidate: FloatArray, least: int, numbers: dict[str, Any]) -> Decision | None:
+    if candidate.size >= least:
+        return None
+    return Decision(
+        False, f"Not promoted: only {candidate.size} steps to compare on, at least {least} are needed", numbers
+    )
+
+
+def _numbers(candidate: FloatArray, other: FloatArray, as_of: AsOf, as_of_champion: AsOf) -> dict[str, Any]:
+    numbers: dict[str, Any] = {"steps": candidate.size}
+    if candidate.size:
+        numbers |= {"candidate": float(candidate.mean()), "opponent": float(other.mean())}
+    days = {"as_of_candidate": as_of, "as_of_champion": as_of_champion}
+    return numbers | {name: _day(day) for name, day in days.items() if day is not None}
+
+
+def _paired(a: npt.ArrayLike, b: npt.ArrayLike, *, absolute: bool) -> tuple[FloatArray, FloatArray]:
+    """Both as one number per step where both are known: mean absolute values over regions, or sums."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.shape != y.shape or x.ndim not in (1, 2):
+        raise PromotionError(
+            f"candidate and opponent have the shapes {x.shape} and {y.shape}",
+            expected="one shape, (T,) or (T, R), of the same forecasts or steps",
+            remedy="score both on the same test window",
+        )
+    if x.ndim == 1:
+        x, y = x[:, None], y[:, None]
+    known = np.isfinite(x) & np.isfinite(y)
+    keep = known.any(axis=1)
+    x, y = (np.where(known, values, np.nan)[keep] for values in (x, y))
+    if absolute:
+        return np.nanmean(np.abs(x), axis=1), np.nanmean(np.abs(y), axis=1)
+    return np.nansum(x, axis=1), np.nansum(y, axis=1)
+
+
+def _relative(gain: float, base: float) -> float:
+    if gain == 0:
+        return 0.0
+    return gain / abs(base) if base else math.copysign(math.inf, gain)
+
+
+def _required(what: str, values: npt.ArrayLike | None) -> npt.ArrayLike:
+    if values is None:
+        raise PromotionError(
+            f"There is no champion and no {what}",
+            expected="the baseline, which the first version has to beat",
+            remedy="give it, or set require_beats_naive to False",
+        )
+    return values
+
+
+def _day(value: AsOf) -> str:
+    if isinstance(value, dt.datetime):
+        value = value.date()
+    try:
+        return (value if isinstance(value, dt.date) else dt.date.fromisoformat(str(value))).isoformat()
+    except ValueError:
+        raise PromotionError(
+            f"{value!r} is no as-of date", expected="YYYY-MM-DD", remedy="correct the version's metadata"
+        ) from None

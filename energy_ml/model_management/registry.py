@@ -1,0 +1,599 @@
+"""The model registry: which versions of a model exist, which one is champion, who decided so, and why.
+
+What belongs here: ``registry.json`` and the artefacts under ``<type>/versions/``, changed under one lock.
+What doesn't: bytes on disk and reading champions (``persistence``), the promotion rule (``comparison``).
+
+Order of writing. ``registry.json`` is the one place where a change becomes true, by one rename:
+
+- an artefact is complete on disk before an entry names it, and an entry is gone before its artefact is deleted;
+- a promotion stages the new champion file, changes the registry, then renames the staged file over the champion's path.
+  In between, readers (``persistence.load_champion``) see by the digest that the path isn't up to date and load the
+  champion from ``versions/``.
+
+A writer leaves a marker while more than one file is changing. Whoever takes the lock next and finds it knows that the
+writer died, removes what the registry doesn't name and puts the champion files right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError
+from energy_ml.model_management import persistence
+from energy_ml.model_management.comparison import Decision, compare_metadata
+from energy_ml.model_management.persistence import PathLike
+from energy_ml.model_management.versioning import new_version, parse_version
+
+HISTORY_TAIL = 2000
+"""Events that stay in ``registry.json``; when there are more, the older half moves to ``registry_history/``."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
+_PRICE_MODEL = re.compile(r"price_prediction_(\d+)m", re.ASCII)
+_TEMP = ".registry-"
+_POLL_SECONDS = 0.01
+
+
+class ModelRegistry:
+    """Versions and champions of all models below one folder, safe for many threads, processes and sudden deaths.
+
+    Parameters
+    ----------
+    registry_path : the registry's file; artefacts live in the folders beside it. Need not exist yet.
+    lock_timeout : seconds to wait for other writers before RegistryError. Readers never wait.
+    clock : the present time, aware; for tests.
+
+    Entries are plain dicts. A version has ``version``, ``filepath`` (relative to the registry's folder), ``sha256``,
+    ``size`` (bytes), ``registered_at``, ``metadata`` and, once judged, ``decision``. A model has ``type``,
+    ``champion_path``, ``versions`` (oldest first), ``latest``, ``champion`` (a version or None) and ``champions`` (the
+    succession that ``rollback`` walks back, oldest first). Every method raises RegistryError for a damaged
+    ``registry.json`` and ArtifactError when the disk refuses; nothing is then half changed.
+    """
+
+    def __init__(
+        self,
+        registry_path: PathLike = "models/registry.json",
+        *,
+        lock_timeout: float = 60.0,
+        clock: Callable[[], dt.datetime] | None = None,
+    ) -> None:
+        if "://" in str(registry_path):
+            raise RegistryError(
+                f"The registry can't live at {registry_path}",
+                expected="a path on a file system, local or shared, because writers need a lock and an atomic rename",
+                remedy="set ENERGY_ML_MODELS_DIR to a folder; data and results may stay in the object store",
+            )
+        self.path = Path(registry_path)
+        self.folder = self.path.parent
+        self._lock_timeout = lock_timeout
+        self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
+        self._pending = self.path.with_name(self.path.name + ".pending")
+        self._segments = self.folder / "registry_history"
+
+    # --- reading: no lock, because registry.json is only ever replaced as a whole ------------------------------------
+
+    def list_models(self) -> dict[str, dict[str, Any]]:
+        """All models by id, each as its entry; empty when there is no registry yet."""
+        return dict(self._read()["models"])
+
+    def get_latest_version(self, model_id: str) -> str | None:
+        """The newest registered version, champion or not; None when there is none."""
+        model = self._read()["models"].get(model_id)
+        return None if model is None else model["latest"]
+
+    def champion(self, model_id: str) -> dict[str, Any] | None:
+        """The entry of the version that serves; None when there is none (yet)."""
+        model = self._read()["models"].get(model_id)
+        return None if model is None or model["champion"] is None else _find(model, model_id, model["champion"])
+
+    def version(self, model_id: str, version: str) -> dict[str, Any]:
+        """The entry of one version. Raises RegistryError when it isn't registered."""
+        return _find(_model(self._read(), model_id), model_id, version)
+
+    def artifact_path(self, model_id: str, version: str) -> Path:
+        """Where the version's own artefact lies (not the champion's copy)."""
+        return self.folder / self.version(model_id, version)["filepath"]
+
+    def load(self, model_id: str, version: str | None = None) -> Any:
+        """Load a version, by default the champion; its digest is checked before anything is unpickled.
+
+        Raises ModelNotFoundError (no champion) and ArtifactError (artefact missing or changed).
+        """
+        if version is None:
+            model = _model(self._read(), model_id)
+            return persistence.load_champion(self.folder, model["champion_path"])
+        entry = self.version(model_id, version)
+        return persistence.load_artifact(self.folder / entry["filepath"], entry["sha256"])
+
+    def compare(self, model_id: str, a: str, b: str) -> dict[str, Any]:
+        """Two versions side by side: both entries, and every number of their metadata with its difference (b − a)."""
+        model = _model(self._read(), model_id)
+        first, second = _find(model, model_id, a), _find(model, model_id, b)
+        return {
+            "model_id": model_id,
+            "champion": model["champion"],
+            "a": first,
+            "b": second,
+            "numbers": compare_metadata(first["metadata"], second["metadata"]),
+        }
+
+    def history(self, model_id: str | None = None) -> list[dict[str, Any]]:
+        """Every event since the registry was begun, oldest first; of one model, or of all.
+
+        Each has ``seq`` (1, 2, 3, …), ``time``, ``event`` (registered, promoted, kept, rolled_back, pruned, recovered),
+        ``model_id``, ``version``, ``who``, ``reason`` and what else it needs.
+        """
+        # The registry first: events only ever move from it to the segments, so none slips through between the reads.
+        events = {event["seq"]: event for event in self._read()["history"]}
+        for segment in sorted(self._segments.glob("events-*.json")):
+            try:
+                events.update((event["seq"], event) for event in json.loads(segment.read_bytes()))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise RegistryError(
+                    f"{segment} is damaged: {error}",
+                    expected="a JSON list of events",
+                    remedy="restore it from your own backup, or move it away to go on without those events",
+                ) from error
+        return [events[seq] for seq in sorted(events) if model_id is None or events[seq]["model_id"] == model_id]
+
+    # --- changing ----------------------------------------------------------------------------------------------------
+
+    def new_version(self) -> str:
+        """A version name that no other caller gets, in whatever process; usable for several models of one run."""
+        with self._changing() as registry:
+            now = self._clock()
+            if last := registry.get("last_version"):
+                now = max(now, parse_version(last) + dt.timedelta(seconds=1))
+            taken = {v["version"] for model in registry["models"].values() for v in model["versions"]}
+            registry["last_version"] = new_version(taken, now=now)
+            self._commit(registry)
+            return str(registry["last_version"])
+
+    def register_model(
+        self,
+        model_type: str,
+        model_id: str,
+        version: str,
+        filepath: PathLike,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        who: str | None = None,
+    ) -> dict[str, Any]:
+        """Copy an artefact into the registry as a version of a model. It doesn't become champion by that.
+
+        Parameters
+        ----------
+        model_type : the folder beside the registry, ``price_prediction`` or ``rl_battery``.
+        model_id : ``price_prediction_{h}m`` or ``battery_policy``; further ids are welcome.
+        version : ``v%Y%m%d_%H%M%S``, see ``new_version``.
+        filepath : the artefact, wherever it lies; it is read once and copied.
+        metadata : what should be known about it: ``as_of``, ``metrics``, provenance. Must have a JSON form.
+
+        Registering the same bytes as the same version again changes nothing (and restores a lost copy).
+        Returns the version's entry. Raises ModelNotFoundError when there is no such file, RegistryError when names are
+        impossible or the version is taken by other bytes.
+        """
+        for what, name in (("model type", model_type), ("model id", model_id)):
+            if not _NAME.fullmatch(name) or name == "versions":
+                raise RegistryError(
+                    f"{name!r} is no {what}",
+                    expected="letters, digits, '_', '-' and '.', beginning with a letter or digit",
+                    remedy="use price_prediction or rl_battery as type and, say, price_prediction_15m as id",
+                )
+        parse_version(version)
+        plain = persistence.to_jsonable(dict(metadata or {}))
+        data = persistence.read_artifact(filepath)
+        sha256 = persistence.digest(data)
+        with self._changing() as registry:
+            model = registry["models"].get(model_id) or _new_model(registry, model_type, model_id)
+            if model["type"] != model_type:
+                raise RegistryError(
+                    f"{model_id} is registered with type {model['type']!r}, not {model_type!r}",
+                    expected="one type per model",
+                    remedy="register it with that type, or under another id",
+                )
+            entry = next((v for v in model["versions"] if v["version"] == version), None)
+            if entry is not None and entry["sha256"] != sha256:
+                raise RegistryError(
+                    f"{model_id} {version} is already registered with other content (SHA-256 {entry['sha256'][:12]}…, "
+                    f"the new file has {sha256[:12]}…)",
+                    expected="a version that never changes once registered",
+                    remedy="register the file as a new version, see ModelRegistry.new_version",
+                )
+            name = PurePosixPath(model["champion_path"]).name
+            relative = PurePosixPath(model_type, "versions", version, name).as_posix()
+            if entry is not None:
+                if self._digest_of(relative) != sha256:
+                    with self._several_files():
+                        persistence.write_atomically(self.folder / relative, data, temp_prefix=_TEMP)
+                return entry
+            entry = {
+                "version": version,
+                "filepath": relative,
+                "sha256": sha256,
+                "size": len(data),
+                "registered_at": self._now(),
+                "metadata": plain,
+            }
+            with self._several_files():
+                persistence.write_atomically(self.folder / relative, data, temp_prefix=_TEMP)
+                registry["models"][model_id] = model
+                model["versions"] = sorted([*model["versions"], entry], key=lambda v: v["version"])
+                model["latest"] = model["versions"][-1]["version"]
+                self._commit(registry, _event("registered", model_id, version, who, None, sha256=sha256))
+            return entry
+
+    def promote(
+        self,
+        model_id: str,
+        version: str,
+        *,
+        reason: str,
+        who: str,
+        decision: Decision | Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Make a version champion: the registry says so and its file lies at the champion's path. Returns its entry.
+
+        By hand any version may be promoted, an older one too; ``decide`` is what the rule uses.
+        Raises RegistryError (unknown version) and ArtifactError (its artefact is missing or damaged: nothing changes).
+        """
+        with self._changing() as registry:
+            return self._promote(registry, model_id, version, reason, who, decision)
+
+    def decide(
+        self, model_id: str, version: str, decision: Decision, *, who: str, against: str | None
+    ) -> dict[str, Any] | None:
+        """Carry out and record the promotion rule's decision. Returns the champion's entry (None: still none).
+
+        ``against`` is the champion that the decision compared with, None if there was none. When another one has taken
+        its place meanwhile, the decision is void: PromotionError, compare again.
+        """
+        with self._changing() as registry:
+            model = _model(registry, model_id)
+            entry = _find(model, model_id, version)
+            if decision.promote:
+                if model["champion"] not in (against, version):
+                    raise PromotionError(
+                        f"{model_id} {version} was compared with champion {against}, but {model['champion']} is "
+                        "champion by now",
+                        expected="a comparison with the present champion",
+                        remedy="compare again and decide anew",
+                    )
+                return self._promote(registry, model_id, version, decision.reason, who, decision)
+            plain = _plain_decision(decision)
+            entry["decision"] = plain
+            self._commit(
+                registry,
+                _event("kept", model_id, version, who, decision.reason, champion=model["champion"], decision=plain),
+            )
+            return None if model["champion"] is None else _find(model, model_id, model["champion"])
+
+    def rollback(self, model_id: str, *, reason: str, who: str) -> dict[str, Any]:
+        """Make the previous champion champion again; repeated, the one before it. Returns its entry.
+
+        Raises PromotionError when there is none, or when it was pruned.
+        """
+        with self._changing() as registry:
+            model = _model(registry, model_id)
+            if len(model["champions"]) < 2:
+                others = [v["version"] for v in model["versions"] if v["version"] != model["champion"]]
+                raise PromotionError(
+                    f"{model_id} has no earlier champion to go back to (champion: {model['champion']})",
+                    expected="a version that was champion before and wasn't pruned",
+                    remedy=f"promote one of {', '.join(others)} by hand" if others else "train another version",
+                )
+            succession = model["champions"][:-1]
+            entry = _find(model, model_id, succession[-1])
+            with self._champion_file(model, entry):
+                event = _event("rolled_back", model_id, entry["version"], who, reason, previous=model["champion"])
+                model["champion"], model["champions"] = entry["version"], succession
+                self._commit(registry, event)
+            return entry
+
+    def prune(self, model_id: str, max_backups: int, *, who: str | None = None) -> list[str]:
+        """Delete all but the champion and the ``max_backups`` newest other versions. Returns the deleted ones.
+
+        Their artefacts go, their history stays.
+        """
+        if max_backups < 0:
+            raise RegistryError(f"max_backups is {max_backups}", expected="0 or more", remedy="correct the setting")
+        with self._changing() as registry:
+            model = _model(registry, model_id)
+            others = [v for v in model["versions"] if v["version"] != model["champion"]]
+            doomed = others[: max(len(others) - max_backups, 0)]
+            if not doomed:
+                return []
+            names = [v["version"] for v in doomed]
+            with self._several_files():
+                model["versions"] = [v for v in model["versions"] if v["version"] not in names]
+                model["champions"] = [v for v in model["champions"] if v not in names]
+                model["latest"] = model["versions"][-1]["version"] if model["versions"] else None
+                self._commit(
+                    registry, *(_event("pruned", model_id, v, who, f"max_backups {max_backups}") for v in names)
+                )
+                for entry in doomed:
+                    self._delete(self.folder / entry["filepath"])
+            return names
+
+    def repair(self) -> list[str]:
+        """Put the files right by the registry, as after a killed writer. Returns what was done, in words.
+
+        A champion's path gets the champion's bytes, a lost artefact of a champion is restored from that path, and
+        files under ``versions/`` that the registry doesn't name are deleted.
+        """
+        with self._changing(recover=False) as registry:
+            return self._recover(registry)
+
+    def verify(self) -> list[str]:
+        """Check every artefact and champion file against the registry. Returns the problems, in words; empty is well.
+
+        What a killed writer left is put right first, as with any other change.
+        """
+        problems = []
+        with self._changing() as registry:
+            for model_id, model in registry["models"].items():
+                names = [v["version"] for v in model["versions"]]
+                if names != sorted(set(names)):
+                    problems.append(f"{model_id}: versions are not in order or not unique: {names}")
+                if model["latest"] != (names[-1] if names else None):
+                    problems.append(f"{model_id}: latest is {model['latest']}, the newest version is {names[-1:]}")
+                for entry in model["versions"]:
+                    found = self._digest_of(entry["filepath"])
+                    if found != entry["sha256"]:
+                        problems.append(f"{model_id} {entry['version']}: {_differs(entry['filepath'], found)}")
+                if model["champion"] is None:
+                    continue
+                if model["champion"] not in names:
+                    problems.append(f"{model_id}: champion {model['champion']} is not among its versions")
+                    continue
+                found = self._digest_of(model["champion_path"])
+                if found != _find(model, model_id, model["champion"])["sha256"]:
+                    problems.append(f"{model_id}: champion file {_differs(model['champion_path'], found)}")
+            problems += [f"{path.relative_to(self.folder)} isn't in the registry" for path in self._strays(registry)]
+            sequence = [event["seq"] for event in self.history()]
+            if sequence != list(range(1, registry["sequence"] + 1)):
+                problems.append(f"history has {len(sequence)} events, {registry['sequence']} were written")
+        return problems
+
+    # --- the machinery -----------------------------------------------------------------------------------------------
+
+    def _read(self) -> dict[str, Any]:
+        registry = persistence.read_registry(self.path) or {"models": {}, "history": []}
+        registry.setdefault("sequence", max((event.get("seq", 0) for event in registry["history"]), default=0))
+        for model_id, model in registry["models"].items():
+            model.setdefault("type", "")
+            model.setdefault("champion_path", _champion_path(model["type"], model_id))
+            model.setdefault("latest", model["versions"][-1]["version"] if model["versions"] else None)
+            model.setdefault("champion", None)
+            model.setdefault("champions", [] if model["champion"] is None else [model["champion"]])
+        return registry
+
+    @contextlib.contextmanager
+    def _changing(self, *, recover: bool = True) -> Iterator[dict[str, Any]]:
+        """The registry as it is, with the lock held; first cleans up after a writer that died."""
+        lock_path = self.path.with_name(self.path.name + ".lock")
+        lock = FileLock(lock_path, timeout=self._lock_timeout, poll_interval=_POLL_SECONDS)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise RegistryError(
+                f"Another process has held {lock_path} for {self._lock_timeout:g} s",
+                expected="changes that take well under a second",
+                remedy="look for a stopped or hanging energy_ml process; the lock goes when it ends",
+            ) from None
+        except OSError as error:
+            raise RegistryError(
+                f"The registry {self.path} can't be changed: {error.strerror or error}",
+                expected="a writable folder",
+                remedy="make it writable, or set ENERGY_ML_MODELS_DIR to one that is; reading needs no lock",
+            ) from error
+        try:
+            registry = self._read()
+            if recover and (self._pending.exists() or any(self.folder.glob(f"{_TEMP}*.tmp"))):
+                self._recover(registry)
+            yield registry
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _several_files(self) -> Iterator[None]:
+        """Mark that more than one file is changing. The mark outlives an error or a death on purpose."""
+        persistence.write_atomically(self._pending, b"", temp_prefix=_TEMP, durable=False)
+        yield
+        self._pending.unlink(missing_ok=True)
+
+    def _commit(self, registry: dict[str, Any], *events: dict[str, Any]) -> None:
+        for event in events:
+            registry["sequence"] += 1
+            registry["history"].append({"seq": registry["sequence"], "time": self._now(), **event})
+        if len(registry["history"]) > HISTORY_TAIL:
+            older = registry["history"][: -(HISTORY_TAIL // 2)]
+            name = f"events-{older[0]['seq']:09d}-{older[-1]['seq']:09d}.json"
+            persistence.write_atomically(self._segments / name, _lines(older).encode(), temp_prefix=_TEMP)
+            registry["history"] = registry["history"][len(older) :]
+        if self.path.exists():
+            # A copy, not a link: someone who edits registry.json in place would edit the backup with it.
+            backup = self.path.with_name(self.path.name + ".bak")
+            persistence.write_atomically(backup, self.path.read_bytes(), temp_prefix=_TEMP, durable=False)
+        persistence.write_atomically(self.path, _render(registry).encode(), temp_prefix=_TEMP)
+
+    @contextlib.contextmanager
+    def _champion_file(self, model: dict[str, Any], entry: dict[str, Any]) -> Iterator[None]:
+        """Stage the entry's bytes beside the champion's path; rename them over it after the body has committed."""
+        data = persistence.read_artifact(self.folder / entry["filepath"], entry["sha256"])
+        target = self.folder / model["champion_path"]
+        with self._several_files():
+            temp = persistence.stage(target, data, temp_prefix=_TEMP)
+            try:
+                yield
+            except BaseException:
+                persistence.discard_staged(temp)
+                raise
+            persistence.commit_staged(temp, target)
+
+    def _promote(
+        self,
+        registry: dict[str, Any],
+        model_id: str,
+        version: str,
+        reason: str,
+        who: str,
+        decision: Decision | Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        model = _model(registry, model_id)
+        entry = _find(model, model_id, version)
+        if model["champion"] == version and self._digest_of(model["champion_path"]) == entry["sha256"]:
+            return entry
+        with self._champion_file(model, entry):
+            details: dict[str, Any] = {"previous": model["champion"]}
+            if decision is not None:
+                details["decision"] = entry["decision"] = _plain_decision(decision)
+            if model["champion"] != version:
+                model["champion"] = version
+                model["champions"] = [v for v in model["champions"] if v != version] + [version]
+            self._commit(registry, _event("promoted", model_id, version, who, reason, **details))
+        return entry
+
+    def _recover(self, registry: dict[str, Any]) -> list[str]:
+        done = []
+        for path in self._strays(registry):
+            self._delete(path)
+            done.append(f"deleted {path.relative_to(self.folder).as_posix()}, which the registry doesn't name")
+        for model in registry["models"].values():
+            entry = next((v for v in model["versions"] if v["version"] == model["champion"]), None)
+            if entry is None:
+                continue
+            served, own = self._digest_of(model["champion_path"]), self._digest_of(entry["filepath"])
+            if own != entry["sha256"] and served == entry["sha256"]:
+                data = persistence.read_artifact(self.folder / model["champion_path"], entry["sha256"])
+                persistence.write_atomically(self.folder / entry["filepath"], data, temp_prefix=_TEMP)
+                done.append(f"restored {entry['filepath']} from the champion's file")
+            elif own == entry["sha256"] and served != entry["sha256"]:
+                data = persistence.read_artifact(self.folder / entry["filepath"], entry["sha256"])
+                persistence.write_atomically(self.folder / model["champion_path"], data, temp_prefix=_TEMP)
+                done.append(f"put {entry['version']} at {model['champion_path']}")
+        if done:
+            self._commit(registry, _event("recovered", None, None, None, "; ".join(done)))
+        self._pending.unlink(missing_ok=True)
+        return done
+
+    def _strays(self, registry: dict[str, Any]) -> list[Path]:
+        """Files that a dead writer left: unfinished ones of ours, and artefacts that no entry names."""
+        named = {v["filepath"] for model in registry["models"].values() for v in model["versions"]}
+        strays = {
+            path for pattern in ("", "*/", "*/versions/v*/") for path in self.folder.glob(f"{pattern}{_TEMP}*.tmp")
+        }
+        artifacts = self.folder.glob("*/versions/v*/*")
+        return sorted(strays | {path for path in artifacts if path.relative_to(self.folder).as_posix() not in named})
+
+    @staticmethod
+    def _delete(path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ArtifactError(
+                f"{path} can't be deleted: {error.strerror or error}",
+                expected="a writable folder",
+                remedy="make it writable; the next change to the registry tries again",
+            ) from error
+        if path.parent.parent.name == "versions":
+            with contextlib.suppress(OSError):  # another model of the same run may have its version there
+                path.parent.rmdir()
+
+    def _digest_of(self, relative: str) -> str | None:
+        try:
+            return persistence.sha256_of(self.folder / relative)
+        except (ModelNotFoundError, ArtifactError):
+            return None
+
+    def _now(self) -> str:
+        return self._clock().astimezone(dt.UTC).isoformat(timespec="seconds")
+
+
+def _champion_path(model_type: str, model_id: str) -> str:
+    horizon = _PRICE_MODEL.fullmatch(model_id)
+    return f"{model_type}/{f'model_{horizon[1]}min' if horizon else model_id}.pkl"
+
+
+def _new_model(registry: dict[str, Any], model_type: str, model_id: str) -> dict[str, Any]:
+    path = _champion_path(model_type, model_id)
+    for other, model in registry["models"].items():
+        if model["champion_path"] == path:
+            raise RegistryError(
+                f"{model_id} would serve at {path}, where {other} does",
+                expected="one model per path",
+                remedy="choose another id",
+            )
+    return {
+        "type": model_type,
+        "champion_path": path,
+        "latest": None,
+        "champion": None,
+        "champions": [],
+        "versions": [],
+    }
+
+
+def _model(registry: dict[str, Any], model_id: str) -> dict[str, Any]:
+    if model_id not in registry["models"]:
+        raise RegistryError(
+            f"There is no model {model_id!r}",
+            expected=f"one of {', '.join(sorted(registry['models'])) or 'none: nothing is registered yet'}",
+            remedy="see `energy-ml models list`, or train first (energy-ml retrain)",
+        )
+    model: dict[str, Any] = registry["models"][model_id]
+    return model
+
+
+def _find(model: dict[str, Any], model_id: str, version: str) -> dict[str, Any]:
+    entry: dict[str, Any]
+    for entry in model["versions"]:
+        if entry["version"] == version:
+            return entry
+    raise RegistryError(
+        f"{model_id} has no version {version!r}",
+        expected=f"one of {', '.join(v['version'] for v in model['versions']) or 'none'}",
+        remedy="see `energy-ml models show`; older versions may have been pruned (max_backups)",
+    )
+
+
+def _event(
+    event: str, model_id: str | None, version: str | None, who: str | None, reason: str | None, **more: Any
+) -> dict[str, Any]:
+    return {"event": event, "model_id": model_id, "version": version, "who": who, "reason": reason, **more}
+
+
+def _plain_decision(decision: Decision | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(decision, Decision):
+        decision = {"promote": decision.promote, "reason": decision.reason, "numbers": decision.numbers}
+    return dict(persistence.to_jsonable(decision))
+
+
+def _differs(path: str, found: str | None) -> str:
+    return f"{path} is missing or unreadable" if found is None else f"{path} has another SHA-256 ({found})"
+
+
+def _lines(items: list[dict[str, Any]], indent: str = "") -> str:
+    """A JSON array with one item per line: readable, diffable, and encoded by the fast encoder."""
+    rows = ",\n".join(f"{indent}  {json.dumps(item, ensure_ascii=False)}" for item in items)
+    return f"[\n{rows}\n{indent}]" if items else "[]"
+
+
+def _render(registry: dict[str, Any]) -> str:
+    models = []
+    for model_id, model in sorted(registry["models"].items()):
+        fields = [f"      {json.dumps(k)}: {json.dumps(v)}" for k, v in model.items() if k != "versions"]
+        fields.append(f'      "versions": {_lines(model["versions"], "      ")}')
+        models.append(f"    {json.dumps(model_id)}: {{\n" + ",\n".join(fields) + "\n    }")
+    parts = ['  "models": {\n' + ",\n".join(models) + "\n  }" if models else '  "models": {}']
+    parts += [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in registry.items() if k not in ("models", "history")]
+    parts.append(f'  "history": {_lines(registry["history"], "  ")}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
