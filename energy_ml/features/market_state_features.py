@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+import pandas as pd
 
 from energy_ml.features.lag_features import lagged
 from energy_ml.features.rolling_features import rolling_sum
@@ -21,7 +21,7 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
 DAY_MINUTES = 1440
-VOL_MINUTES = (180, DAY_MINUTES)
+VOL_MINUTES = (60, 180, DAY_MINUTES)
 VOL_FLOOR = 0.1
 """Smallest volatility scale, currency/MWh: constant prices still give finite ratios."""
 ACTIVITY_MINUTES = (15, 60, 180, DAY_MINUTES)
@@ -129,19 +129,19 @@ def write_market_state(
 def volatility(size: Float64Array, values: Float64Array, windows: Sequence[int]) -> Float64Array:
     """Local scale of one-interval changes, currency/MWh, never below ``VOL_FLOOR``; (T, R).
 
-    The mean over the windows of mean(sqrt|change|), squared: a power mean that one spike moves little, homogeneous in
-    the price. Uses the changes that are known, also fewer than a window, as models divide by it; NaN with the price.
+    The mean over the windows of sqrt(mean|change|), squared: averaging in square roots keeps one spike in the short
+    window from ruling it, and it is homogeneous in the price. On five Australian regions (December 2024 to February
+    2025) it explained the size of the next 5 to 60 minutes' changes best of some thirty such scales (Laplace score).
+    Uses the changes that are known, also fewer than a window, as models divide by it; NaN where the price is.
     """
-    root = np.sqrt(size)
-    unknown = np.isnan(root)
-    root[unknown] = 0.0
-    roots = rolling_sum(root, windows, before=0.0)
+    unknown = np.isnan(size)
+    sums = rolling_sum(np.where(unknown, 0.0, size), windows, before=0.0)
     known = rolling_sum((~unknown).astype(np.float64), windows, before=0.0)
-    mean = np.zeros_like(root)
+    root = np.zeros_like(size)
     for window in windows:
-        mean += roots[window] / np.maximum(known[window], 1.0)
-    mean /= len(windows)
-    vol = np.maximum(mean * mean, VOL_FLOOR)
+        root += np.sqrt(sums[window] / np.maximum(known[window], 1.0))
+    root /= len(windows)
+    vol = np.maximum(root * root, VOL_FLOOR)
     vol[np.isnan(values)] = np.nan
     return vol
 
@@ -183,69 +183,12 @@ def day_profile(values: Float64Array, day: int, ahead: int) -> Float64Array:
 
 
 def day_quantiles(values: Float64Array, day: int, first: int = 0) -> Float64Array:
-    """5, 50 and 95 % quantiles of the last ``day`` intervals; (3, T - first, R), linear between order statistics."""
-    out = np.empty((len(DAY_QUANTILES), len(values) - first, values.shape[1]))
-    # Compiled once for read-only input: arrays that view a frame's column are.
-    view = values.view()
-    view.flags.writeable = False
-    _day_quantiles(view, day, first, int(np.ceil(DAY_KNOWN * day)), np.array(DAY_QUANTILES), out)
+    """5, 50 and 95 % quantiles of the last ``day`` intervals; (3, T - first, R), linear between order statistics.
+
+    Order statistics don't depend on how the window slid here, so pandas's skip list is exact from any start.
+    """
+    start = max(first - day + 1, 0)
+    rolling = pd.DataFrame(values[start:]).rolling(day, min_periods=int(np.ceil(DAY_KNOWN * day)))
+    out = np.stack([rolling.quantile(share).to_numpy()[first - start :] for share in DAY_QUANTILES])
+    out[:, : max(day - 1 - first, 0)] = np.nan
     return out
-
-
-@njit(cache=True)
-def _position(ordered, size, value):
-    """First place in the sorted ``ordered[:size]`` whose entry isn't below ``value``."""
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) // 2
-        if ordered[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@njit(cache=True)
-def _day_quantiles(values, window, first, least, shares, out):
-    """Keep the window sorted while it slides; a leaving and an entering value shift only what lies between them."""
-    n_times, n_regions = values.shape
-    ordered = np.empty(window + 1)
-    for region in range(n_regions):
-        begin = max(0, first - window + 1)
-        size = 0
-        for t in range(begin, n_times):
-            old = values[t - window, region] if t - window >= begin else np.nan
-            new = values[t, region]
-            if not np.isnan(old) and not np.isnan(new):
-                place = _position(ordered, size, old)
-                if new > old:
-                    while place + 1 < size and ordered[place + 1] < new:
-                        ordered[place] = ordered[place + 1]
-                        place += 1
-                else:
-                    while place > 0 and ordered[place - 1] > new:
-                        ordered[place] = ordered[place - 1]
-                        place -= 1
-                ordered[place] = new
-            elif not np.isnan(old):
-                for place in range(_position(ordered, size, old), size - 1):
-                    ordered[place] = ordered[place + 1]
-                size -= 1
-            elif not np.isnan(new):
-                place = size
-                while place > 0 and ordered[place - 1] > new:
-                    ordered[place] = ordered[place - 1]
-                    place -= 1
-                ordered[place] = new
-                size += 1
-            if t < first:
-                continue
-            for q in range(len(shares)):
-                if t < window - 1 or size < least:
-                    out[q, t - first, region] = np.nan
-                    continue
-                exact = shares[q] * (size - 1)
-                whole = int(exact)
-                low = ordered[whole]
-                high = ordered[min(whole + 1, size - 1)]
-                out[q, t - first, region] = low + (high - low) * (exact - whole)
