@@ -1,0 +1,335 @@
+"""What a learned policy has to beat: hold, a threshold rule, rolling optimisation, and perfect foresight as the limit.
+
+What belongs here: strategies without learning from rewards. What doesn't: Q-learning (agent, trainer, policy) and the
+accounting of results (``energy_ml.evaluation.backtest_evaluator``). All but perfect foresight are free of look-ahead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from energy_ml.errors import BatteryError
+from energy_ml.rl_battery.battery import Floats, Physics, step, utc_days
+from energy_ml.rl_battery.optimum import EPS, concave_step, decide, general_step, is_concave, perfect_foresight
+from energy_ml.rl_battery.strategy import Context
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Do nothing; earns nothing by construction, which makes it the zero of every table."""
+
+    name: str = "hold"
+
+    def actions(self, context: Context) -> Floats:
+        """All requests are 0, (T,) MW."""
+        return np.zeros(len(context.prices))
+
+
+@dataclass(frozen=True)
+class PerfectForesight:
+    """The exact optimum with all prices known: no strategy, the limit of all of them."""
+
+    name: str = "perfect_foresight"
+
+    def actions(self, context: Context) -> Floats:
+        """Powers of the optimal schedule, (T,) MW."""
+        return perfect_foresight(
+            context.battery,
+            context.prices,
+            context.hours,
+            days=context.days,
+            start_mwh=context.start_mwh,
+            terminal_value=context.terminal_value,
+        ).requests
+
+
+@njit(cache=True)
+def trailing_rank(prices: Floats, window: int) -> Floats:
+    """Share of the last ``window`` prices, the newest included, that lie below the newest (ties count half); (T,).
+
+    At the start of the series the window is what there is so far. O(T log window) comparisons and short moves.
+    """
+    n = len(prices)
+    ordered = np.empty(window)
+    ranks = np.empty(n)
+    size = 0
+    for t in range(n):
+        price = prices[t]
+        place = np.searchsorted(ordered[:size], price)
+        if size < window:
+            ordered[place + 1 : size + 1] = ordered[place:size].copy()
+            size += 1
+        else:
+            gone = np.searchsorted(ordered, prices[t - window])
+            if gone < place:
+                place -= 1
+                for i in range(gone, place):
+                    ordered[i] = ordered[i + 1]
+            else:
+                for i in range(gone, place, -1):
+                    ordered[i] = ordered[i - 1]
+        ordered[place] = price
+        above = np.searchsorted(ordered[:size], price, side="right")
+        ranks[t] = (np.searchsorted(ordered[:size], price) + above) / (2.0 * size)
+    return ranks
+
+
+@njit(cache=True)
+def _threshold_profit(
+    physics: Physics,
+    ranks: Floats,
+    prices: Floats,
+    days: Integers,
+    hours: float,
+    start: float,
+    delay: int,
+    buy_below: float,
+    sell_above: float,
+    worth: float,
+) -> float:
+    charge, total = start, 0.0
+    allowance = physics.daily_discharge
+    for t in range(delay, len(prices)):
+        if t == delay or days[t] != days[t - 1]:
+            allowance = physics.daily_discharge
+        rank = ranks[t - delay]
+        power = physics.power if rank <= buy_below else (-physics.power if rank >= sell_above else 0.0)
+        charge, _, cash, allowance = step(physics, charge, power, hours, prices[t], allowance)
+        total += cash
+    return total + worth * (charge - start)
+
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """Buy when the price ranks low among those of the last days, sell when it ranks high.
+
+    The length of the trailing window and both ranks are chosen by profit on the history (train and validation).
+    """
+
+    name: str = "threshold"
+    window_days: tuple[float, ...] = (1.0, 3.0, 7.0)
+    buy_ranks: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+    sell_ranks: tuple[float, ...] = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+
+    def tune(self, context: Context) -> tuple[float, float, float]:
+        """(window in days, buy at or below this rank, sell at or above that one) with the best profit on history."""
+        battery, prices = context.battery, context.history_prices
+        days = utc_days(context.history_timestamps)
+        worth = max(0.0, float(prices.mean())) * battery.discharge_efficiency
+        best, chosen = -np.inf, (self.window_days[0], self.buy_ranks[0], self.sell_ranks[-1])
+        for window in self.window_days:
+            ranks = trailing_rank(prices, max(2, int(window * context.per_day)))
+            for buy in self.buy_ranks:
+                for sell in self.sell_ranks:
+                    if buy >= sell:
+                        continue
+                    profit = _threshold_profit(
+                        battery.physics, ranks, prices, days, context.hours, battery.initial_mwh,
+                        context.execution_delay, buy, sell, worth,
+                    )  # fmt: skip
+                    if profit > best:
+                        best, chosen = profit, (window, buy, sell)
+        return chosen
+
+    def actions(self, context: Context) -> Floats:
+        """Full power one way or the other, (T,) MW."""
+        window, buy, sell = self.tune(context)
+        known = np.concatenate([context.history_prices, context.prices])
+        ranks = trailing_rank(known, max(2, int(window * context.per_day)))
+        first = len(context.history_prices) - context.execution_delay
+        seen = ranks[first : first + len(context.prices)]
+        power = context.battery.power_mw
+        return np.where(seen <= buy, power, np.where(seen >= sell, -power, 0.0))
+
+
+def plan_lengths(interval_minutes: int, horizon_hours: int = 24) -> Integers:
+    """Lengths, in intervals, of the steps that a plan is made of: fine near now, hourly from the fourth hour on.
+
+    What lies far ahead is forecast as an hourly profile anyway; coarse steps make planning anew each interval cheap.
+    """
+    lengths, minutes = [], 0
+    while minutes < horizon_hours * 60:
+        wanted = 5 if minutes < 60 else 15 if minutes < 240 else 60
+        lengths.append(max(1, wanted // interval_minutes))
+        minutes += lengths[-1] * interval_minutes
+    return np.array(lengths, dtype=np.int64)
+
+
+@njit(cache=True)
+def _roll(
+    physics, prices, slots, days, n_slots, profile_days, cap, decay, first, delay, hours, lengths,
+    lags, forecasts, start, terminal_factor, capacity,
+):  # fmt: skip
+    """Requests (T - first,) of the rolling plan over ``prices`` (T,), cash and last charge, and whether V fitted.
+
+    ``lags`` (A,) are the anchors of the forecast in intervals, 0 first; ``forecasts`` (A, T) their prices, of which
+    row 0 is not used. ``decay`` is what is left of a deviation from the profile after one interval.
+    """
+    n = len(prices)
+    n_plan, n_lags = len(lengths), len(lags)
+    ring, seen = np.zeros((n_slots, profile_days)), np.zeros(n_slots, dtype=np.int64)
+    profile, total, running, count = np.zeros(n_slots), 0.0, 0.0, 0
+    eps = EPS * (physics.high - physics.low)
+    x, slope = np.empty(capacity + 1), np.empty(capacity)
+    new_x, new_slope = np.empty(15 * capacity + 26), np.empty(15 * capacity + 25)
+    y, cuts = np.empty(capacity + 1), np.empty(3 * capacity + 5)
+    queue_up, queue_down = np.empty(capacity + 1, dtype=np.int64), np.empty(capacity + 1, dtype=np.int64)
+    buy, sell, expected = np.empty(n_plan), np.empty(n_plan), np.empty(n_plan + 1)
+    deviation, at = np.empty(n_lags), np.empty(n_lags, dtype=np.int64)
+    requests = np.zeros(n - first)
+    per_day = round(24 / hours)
+    charge, cash, allowance = start, 0.0, physics.daily_discharge
+
+    # u is the newest interval whose price is known, t = u + delay the one to decide on.
+    for u in range(n - delay):
+        if u > 0 and slots[u] != slots[u - 1]:
+            slot = slots[u - 1]
+            ring[slot, seen[slot] % profile_days] = running / count
+            seen[slot] += 1
+            profile[slot] = ring[slot, : min(seen[slot], profile_days)].mean()
+            running, count = 0.0, 0
+        clipped = min(max(prices[u], -cap), cap)
+        running += clipped
+        count += 1
+        total += clipped
+        for slot in range(n_slots):
+            if seen[slot] == 0:
+                profile[slot] = total / (u + 1)
+        t = u + delay
+        if t < first:
+            continue
+        if t == first or days[t] != days[t - 1]:
+            allowance = physics.daily_discharge
+
+        # Deviations from the profile at the anchors that have a forecast.
+        anchors = 0
+        for lag in range(n_lags):
+            value = clipped if lag == 0 else forecasts[lag, u]
+            if not np.isnan(value):
+                at[anchors] = lags[lag]
+                ahead = (u + lags[lag]) % per_day
+                deviation[anchors] = min(max(value, -cap), cap) - profile[slots[ahead]]
+                anchors += 1
+        offset = delay
+        segment = 0
+        for i in range(n_plan + 1):
+            length = 1 if i == 0 else lengths[i - 1]
+            usual = 0.0
+            for ahead in range(offset, offset + length):
+                usual += profile[slots[(u + ahead) % per_day]]
+            middle = offset + 0.5 * (length - 1)
+            while segment < anchors - 1 and middle > at[segment + 1]:
+                segment += 1
+            if segment == anchors - 1:
+                extra = deviation[segment] * decay ** (middle - at[segment])
+            else:
+                part = (middle - at[segment]) / (at[segment + 1] - at[segment])
+                extra = (1 - part) * deviation[segment] + part * deviation[segment + 1]
+            expected[i] = usual / length + extra
+            offset += length
+        mean = 0.0
+        for i in range(n_plan):
+            mean += expected[i + 1] * lengths[i] / (offset - delay - 1)
+            buy[i] = (expected[i + 1] + physics.buy_fee) / physics.charge_eff
+            sell[i] = (expected[i + 1] - physics.sell_fee - physics.wear) * physics.discharge_eff
+
+        k = 1
+        x[0], x[1], slope[0] = physics.low, physics.high, max(0.0, mean) * terminal_factor
+        concave = True
+        for i in range(n_plan - 1, -1, -1):
+            c = physics.power * hours * lengths[i] * physics.charge_eff
+            d = physics.power * hours * lengths[i] / physics.discharge_eff
+            if concave and buy[i] >= sell[i]:
+                k, _ = concave_step(
+                    x, slope, k, buy[i], sell[i], c, d, physics.low, physics.high, eps, new_x, new_slope
+                )
+            else:
+                k, _ = general_step(
+                    x, slope, k, buy[i], sell[i], c, d, physics.low, physics.high, eps,
+                    y, cuts, queue_up, queue_down, new_x, new_slope,
+                )  # fmt: skip
+                concave = is_concave(new_slope, k)
+            if k > capacity:
+                return requests, cash, charge, False
+            x[: k + 1], slope[:k] = new_x[: k + 1], new_slope[:k]
+
+        price = prices[t] if delay == 0 else expected[0]
+        c = physics.power * hours * physics.charge_eff
+        d = physics.power * hours / physics.discharge_eff
+        after = decide(
+            x, slope, k, charge,
+            (price + physics.buy_fee) / physics.charge_eff,
+            (price - physics.sell_fee - physics.wear) * physics.discharge_eff,
+            c, d, EPS,
+        )  # fmt: skip
+        moved = after - charge
+        requests[t - first] = (moved / physics.charge_eff if moved > 0 else moved * physics.discharge_eff) / hours
+        charge, _, gained, allowance = step(physics, charge, requests[t - first], hours, prices[t], allowance)
+        cash += gained
+    return requests, cash, charge, True
+
+
+@dataclass(frozen=True)
+class RollingMPC:
+    """Plan the next day anew in each interval on a forecast, carry out the plan's first step (receding horizon).
+
+    The forecast is the mean price of each hour of the day over the last days, plus the newest price's deviation from
+    it, which decays. With ``use_forecasts`` the path first runs through the given forecasts (straight lines between
+    horizons). The speed of decay is chosen by profit on the last days of the history.
+    """
+
+    name: str = "mpc"
+    use_forecasts: bool = False
+    decay_hours: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    profile_days: int = 7
+    cap_quantile: float = 0.99
+    tune_days: int = 7
+
+    def _run(self, context: Context, first: int, n: int, tau: float, start: float) -> tuple[Floats, float, float]:
+        prices = np.concatenate([context.history_prices, context.prices])[:n]
+        times = context.history_timestamps.append(context.timestamps)[:n]
+        minutes = context.interval_minutes
+        slots = np.asarray((times.hour * 60 + times.minute) // 60, dtype=np.int64)
+        horizons = sorted(context.forecasts) if self.use_forecasts else []
+        rows = [np.full(n, np.nan)]
+        for horizon in horizons:
+            earlier = context.history_forecasts.get(horizon, np.full(len(context.history_prices), np.nan))
+            rows.append(np.concatenate([earlier, context.forecasts[horizon]])[:n])
+        cap = float(np.quantile(np.abs(context.history_prices), self.cap_quantile))
+        capacity = 256
+        while True:
+            requests, cash, charge, fitted = _roll(
+                context.battery.physics, prices, slots, utc_days(times), 24, self.profile_days, max(cap, 1.0),
+                float(np.exp(-context.hours / tau)), first, context.execution_delay, context.hours,
+                plan_lengths(minutes), np.array([0] + [h // minutes for h in horizons], dtype=np.int64),
+                np.array(rows), start, context.battery.discharge_efficiency, capacity,
+            )  # fmt: skip
+            if fitted:
+                return requests, cash, charge
+            capacity *= 2
+
+    def actions(self, context: Context) -> Floats:
+        """Powers of the first steps of the plans, (T,) MW. Raises BatteryError if forecasts are wanted but missing."""
+        if self.use_forecasts and not context.forecasts:
+            raise BatteryError(
+                f"strategy {self.name!r} has no forecasts of region {context.region!r}",
+                expected="forecasts in the context",
+                remedy="pass forecasts to the backtest or leave this strategy out",
+            )
+        past = len(context.history_prices)
+        first = max(context.per_day, past - self.tune_days * context.per_day)
+        best, chosen = -np.inf, self.decay_hours[0]
+        worth = max(0.0, float(context.history_prices.mean())) * context.battery.discharge_efficiency
+        for tau in self.decay_hours if first < past else ():
+            start = context.battery.initial_mwh
+            _, cash, charge = self._run(context, first, past, tau, start)
+            if cash + worth * charge > best:
+                best, chosen = cash + worth * charge, tau
+        n = past + len(context.prices)
+        return self._run(context, past, n, chosen, context.start_mwh)[0]
