@@ -11,7 +11,7 @@ import pandas as pd
 
 from energy_ml.errors import DuplicateError, NoDataError, SchemaError, ValueRangeError
 from energy_ml.features.market_state_features import DAY_MINUTES, steps_of
-from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns, to_panel
+from energy_ml.features.panel import NS_PER_MINUTE, numeric, timestamps_ns, to_panel
 from energy_ml.features.rolling_features import rolling_sum
 
 Float64Array = npt.NDArray[np.float64]
@@ -83,8 +83,8 @@ def build_battery_features(
         raise NoDataError("the battery frame has no rows", expected="at least one row", remedy="ask for another window")
     stamps = timestamps_ns(df[timestamp_col])
     batteries, _ = pd.factorize(df[battery_id_col])
-    charge = df[battery_col].to_numpy(dtype=np.float64, na_value=np.nan)
-    capacity = df[capacity_col].to_numpy(dtype=np.float64, na_value=np.nan)
+    charge = numeric(df, battery_col)
+    capacity = numeric(df, capacity_col)
     if (capacity <= 0).any():
         raise ValueRangeError(
             "capacity isn't positive",

@@ -101,7 +101,7 @@ def to_panel(
     if not len(df):
         raise NoDataError("the frame has no rows", expected="at least one row", remedy="ask for a window with data")
     stamps = timestamps_ns(df[timestamp_col])
-    columns = {name: _numbers(df, name) for name in value_cols}
+    columns = {name: numeric(df, name) for name in value_cols}
     grid = _grid_of_sorted_rows(stamps, df[region_col], regions, interval_minutes)
     if grid is not None:
         times, names, interval = grid
@@ -170,7 +170,8 @@ def _require_columns(df: pd.DataFrame, names: Sequence[str]) -> None:
         )
 
 
-def _numbers(df: pd.DataFrame, name: str) -> Float64Array:
+def numeric(df: pd.DataFrame, name: str) -> Float64Array:
+    """Column ``name`` as float64, shape (n,), missing values as NaN. Raises SchemaError, ValueRangeError."""
     try:
         column = df[name].to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
