@@ -185,11 +185,10 @@ def _judge(text: str, numbers: dict[str, Any], rule: PromotionConfig, *, test_na
 def _too_old(candidate: AsOf, champion: AsOf) -> Decision | None:
     if champion is None:
         return None
-    numbers = {"as_of_candidate": _day(candidate), "as_of_champion": _day(champion)}
     if candidate is None:
-        return Decision(
-            False, f"Not promoted: the candidate has no as-of date, the champion is of {_day(champion)}", numbers
-        )
+        reason = f"Not promoted: the candidate has no as-of date, the champion is of {_day(champion)}"
+        return Decision(False, reason, {"as_of_champion": _day(champion)})
+    numbers = {"as_of_candidate": _day(candidate), "as_of_champion": _day(champion)}
     if _day(candidate) < _day(champion):
         reason = f"Not promoted: the candidate is of {_day(candidate)}, older than the champion of {_day(champion)}"
         return Decision(False, f"{reason}; a backfill never dethrones a newer champion", numbers)

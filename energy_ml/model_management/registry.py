@@ -408,7 +408,11 @@ class ModelRegistry:
         """Mark that more than one file is changing. The mark outlives an error or a death on purpose."""
         persistence.write_atomically(self._pending, b"", temp_prefix=_TEMP, durable=False)
         yield
-        self._pending.unlink(missing_ok=True)
+        self._unmark()
+
+    def _unmark(self) -> None:
+        with contextlib.suppress(OSError):  # everything is done; a mark that stays costs the next writer a look
+            self._pending.unlink(missing_ok=True)
 
     def _commit(self, registry: dict[str, Any], *events: dict[str, Any]) -> None:
         for event in events:
@@ -482,7 +486,7 @@ class ModelRegistry:
                 done.append(f"put {entry['version']} at {model['champion_path']}")
         if done:
             self._commit(registry, _event("recovered", None, None, None, "; ".join(done)))
-        self._pending.unlink(missing_ok=True)
+        self._unmark()
         return done
 
     def _strays(self, registry: dict[str, Any]) -> list[Path]:

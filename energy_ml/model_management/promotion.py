@@ -1,0 +1,54 @@
+"""From a trained artefact to a decision on record: register, judge against the champion, promote or keep, prune.
+
+What belongs here: the order of these steps. What doesn't: the rule itself (``comparison``), files and locks (``registry``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from energy_ml.errors import PromotionError
+from energy_ml.model_management.comparison import Decision
+from energy_ml.model_management.registry import ModelRegistry
+
+Judge = Callable[[dict[str, Any] | None], Decision]
+"""Given the champion's registry entry (None if there is none), the decision on the new version."""
+
+_ATTEMPTS = 5
+
+
+def register_and_decide(
+    registry: ModelRegistry,
+    *,
+    model_type: str,
+    model_id: str,
+    version: str,
+    filepath: str | Path,
+    metadata: Mapping[str, Any],
+    judge: Judge,
+    who: str,
+    max_backups: int,
+) -> Decision:
+    """Register ``filepath`` as ``version``, let ``judge`` compare it with the champion, carry the decision out, prune.
+
+    If another process makes another version champion while ``judge`` is at work, it judges again.
+
+    Raises RegistryError and ArtifactError of the registry, PromotionError when the champion keeps changing.
+    """
+    registry.register_model(model_type, model_id, version, filepath, metadata, who=who)
+    for attempt in range(_ATTEMPTS):
+        champion = registry.champion(model_id)
+        decision = judge(champion)
+        try:
+            registry.decide(
+                model_id, version, decision, who=who, against=None if champion is None else champion["version"]
+            )
+        except PromotionError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            continue
+        break
+    registry.prune(model_id, max_backups, who=who)
+    return decision

@@ -1,0 +1,530 @@
+"""What the registry promises to one caller at a time; many at once are in ``test_registry_under_fire``."""
+
+import datetime as dt
+import errno
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+
+from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError
+from energy_ml.model_management import (
+    Decision,
+    ModelRegistry,
+    load_artifact,
+    load_champion,
+    parse_version,
+    save_artifact,
+    sha256_of,
+)
+from energy_ml.model_management import (
+    registry as registry_module,
+)
+
+MODEL = "price_prediction_15m"
+SERVED = "price_prediction/model_15min.pkl"
+V = [f"v202602{day:02d}_013000" for day in range(1, 10)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def registry(folder):
+    return ModelRegistry(folder / "registry.json")
+
+
+def register(registry, version, payload=None, model_id=MODEL, model_type="price_prediction", **kwargs):
+    path = registry.folder.parent / "trained.pkl"
+    save_artifact(version if payload is None else payload, path)
+    return registry.register_model(model_type, model_id, version, path, **kwargs)
+
+
+def versions(registry, model_id=MODEL):
+    return [v["version"] for v in registry.list_models()[model_id]["versions"]]
+
+
+def test_an_empty_registry_answers_and_makes_nothing(registry, folder):
+    assert registry.list_models() == {}
+    assert registry.get_latest_version(MODEL) is None
+    assert registry.champion(MODEL) is None
+    assert registry.history() == []
+    assert not folder.exists()
+
+
+def test_the_file_has_the_promised_form(registry, folder):
+    register(registry, V[0], metadata={"as_of": dt.date(2026, 2, 1), "metrics": {"mae": np.float32(2.5), "r2": np.nan}})
+    register(registry, V[1], model_id="battery_policy", model_type="rl_battery")
+    registry.promote(MODEL, V[0], reason="first", who="test")
+    registry.promote("battery_policy", V[1], reason="first", who="test")
+    content = json.loads((folder / "registry.json").read_text("utf-8"))
+    model = content["models"][MODEL]
+    assert (model["type"], model["latest"], model["champion"]) == ("price_prediction", V[0], V[0])
+    (entry,) = model["versions"]
+    assert entry["version"] == V[0]
+    assert entry["filepath"] == f"price_prediction/versions/{V[0]}/model_15min.pkl"
+    assert entry["metadata"] == {"as_of": "2026-02-01", "metrics": {"mae": 2.5, "r2": None}}
+    for relative in (entry["filepath"], "price_prediction/model_15min.pkl"):
+        assert sha256_of(folder / relative) == entry["sha256"]
+        assert (folder / relative).stat().st_size == entry["size"]
+    assert content["models"]["battery_policy"]["champion_path"] == "rl_battery/battery_policy.pkl"
+    assert load_artifact(folder / "rl_battery" / "battery_policy.pkl") == V[1]
+    assert [e["event"] for e in content["history"]] == ["registered", "registered", "promoted", "promoted"]
+    assert registry.list_models().keys() == {MODEL, "battery_policy"}
+
+
+def test_a_folder_of_models_can_be_moved(registry, folder, tmp_path):
+    register(registry, V[0])
+    registry.promote(MODEL, V[0], reason="first", who="test")
+    folder.rename(tmp_path / "elsewhere")
+    moved = ModelRegistry(tmp_path / "elsewhere" / "registry.json")
+    assert moved.load(MODEL) == moved.load(MODEL, V[0]) == V[0]
+    assert moved.verify() == []
+
+
+def test_latest_is_the_newest_version_in_whatever_order_they_come(registry):
+    for version in (V[3], V[0], V[5], V[2]):
+        register(registry, version)
+    assert versions(registry) == [V[0], V[2], V[3], V[5]]
+    assert registry.get_latest_version(MODEL) == V[5]
+
+
+def test_registering_does_not_promote(registry, folder):
+    register(registry, V[0])
+    assert registry.champion(MODEL) is None and not (folder / SERVED).exists()
+    with pytest.raises(ModelNotFoundError, match="no champion"):
+        registry.load(MODEL)
+
+
+def test_the_same_again_changes_nothing_and_other_content_is_refused(registry, folder):
+    first = register(registry, V[0], "one", metadata={"metrics": {"mae": 1}})
+    before = (folder / "registry.json").read_bytes()
+    assert register(registry, V[0], "one", metadata={"metrics": {"mae": 2}}) == first
+    with pytest.raises(RegistryError, match="already registered with other content"):
+        register(registry, V[0], "two")
+    assert (folder / "registry.json").read_bytes() == before
+    assert registry.load(MODEL, V[0]) == "one"
+
+
+def test_the_same_again_restores_a_lost_artefact(registry):
+    register(registry, V[0], "one")
+    registry.artifact_path(MODEL, V[0]).unlink()
+    assert len(registry.verify()) == 1
+    register(registry, V[0], "one")
+    assert registry.verify() == []
+
+
+def test_models_of_one_run_share_a_version(registry, folder):
+    for minutes in (1, 5, 15, 60):
+        register(registry, V[0], f"{minutes} min", model_id=f"price_prediction_{minutes}m")
+    names = {path.name for path in (folder / "price_prediction" / "versions" / V[0]).iterdir()}
+    assert names == {"model_1min.pkl", "model_5min.pkl", "model_15min.pkl", "model_60min.pkl"}
+    registry.promote("price_prediction_5m", V[0], reason="first", who="test")
+    assert load_champion(folder, "price_prediction/model_5min.pkl") == "5 min"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "model_id", "version", "words"),
+    [
+        ("../outside", MODEL, V[0], "no model type"),
+        ("versions", MODEL, V[0], "no model type"),
+        ("price_prediction", "a/b", V[0], "no model id"),
+        ("price_prediction", "", V[0], "no model id"),
+        ("price_prediction", ".hidden", V[0], "no model id"),
+        ("price_prediction", MODEL, "v1", "no version"),
+        ("price_prediction", MODEL, "../../v", "no version"),
+    ],
+)
+def test_impossible_names_are_refused(registry, folder, tmp_path, model_type, model_id, version, words):
+    save_artifact(1, tmp_path / "m.pkl")
+    with pytest.raises(RegistryError, match=words):
+        registry.register_model(model_type, model_id, version, tmp_path / "m.pkl")
+    assert not folder.exists()
+
+
+def test_what_is_not_there_is_named(registry, tmp_path):
+    with pytest.raises(ModelNotFoundError, match="none"):
+        registry.register_model("price_prediction", MODEL, V[0], tmp_path / "none.pkl")
+    with pytest.raises(RegistryError, match="nothing is registered yet"):
+        registry.promote(MODEL, V[0], reason="r", who="w")
+    register(registry, V[0])
+    with pytest.raises(RegistryError, match=rf"no version '{V[1]}'.*one of {V[0]}"):
+        registry.promote(MODEL, V[1], reason="r", who="w")
+    with pytest.raises(RegistryError, match=f"one of {MODEL}"):
+        registry.prune("price_prediction_16m", 1)
+    with pytest.raises(RegistryError, match="one type per model"):
+        register(registry, V[1], model_type="rl_battery")
+    with pytest.raises(RegistryError, match="one model per path"):
+        register(registry, V[1], model_id="model_15min")
+    with pytest.raises(RegistryError, match="max_backups is -1"):
+        registry.prune(MODEL, -1)
+
+
+def test_a_registry_needs_a_file_system():
+    with pytest.raises(RegistryError, match="s3://bucket"):
+        ModelRegistry("s3://bucket/registry.json")
+
+
+# --- champions -------------------------------------------------------------------------------------------------------
+
+
+def test_promotion_puts_file_and_entry_in_step(registry, folder):
+    for version in V[:3]:
+        register(registry, version)
+        registry.promote(MODEL, version, reason=f"{version} is better", who="test")
+        champion = registry.champion(MODEL)
+        assert champion["version"] == version
+        assert sha256_of(folder / SERVED) == champion["sha256"]
+    event = registry.history(MODEL)[-1]
+    assert (event["event"], event["version"], event["previous"]) == ("promoted", V[2], V[1])
+    assert (event["reason"], event["who"]) == (f"{V[2]} is better", "test")
+
+
+def test_promoting_the_champion_again_changes_nothing_but_heals_its_file(registry, folder):
+    register(registry, V[0])
+    registry.promote(MODEL, V[0], reason="first", who="test")
+    events = registry.history()
+    registry.promote(MODEL, V[0], reason="again", who="test")
+    assert registry.history() == events
+    (folder / SERVED).write_bytes(b"damaged")
+    registry.promote(MODEL, V[0], reason="heal", who="test")
+    assert registry.verify() == [] and load_champion(folder, SERVED) == V[0]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"damaged")])
+def test_a_damaged_artefact_never_becomes_champion(registry, folder, damage):
+    for version in V[:2]:
+        register(registry, version)
+    registry.promote(MODEL, V[0], reason="first", who="test")
+    damage(registry.artifact_path(MODEL, V[1]))
+    before = (folder / "registry.json").read_bytes()
+    with pytest.raises((ArtifactError, ModelNotFoundError)):
+        registry.promote(MODEL, V[1], reason="better", who="test")
+    assert (folder / "registry.json").read_bytes() == before
+    assert load_champion(folder, SERVED) == V[0]
+
+
+def test_rollback_walks_the_succession_back(registry, folder):
+    for version in V[:4]:
+        register(registry, version)
+    for version in (V[0], V[2], V[1]):
+        registry.promote(MODEL, version, reason="r", who="w")
+    for expected in (V[2], V[0]):
+        assert registry.rollback(MODEL, reason="bad forecasts", who="ops")["version"] == expected
+        assert load_champion(folder, SERVED) == expected
+    with pytest.raises(PromotionError, match=rf"no earlier champion.*{V[1]}, {V[2]}, {V[3]}"):
+        registry.rollback(MODEL, reason="bad", who="ops")
+    event = registry.history(MODEL)[-1]
+    assert (event["event"], event["version"], event["previous"]) == ("rolled_back", V[0], V[2])
+    assert (event["reason"], event["who"]) == ("bad forecasts", "ops")
+    assert registry.verify() == []
+
+
+def test_rollback_skips_what_was_pruned(registry):
+    for version in V[:5]:
+        register(registry, version)
+    for version in (V[4], V[0], V[1]):
+        registry.promote(MODEL, version, reason="r", who="w")
+    assert registry.prune(MODEL, 2) == [V[0], V[2]]
+    assert registry.rollback(MODEL, reason="bad", who="ops")["version"] == V[4]
+
+
+@pytest.mark.parametrize("champion", [None, 0, 4, 7])
+@pytest.mark.parametrize("backups", [0, 1, 5, 7, 20])
+def test_prune_keeps_the_champion_and_the_newest_others(registry, folder, champion, backups):
+    for version in V[:8]:
+        register(registry, version)
+    if champion is not None:
+        registry.promote(MODEL, V[champion], reason="r", who="w")
+    others = [v for i, v in enumerate(V[:8]) if i != champion]
+    keep = {*others[len(others) - min(backups, len(others)) :], *([] if champion is None else [V[champion]])}
+    assert registry.prune(MODEL, backups) == [v for v in V[:8] if v not in keep]
+    assert set(versions(registry)) == keep
+    root = folder / "price_prediction" / "versions"
+    assert {path.name for path in root.iterdir()} == keep
+    assert {e["version"] for e in registry.history() if e["event"] == "registered"} == set(V[:8])
+    assert registry.get_latest_version(MODEL) == (max(keep) if keep else None)
+    assert registry.prune(MODEL, backups) == []
+    assert registry.verify() == []
+
+
+def test_prune_leaves_other_models_of_the_same_run_alone(registry):
+    for version in V[:2]:
+        register(registry, version, "fifteen")
+        register(registry, version, "one", model_id="price_prediction_1m")
+    registry.prune(MODEL, 0)
+    assert registry.load("price_prediction_1m", V[0]) == "one"
+    assert registry.verify() == []
+
+
+def test_a_decision_is_carried_out_and_kept_with_its_numbers(registry, folder):
+    for version in V[:3]:
+        register(registry, version)
+    yes = Decision(True, "3 % better", {"p_value": np.float64(0.01), "improvement": float("inf")})
+    no = Decision(False, "4 % worse", {"p_value": 0.9})
+    assert registry.decide(MODEL, V[0], no, who="retrain", against=None) is None
+    assert registry.decide(MODEL, V[1], yes, who="retrain", against=None)["version"] == V[1]
+    assert registry.decide(MODEL, V[2], no, who="retrain", against=V[1])["version"] == V[1]
+    assert load_champion(folder, SERVED) == V[1]
+    decisions = [(e["event"], e["version"], e["reason"], e["decision"]["numbers"]) for e in registry.history(MODEL)[3:]]
+    assert decisions == [
+        ("kept", V[0], "4 % worse", {"p_value": 0.9}),
+        ("promoted", V[1], "3 % better", {"p_value": 0.01, "improvement": None}),
+        ("kept", V[2], "4 % worse", {"p_value": 0.9}),
+    ]
+    assert [registry.version(MODEL, v)["decision"]["promote"] for v in V[:3]] == [False, True, False]
+
+
+def test_a_decision_against_a_champion_of_yesterday_is_void(registry):
+    for version in V[:3]:
+        register(registry, version)
+    registry.promote(MODEL, V[0], reason="first", who="test")
+    registry.promote(MODEL, V[2], reason="someone was quicker", who="other run")
+    with pytest.raises(PromotionError, match=f"compared with champion {V[0]}, but {V[2]}"):
+        registry.decide(MODEL, V[1], Decision(True, "better"), who="retrain", against=V[0])
+    assert registry.champion(MODEL)["version"] == V[2]
+
+
+def test_two_versions_side_by_side(registry):
+    register(registry, V[0], metadata={"metrics": {"mae": 2.0, "rmse": 3.0}, "as_of": "2026-02-01", "good": True})
+    register(registry, V[1], metadata={"metrics": {"mae": 1.5}, "rows": 10})
+    result = registry.compare(MODEL, V[0], V[1])
+    assert (result["a"]["version"], result["b"]["version"], result["champion"]) == (V[0], V[1], None)
+    assert result["numbers"] == {
+        "metrics.mae": {"a": 2.0, "b": 1.5, "difference": -0.5},
+        "metrics.rmse": {"a": 3.0, "b": None, "difference": None},
+        "rows": {"a": None, "b": 10, "difference": None},
+    }
+
+
+# --- versions, history -----------------------------------------------------------------------------------------------
+
+
+def test_versions_are_unique_within_a_second_and_when_the_clock_goes_back(folder):
+    now = dt.datetime(2026, 2, 10, 1, 30, tzinfo=dt.UTC)
+    moments = iter([now] * 3 + [now - dt.timedelta(hours=1)] * 2 + [now + dt.timedelta(hours=1)])
+    registry = ModelRegistry(folder / "registry.json", clock=lambda: next(moments))
+    given = [registry.new_version() for _ in range(6)]
+    assert given == [f"v20260210_{t}" for t in ("013000", "013001", "013002", "013003", "013004", "023000")]
+    assert [parse_version(v) for v in given]
+
+
+def test_a_version_is_not_given_again_after_it_was_pruned(folder):
+    registry = ModelRegistry(folder / "registry.json", clock=lambda: dt.datetime(2026, 2, 10, tzinfo=dt.UTC))
+    first = registry.new_version()
+    register(registry, first)
+    registry.prune(MODEL, 0)
+    assert registry.new_version() != first
+
+
+def test_history_only_grows_and_moves_out_when_it_is_long(registry, folder, monkeypatch):
+    monkeypatch.setattr(registry_module, "HISTORY_TAIL", 10)
+    seen = []
+    for i in range(24):
+        register(registry, V[i % 2], model_id=f"model_{i}")
+        if i % 5 == 4:
+            registry.prune(f"model_{i}", 0)
+        events = registry.history()
+        assert events[: len(seen)] == seen
+        seen = events
+    assert [e["seq"] for e in seen] == list(range(1, 29))
+    assert len(json.loads((folder / "registry.json").read_text())["history"]) <= 10
+    assert len(list((folder / "registry_history").iterdir())) >= 3
+    assert [e["event"] for e in registry.history("model_4")] == ["registered", "pruned"]
+    assert registry.verify() == []
+    next((folder / "registry_history").iterdir()).write_text("{")
+    with pytest.raises(RegistryError, match=r"events-.* is damaged"):
+        registry.history()
+
+
+# --- failure ---------------------------------------------------------------------------------------------------------
+
+
+def test_verify_names_every_problem(registry, folder):
+    for version in V[:4]:
+        register(registry, version)
+    registry.promote(MODEL, V[2], reason="r", who="w")
+    registry.artifact_path(MODEL, V[0]).write_bytes(b"changed")
+    registry.artifact_path(MODEL, V[1]).unlink()
+    (folder / SERVED).write_bytes(b"changed")
+    stray = folder / "price_prediction" / "versions" / V[8] / "model_15min.pkl"
+    stray.parent.mkdir()
+    stray.write_bytes(b"?")
+    problems = "\n".join(registry.verify())
+    for words in (
+        f"{V[0]}: price_prediction",
+        "has another SHA-256",
+        f"{V[1]}: price",
+        "missing",
+        "champion file",
+        V[8],
+    ):
+        assert words in problems
+    assert len(problems.splitlines()) == 4
+
+
+def test_repair_puts_right_what_can_be(registry, folder):
+    for version in V[:2]:
+        register(registry, version)
+    registry.promote(MODEL, V[1], reason="r", who="w")
+    (folder / SERVED).unlink()
+    stray = folder / "price_prediction" / "versions" / V[8] / "model_15min.pkl"
+    stray.parent.mkdir()
+    stray.write_bytes(b"?")
+    assert len(registry.repair()) == 2
+    assert registry.verify() == [] and not stray.parent.exists()
+    registry.artifact_path(MODEL, V[1]).write_bytes(b"changed")
+    assert registry.repair() == [f"restored price_prediction/versions/{V[1]}/model_15min.pkl from the champion's file"]
+    assert registry.verify() == [] and registry.repair() == []
+    assert [e["event"] for e in registry.history()][-2:] == ["recovered", "recovered"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "models").write_text("a file in the folder's place")
+    registry = ModelRegistry(tmp_path / "models" / "registry.json")
+    assert registry.list_models() == {}
+    with pytest.raises(RegistryError, match=r"can't be changed.*ENERGY_ML_MODELS_DIR"):
+        registry.new_version()
+
+
+def test_a_lock_that_never_comes_free_is_named(registry, folder):
+    register(registry, V[0])
+    with registry._changing():
+        impatient = ModelRegistry(folder / "registry.json", lock_timeout=0.05)
+        with pytest.raises(RegistryError, match=r"registry\.json\.lock"):
+            impatient.new_version()
+        assert impatient.get_latest_version(MODEL) == V[0], "readers need no lock"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+@pytest.mark.parametrize("action", ["register", "promote", "prune", "rollback"])
+def test_a_full_disk_at_any_moment_is_an_error_and_no_damage(tmp_path, monkeypatch, call, action):
+    """The n-th call of the operating system fails, for every n until the action gets by without."""
+    actions = {
+        "register": lambda r: register(r, V[3]),
+        "promote": lambda r: r.promote(MODEL, V[2], reason="r", who="w"),
+        "prune": lambda r: r.prune(MODEL, 0),
+        "rollback": lambda r: r.rollback(MODEL, reason="r", who="w"),
+    }
+    real = getattr(os, call)
+    for n in range(1, 100):
+        registry = ModelRegistry(tmp_path / str(n) / "models" / "registry.json")
+        for version in V[:3]:
+            register(registry, version)
+        for version in V[:2]:
+            registry.promote(MODEL, version, reason="r", who="w")
+        calls = 0
+
+        def fails(*args, n=n, **kwargs):
+            nonlocal calls
+            calls += str(tmp_path) in str(args[0]) or isinstance(args[0], int)
+            if calls == n:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*args, **kwargs)
+
+        failed = False
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, fails)
+            try:
+                actions[action](registry)
+            except RegistryError as error:
+                failed = True
+                assert "Remedy" in str(error)
+            served = load_champion(registry.folder, SERVED)
+        if not failed and calls < n:
+            break
+        assert served == registry.champion(MODEL)["version"]
+        assert registry.verify() == []
+        assert not list(registry.folder.rglob("*.tmp")), "nothing half-written stays"
+    assert n > 1
+
+
+# --- any order of anything -------------------------------------------------------------------------------------------
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever is done in whatever order, the registry agrees with a simple model of itself."""
+
+    registered = Bundle("registered")
+
+    def __init__(self):
+        super().__init__()
+        self.temp = tempfile.TemporaryDirectory()
+        self.registry = ModelRegistry(Path(self.temp.name) / "models" / "registry.json")
+        self.alive: dict[str, str] = {}
+        self.succession: list[str] = []
+        self.events = 0
+        self.seen: list[dict] = []
+
+    def teardown(self):
+        self.temp.cleanup()
+
+    @rule(target=registered, version=st.sampled_from(V), payload=st.sampled_from("ab"))
+    def register(self, version, payload):
+        if self.alive.get(version, payload) != payload:
+            with pytest.raises(RegistryError, match="other content"):
+                register(self.registry, version, payload)
+        else:
+            register(self.registry, version, payload)
+            self.events += version not in self.alive
+            self.alive[version] = payload
+        return version
+
+    @rule(version=registered)
+    def promote(self, version):
+        if version not in self.alive:
+            with pytest.raises(RegistryError, match="no version"):
+                self.registry.promote(MODEL, version, reason="r", who="w")
+            return
+        self.registry.promote(MODEL, version, reason="r", who="w")
+        if self.succession[-1:] != [version]:
+            self.succession = [v for v in self.succession if v != version] + [version]
+            self.events += 1
+
+    @precondition(lambda self: self.alive)
+    @rule()
+    def rollback(self):
+        if len(self.succession) < 2:
+            with pytest.raises(PromotionError):
+                self.registry.rollback(MODEL, reason="r", who="w")
+            return
+        self.succession.pop()
+        self.events += 1
+        assert self.registry.rollback(MODEL, reason="r", who="w")["version"] == self.succession[-1]
+
+    @precondition(lambda self: self.alive)
+    @rule(backups=st.integers(0, 4))
+    def prune(self, backups):
+        others = sorted(v for v in self.alive if v not in self.succession[-1:])
+        doomed = others[: max(len(others) - backups, 0)]
+        assert self.registry.prune(MODEL, backups) == doomed
+        self.events += len(doomed)
+        self.succession = [v for v in self.succession if v not in doomed]
+        for version in doomed:
+            del self.alive[version]
+
+    @invariant()
+    def agrees(self):
+        assert self.registry.verify() == []
+        history = self.registry.history()
+        assert len(history) == self.events and history[: len(self.seen)] == self.seen
+        self.seen = history
+        model = self.registry.list_models().get(MODEL)
+        if model is None:
+            return
+        assert [v["version"] for v in model["versions"]] == sorted(self.alive)
+        assert model["champion"] == (self.succession[-1] if self.succession else None)
+        if self.succession:
+            assert load_champion(self.registry.folder, SERVED) == self.alive[self.succession[-1]]
+
+
+AnyOrder.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
