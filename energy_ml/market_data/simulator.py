@@ -32,17 +32,18 @@ from energy_ml.market_data.schema import BATTERY_ID, CAPACITY, CHARGE, POWER, PR
 
 REGION_NAMES = (
     *("FR", "DE", "BE", "NL", "ES", "IT", "AT", "CH", "PL", "PT"),
-    *("CZ", "DK", "SE", "NO", "FI", "HU", "RO", "SK", "SI", "HR"),
+    *("CZ", "DK", "SE", "NO", "FI", "HU", "RO", "SK", "SI", "HR", "BG", "GR", "EE", "LT"),
 )
 """Regions in the order in which they are added; the same seed gives a region the same prices, however many follow."""
 SAMPLE_DAYS = (SAMPLE_END - SAMPLE_START).days + 1
-SAMPLE_SEED = 20260210
+SAMPLE_SEED = 42
 PRICE_FLOOR, PRICE_CAP = -500.0, 3000.0
 """Limits of the simulated market, currency/MWh."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+_LOCAL = ("", "file", "local")
 _MINUTES = 1440
 _QUARTER = 15
 _COMMON = 10_000  # stands in for a region's number where random numbers are common to all
@@ -141,7 +142,7 @@ def _switching(rng: np.random.Generator) -> _Chain:
 class MarketSimulator:
     """Prices day by day; ``next_day()`` gives the next one. The state is small, so a year streams in little memory.
 
-    Random numbers are drawn per (seed, date, region): a region's prices don't depend on how many regions there are.
+    Random numbers are drawn per (seed, region, date): a region's prices don't depend on how many regions there are.
     """
 
     def __init__(self, regions: Sequence[str], start: dt.date, seed: int) -> None:
@@ -178,7 +179,7 @@ class MarketSimulator:
         self._numbers = numbers
 
     def _rng(self, date: dt.date, number: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, date.toordinal(), number])
+        return np.random.default_rng([self.seed, number, date.toordinal()])
 
     def next_day(self) -> Floats:
         """Prices of the next UTC day, currency/MWh to two decimals; shape (1440, R)."""
@@ -387,7 +388,7 @@ def write_simulation(
     batteries: int = 3,
     days_per_file: int = 30,
     progress: Callable[[float, dict[str, Any]], None] | None = None,
-) -> list[str]:
+) -> list[UPath]:
     """Write simulated prices and telemetry as parquet files of ``days_per_file`` days each; returns their paths.
 
     With its defaults it writes the sample that ships in ``data/processed``. One day at a time is in memory and becomes
@@ -402,7 +403,7 @@ def write_simulation(
     about = {"seed": seed, "start": start.isoformat(), "interval_minutes": interval_minutes, "regions": list(names)}
     root = UPath(output_dir)
     root.mkdir(parents=True, exist_ok=True)
-    paths: list[str] = []
+    paths: list[UPath] = []
     stream = _stream(days, names, start, interval_minutes, seed, specs)
     for first in range(0, days, days_per_file):
         count = min(days_per_file, days - first)
@@ -440,16 +441,16 @@ class _PartFile:
             self._writer = pq.ParquetWriter(self._handle, schema, compression="zstd", compression_level=9)
         self._writer.write_table(block, row_group_size=len(block))
 
-    def finish(self) -> str:
+    def finish(self) -> UPath:
         if self._writer is not None:
             self._writer.close()
         self._handle.close()
-        if self.path.exists() and self.path.protocol not in ("", "file", "local"):
-            self.path.unlink()  # object stores and memory have no replacing rename
-        self.beside.replace(self.path) if self.path.protocol in ("", "file", "local") else self.path.fs.mv(
-            self.beside.path, self.path.path
-        )
-        return str(self.path)
+        if self.path.protocol in _LOCAL:
+            self.beside.replace(self.path)
+        else:  # object stores have no rename that replaces; moving copies whole objects, which appear at once
+            self.path.unlink(missing_ok=True)
+            self.path.fs.mv(self.beside.path, self.path.path)
+        return self.path
 
     def discard(self) -> None:
         if self._handle is not None:
