@@ -13,7 +13,6 @@ from energy_ml.features.price_features import (
     feature_family,
     feature_names,
     price_feature_cube,
-    price_features,
     required_history,
 )
 
@@ -28,7 +27,6 @@ __all__ = [
     "feature_family",
     "feature_names",
     "price_feature_cube",
-    "price_features",
     "required_history",
     "to_panel",
 ]

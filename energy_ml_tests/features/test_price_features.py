@@ -20,10 +20,10 @@ from energy_ml.features import (
     feature_family,
     feature_names,
     price_feature_cube,
-    price_features,
     required_history,
     to_panel,
 )
+from energy_ml.features.price_features import price_features
 from energy_ml_tests.features.frames import by_cell, long_frame, price_frames, price_matrix
 
 PRICE = ["real_time_price"]
