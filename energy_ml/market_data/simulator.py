@@ -47,14 +47,16 @@ _LOCAL = ("", "file", "local")
 _MINUTES = 1440
 _QUARTER = 15
 _COMMON = 10_000  # stands in for a region's number where random numbers are common to all
-_MAX_LAG = 8
+_LAGS = (2, 0, 2, 1, 5, 3, 1, 2, 3, 6)
+"""Minutes after which the common imbalance reaches a region, in the order of REGION_NAMES; it starts in DE."""
+_MAX_LAG = max(_LAGS)
 
 # Imbalance, in units of its own long-run standard deviation.
 _REVERSION_MINUTES = 11.5
 _VOLATILITY = (0.45, 1.0, 2.0)  # calm, normal, stressed
 _REGIME_HOURS = (7.0, 6.0, 1.5)  # mean stay
 _REGIME_NEXT = ((0.0, 0.9, 0.1), (0.7, 0.0, 0.3), (0.15, 0.85, 0.0))
-_COUPLED_WEIGHT, _CONGESTED_WEIGHT = 0.90, 0.30
+_COUPLED_WEIGHT, _CONGESTED_WEIGHT = 0.95, 0.35
 _CONGESTION_HOURS, _FREE_HOURS = 2.5, 11.0
 
 # Outages: rise within about two minutes, decay over about twenty.
@@ -164,7 +166,7 @@ class MarketSimulator:
             rng = self._rng(dt.date(1970, 1, 1), number)  # traits belong to seed and region, not to the date
             self._traits.append(
                 {
-                    "lag": float(rng.integers(1, _MAX_LAG + 1)) if number != 1 else 0.0,
+                    "lag": _LAGS[number % len(_LAGS)],
                     "level": rng.normal(0, 6),
                     "solar": rng.uniform(0.85, 1.25),
                     "wind": rng.uniform(0.6, 1.2),
