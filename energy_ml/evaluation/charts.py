@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap, TwoSlopeNorm
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -45,13 +45,15 @@ STRATEGY_LABELS = {
     "q_learning": "our policy",
     "threshold": "threshold rule",
     "mpc": "MPC",
-    "mpc_seasonal": "MPC, seasonal forecast",
-    "mpc_forecast": "MPC, our forecasts",
+    "mpc_seasonal": "MPC on seasonal forecast",
+    "mpc_forecast": "MPC on our forecasts",
     "q_learning_obvious": "obvious Q-learning",
     "obvious_q_learning": "obvious Q-learning",
     "hold": "hold",
     "perfect_foresight": "perfect foresight",
 }
+FloatArray = npt.NDArray[np.float64]
+
 _SPARE_COLOURS = (RED, "#8C6D31", "#6A51A3", "#4D9221", "#A50F15")
 _PRICE = "currency/MWh"
 _WIDTH = 9.0  # inches: 900 px at the 100 dpi of PNGs
@@ -159,9 +161,14 @@ def _times(timestamps: Any) -> npt.NDArray[np.datetime64]:
 def _time_axis(ax: Axes) -> None:
     locator = AutoDateLocator(minticks=4, maxticks=9)
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=True))
-    ax.xaxis.get_offset_text().set_fontsize(8.5)
-    ax.xaxis.get_offset_text().set_color("#3E4C59")
+    ax.xaxis.set_major_formatter(
+        ConciseDateFormatter(
+            locator,
+            formats=["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"],
+            zero_formats=["", "%Y", "%d %b", "%d %b", "%H:%M", "%H:%M"],
+            show_offset=False,
+        )
+    )
 
 
 def _thin(values: npt.ArrayLike, limit: int = 900) -> npt.NDArray[np.int64]:
@@ -188,6 +195,11 @@ def _price_limits(*series: npt.ArrayLike) -> tuple[float, float, int]:
     low, high = max(values.min(), low - room), min(values.max(), high + room)
     margin = 0.06 * max(high - low, 1.0)
     return low - margin, high + margin, int(((values < low - margin) | (values > high + margin)).sum())
+
+
+def _beside(count: int) -> FloatArray:
+    """Where the dots of regions go, to the left of the marker of all of them."""
+    return np.linspace(-0.24, -0.10, count) if count > 1 else np.full(count, -0.14)
 
 
 def _end_labels(ax: Axes, labels: Sequence[tuple[float, str, str]], *, gap: float = 0.062) -> None:
@@ -295,7 +307,7 @@ def rmae_by_horizon(metrics: pd.DataFrame, by_region: pd.DataFrame | None = None
     if by_region is not None:
         for i, horizon in enumerate(table["horizon_minutes"]):
             dots = by_region.loc[by_region["horizon_minutes"] == horizon, "rmae"].to_numpy(dtype=np.float64)
-            ax.scatter(i + np.linspace(-0.09, 0.09, len(dots)), dots, s=16, color=SKY, linewidths=0, zorder=3)
+            ax.scatter(i + _beside(len(dots)), dots, s=18, color=SKY, linewidths=0, zorder=3)
     ax.scatter(x, values, s=90, color=[BLUE if v <= 1 else RED for v in values], marker="D", zorder=4)
     for i, value in enumerate(values):
         if np.isfinite(value):
@@ -327,7 +339,7 @@ def rmae_by_horizon(metrics: pd.DataFrame, by_region: pd.DataFrame | None = None
     ax.set_xlim(-0.5, len(table) - 0.5)
     ax.set_xticks(x, [f"{h} min" for h in table["horizon_minutes"]])
     _end_labels(ax, [(1.0, "the price stays", "#52606D")])
-    _label(ax, x="horizon", y="absolute error ÷ that of “the price stays”")
+    _label(ax, x="horizon (diamond: all regions, dots: each region)", y="error ÷ that of “the price stays”")
     return figure
 
 
@@ -373,7 +385,7 @@ def interval_coverage(by_region: pd.DataFrame, metrics: pd.DataFrame, *, level: 
     lowest = float(table["coverage"].min())
     for i, row in enumerate(table.itertuples()):
         part = by_region[by_region["horizon_minutes"] == row.horizon_minutes].dropna(subset=["coverage"])
-        ax.scatter(i + np.linspace(-0.09, 0.09, len(part)), part["coverage"], s=16, color=SKY, linewidths=0, zorder=3)
+        ax.scatter(i + _beside(len(part)), part["coverage"], s=18, color=SKY, linewidths=0, zorder=3)
         if len(part):
             worst = part.sort_values("coverage").iloc[0]
             lowest = min(lowest, float(worst["coverage"]))
@@ -403,7 +415,7 @@ def interval_coverage(by_region: pd.DataFrame, metrics: pd.DataFrame, *, level: 
     ax.set_ylim(max(0.0, lowest - 0.06), 1.005)
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     _end_labels(ax, [(level, f"nominal {level:.0%}", "#00664B")])
-    _label(ax, x="horizon", y="prices inside the interval")
+    _label(ax, x="horizon (diamond: all regions, dots: each region)", y="prices inside the interval")
     return figure
 
 
@@ -502,7 +514,7 @@ def split_timeline(split: Mapping[str, Any], horizons: Sequence[int] | None = No
         ax.invert_yaxis()
         ax.set_xlim(left, right)
         _time_axis(ax)
-        _label(ax, title=f"{cut}: hatched rows are purged", x="UTC")
+        _label(ax, title=f"{cut}, cut at {boundary:%d %b %H:%M}", x="UTC; hatched rows are purged")
     for ax in (whole, *zooms):
         ax.spines[:].set_visible(False)
         ax.tick_params(labelsize=8.5, colors="#3E4C59", length=3, color=PALE)
@@ -621,12 +633,12 @@ def share_of_optimum(summary: pd.DataFrame) -> Figure:
     y = np.arange(len(table))
     share = table["share"].to_numpy(dtype=np.float64)
     ax.barh(y, share, color=[strategy_colour(n, names) for n in names], height=0.62)
-    right = share.copy()
+    left, right = share.copy(), share.copy()
     if {"share_low", "share_high"} <= set(table.columns):
         low, high = (table[c].to_numpy(dtype=np.float64) for c in ("share_low", "share_high"))
         known = np.isfinite(low) & np.isfinite(high)
         ax.hlines(y[known], low[known], high[known], color=INK, linewidth=1.4)
-        right[known] = np.maximum(right[known], high[known])
+        left[known], right[known] = np.minimum(left[known], low[known]), np.maximum(right[known], high[known])
     for i, value in enumerate(share):
         ax.annotate(
             f"{value:.1%}",
@@ -636,10 +648,12 @@ def share_of_optimum(summary: pd.DataFrame) -> Figure:
             va="center",
             fontsize=9.5,
             fontweight="bold" if names[i] == "q_learning" else "normal",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
+            zorder=5,
         )
     ax.axvline(1.0, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
     ax.axvline(0.0, color=PALE, linewidth=1)
-    ax.set_xlim(min(0.0, float(np.nanmin(share)) - 0.05), max(1.06, float(right.max()) + 0.1))
+    ax.set_xlim(min(0.0, float(left.min()) - 0.03), max(1.06, float(right.max()) + 0.1))
     ax.set_yticks(y, [strategy_label(n) for n in names])
     ax.grid(visible=False)
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
@@ -667,9 +681,7 @@ def policy_maps(table: Mapping[str, Any], *, title: str = "") -> Figure:
         grid = np.asarray(table[name], dtype=np.float64)
         across = np.asarray(table["hour" if name == "value" else "price"], dtype=np.float64)
         if name == "value":
-            low, high = float(np.nanmin(grid)), float(np.nanmax(grid))
-            norm = TwoSlopeNorm(0.0, low, high) if low < 0 < high else None
-            image = ax.imshow(grid, origin="lower", aspect="auto", cmap="RdYlBu_r" if norm else "YlGnBu", norm=norm)
+            image = ax.imshow(grid, origin="lower", aspect="auto", cmap="YlGnBu")
             bar = figure.colorbar(image, ax=ax, shrink=0.9)
             bar.ax.tick_params(labelsize=8)
             bar.set_label(_PRICE, fontsize=8.5)
@@ -684,9 +696,9 @@ def policy_maps(table: Mapping[str, Any], *, title: str = "") -> Figure:
             bar.ax.set_yticklabels(["sell", "hold", "buy"], fontsize=8.5)
             bar.outline.set_visible(False)
             _label(ax, title=f"{title}  action".strip(), x=f"price, {_PRICE}", y="charge, MWh")
-        ticks = np.unique(np.linspace(0, len(across) - 1, min(7, len(across))).round().astype(int))
+        ticks = range(0, len(across), -(-len(across) // 8))
         ax.set_xticks(ticks, [f"{across[i]:,.0f}" for i in ticks])
-        ticks = np.unique(np.linspace(0, len(charge) - 1, min(6, len(charge))).round().astype(int))
+        ticks = range(0, len(charge), -(-len(charge) // 6))
         ax.set_yticks(ticks, [f"{charge[i]:.2g}" for i in ticks])
     return figure
 

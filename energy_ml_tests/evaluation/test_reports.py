@@ -1,0 +1,515 @@
+"""The report says the truth in words, opens offline, and its pictures hold what they claim."""
+
+from __future__ import annotations
+
+import base64
+import html.parser
+import math
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from energy_ml.errors import DataError
+from energy_ml.evaluation import charts, reports
+from energy_ml.evaluation.metrics import forecast_metrics
+from energy_ml.splits import split_window
+
+NASTY = "<script>alert('x')</script>"
+SPLIT = split_window(pd.Timestamp("2026-02-01", tz="UTC"), pd.Timestamp("2026-02-11", tz="UTC"))
+
+
+def make_forecasts(error: dict[int, float], regions: tuple[str, ...] = ("DE", "FR"), minutes: int = 15) -> pd.DataFrame:
+    """Forecasts of random walks whose error is the given fraction of persistence's, exactly."""
+    rng = np.random.default_rng(3)
+    times = pd.date_range(SPLIT.start, SPLIT.end, freq=f"{minutes}min", inclusive="left")
+    frames = []
+    for region in regions:
+        walk = 60 + np.cumsum(rng.normal(0, 4, len(times) + 240))
+        for horizon, factor in error.items():
+            now, actual = walk[96 : 96 + len(times)], walk[96 + horizon // minutes :][: len(times)]
+            forecast = actual - factor * (actual - now)
+            frame = pd.DataFrame({"timestamp": times, "region": region, "horizon_minutes": horizon})
+            frame["split"] = SPLIT.label(times, horizon)
+            frame["price_now"], frame["price_actual"], frame["price_forecast"] = now, actual, forecast
+            frame["lower"], frame["upper"] = forecast - 12, forecast + 12
+            frame["price_seasonal"] = walk[horizon // minutes :][: len(times)]
+            frames.append(frame[frame["split"].notna()])
+    return pd.concat(frames, ignore_index=True)
+
+
+def make_backtest() -> pd.DataFrame:
+    times = pd.date_range(SPLIT.val_end, SPLIT.end, freq="15min", inclusive="left")
+    rng = np.random.default_rng(4)
+    frames = []
+    for region in ("DE", "FR"):
+        for strategy in ("q_learning", "threshold", "perfect_foresight", "hold"):
+            energy = np.zeros(len(times)) if strategy == "hold" else rng.choice([-0.1, 0.0, 0.1], len(times))
+            price = 50 + 20 * np.sin(np.arange(len(times)) / 10)
+            charge = np.clip(0.5 + np.cumsum(energy), 0.1, 0.9)
+            frame = pd.DataFrame({"timestamp": times, "region": region, "battery_id": "reference"})
+            frame["strategy"], frame["price"], frame["energy_mwh"], frame["cash"] = (
+                strategy,
+                price,
+                energy,
+                -energy * price,
+            )
+            frame["action"] = np.where(energy > 0, "charge", np.where(energy < 0, "discharge", "hold"))
+            frame["charge_level_mwh"], frame["charge_level_end_mwh"] = np.roll(charge, 1), charge
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def make_summary(**profits: float) -> pd.DataFrame:
+    table = pd.DataFrame({"strategy": list(profits), "profit": list(profits.values())})
+    best = profits.get("perfect_foresight", math.nan)
+    table["share"] = table["profit"] / best if best > 0 else math.nan
+    return table
+
+
+def make_policy_table() -> dict[str, Any]:
+    charge, hour, price = np.linspace(0.1, 0.9, 10), np.arange(24), np.linspace(-20, 200, 12)
+    action = np.where(price[None] < 40, 1, np.where(price[None] > 90, -1, 0)) * np.ones((10, 1))
+    return {"charge": charge, "hour": hour, "value": np.outer(1 - charge, hour + 1.0), "price": price, "action": action}
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    """A complete call of render_report; ``changes`` replace arguments."""
+    profits = {"q_learning": 58.0, "threshold": 49.0, "hold": 0.0, "perfect_foresight": 100.0}
+    regional = pd.concat(
+        [
+            make_summary(**profits).assign(region=r, battery_id="reference" if r != "all" else "all")
+            for r in ("all", "DE", "FR")
+        ]
+    )
+    given = {
+        "as_of": "2026-02-10",
+        "provenance": {
+            "as_of": "2026-02-10",
+            "data_fingerprint": "f00d",
+            "libraries": {"xgboost": "3.2"},
+            "config": {"a": 1},
+        },
+        "split": {**SPLIT.to_dict(), "rows": {"15": {"train": 10, "validation": 5, "test": 5}}},
+        "forecasts": make_forecasts({15: 0.96, 60: 0.82}),
+        "importance": pd.DataFrame(
+            {
+                "horizon_minutes": [15, 15, 60],
+                "feature": ["lag_1", "hour", "lag_1"],
+                "family": ["lag", "time", "lag"],
+                "importance": [3.0, 1, 5],
+            }
+        ),
+        "backtest": make_backtest(),
+        "battery_summary": regional.assign(share_low=0.4, share_high=0.6, profit_per_day=5.0, cycles_per_day=2.0),
+        "policy_tables": {"FR": make_policy_table()},
+        "learning": pd.DataFrame({"step": [1, 2, 3], "value": [0.1, 0.5, 0.6], "region": "FR"}),
+        "registry_decision": {"price_prediction_15m": {"version": "v1", "promote": True, "reason": "3% less error"}},
+        "data_problems": [{"kind": "short_gap", "message": NASTY, "rows": 3, "repaired": True}],
+        "checks": [{"name": "window_complete", "passed": True}, {"name": "beats_persistence", "passed": False}],
+    }
+    return given | changes
+
+
+def minimal(**changes: Any) -> dict[str, Any]:
+    """A call with nothing optional but ``changes``."""
+    given = {"as_of": "2026-02-10", "provenance": {}, "split": SPLIT.to_dict(), "forecasts": make_forecasts({15: 0.9})}
+    return given | changes
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return reports.render_report(**arguments())
+
+
+class _Outline(html.parser.HTMLParser):
+    """Tags in order, with a check that they close in the order in which they opened."""
+
+    VOID = frozenset({"meta", "br", "img", "link", "hr", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def outline(text: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = _Outline()
+    parser.feed(text)
+    parser.close()
+    assert parser.open == []
+    return parser.tags
+
+
+def text_of(page: str) -> str:
+    return re.sub(
+        r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", page, flags=re.S))
+    )
+
+
+# --- the page ---
+
+
+def test_report_is_whole_and_small(page):
+    tags = outline(page)
+    assert len(page) < 1_000_000
+    names = [tag for tag, _ in tags]
+    assert names.count("h1") == 1 and names.count("svg") >= 10
+
+
+def test_report_needs_no_network_and_runs_nothing(page):
+    tags = outline(page)
+    assert not {"script", "link", "iframe", "img", "object"} & {tag for tag, _ in tags}
+    for _, attributes in tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), name
+            if name in ("src", "href", "xlink:href", "action"):
+                assert value is not None and value.startswith(("#", "data:image/png;base64,"))
+    style = "".join(re.findall(r"<style>.*?</style>", page, flags=re.S))
+    assert "@import" not in style and "http" not in style
+    assert "default-src 'none'" in page
+
+
+def test_report_is_accessible(page):
+    tags = outline(page)
+    for tag, attributes in tags:
+        if tag == "svg":
+            assert attributes["role"] == "img" and len(attributes["aria-label"] or "") > 20
+        if tag == "th":
+            assert attributes["scope"] in ("row", "col")
+    assert [a for t, a in tags if t == "html"] == [{"lang": "en"}]
+    tables = page.count("<table")
+    assert page.count("<caption>") == tables > 5
+
+
+def test_every_link_leads_somewhere_and_ids_are_unique(page):
+    tags = outline(page)
+    ids = [a["id"] for _, a in tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    targets = [a[n][1:] for t, a in tags for n in ("href", "xlink:href") if n in a and t != "image"]
+    targets += re.findall(r"url\(#([^)]+)\)", page)
+    assert set(targets) <= set(ids)
+    for section in (
+        "forecasts",
+        "intervals",
+        "importance",
+        "split",
+        "battery",
+        "fleet",
+        "data",
+        "registry",
+        "provenance",
+    ):
+        assert section in targets
+
+
+def test_report_escapes_what_it_is_given():
+    forecasts = make_forecasts({15: 0.9}, regions=(NASTY, "DE & co"))
+    problems = [{"kind": NASTY, "message": NASTY}]
+    given = minimal(forecasts=forecasts, region=NASTY, as_of=NASTY, provenance={"who": NASTY}, data_problems=problems)
+    text = reports.render_report(**given)
+    outline(text)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_report_shows_the_numbers_that_the_metrics_say(page):
+    data = arguments()["forecasts"]
+    test = data[data["split"] == "test"]
+    words = text_of(page)
+    for row in forecast_metrics(test, by=["horizon_minutes"]).itertuples():
+        errors = f"{row.mae:,.2f} {row.persistence_mae:,.2f} {row.seasonal_mae:,.2f}"
+        assert f"{row.horizon_minutes} min {errors} {row.rmae:.3f}" in words
+        assert f"{row.coverage:.1%}" in words
+    assert "Forecasts beat “the price stays” at both horizons: 4–18% less error." in words
+    assert "The policy earned 58% of the possible profit (40% to 60%), ahead of every rule beside it." in words
+    assert "our policy 58 58.0%" in words and "threshold rule 49 49.0%" in words
+    assert "window complete passed" in words and "beats persistence FAILED" in words
+    assert "price_prediction_15m v1 promoted to champion 3% less error" in words
+    assert "data fingerprint f00d" in words and "xgboost 3.2" in words
+    assert "09 Feb 2026 12:00 to 11 Feb 2026 00:00 UTC" in words
+
+
+def test_report_uses_given_metrics_only_if_they_are_one_row_per_horizon():
+    frame = make_forecasts({15: 0.96, 60: 0.82})
+    given = forecast_metrics(frame, by=["split", "horizon_minutes"]).assign(mae=4321.0)
+    assert reports._test_metrics(given, frame, 0.9)["mae"].tolist() == [4321.0, 4321.0]
+    finer = forecast_metrics(frame, by=["split", "horizon_minutes", "region"]).assign(mae=4321.0)
+    assert 4321.0 not in reports._test_metrics(finer, frame, 0.9)["mae"].tolist()
+
+
+def test_report_without_a_battery_or_anything_optional():
+    text = reports.render_report(**minimal())
+    outline(text)
+    assert "No battery backtest for this date." in text
+    assert 'id="battery"' not in text and 'href="#battery"' not in text
+    assert "No problem was found" in text
+
+
+def test_report_needs_test_rows():
+    frame = make_forecasts({15: 0.9})
+    with pytest.raises(DataError, match="no test rows"):
+        reports.render_report(**arguments(forecasts=frame[frame["split"] == "train"]))
+
+
+def test_report_of_minutes_with_spikes_stays_readable_and_small():
+    frame = make_forecasts({1: 0.98, 5: 0.95, 15: 0.9, 60: 0.85}, regions=("FR", "DE"), minutes=1)
+    frame.loc[frame.index % 1500 == 7, "price_actual"] = 20_300.0
+    text = reports.render_report(**minimal(forecasts=frame))
+    assert len(text) < 3_000_000
+    assert "values beyond the axis, highest 20,300" in text
+
+
+def test_write_report_leaves_nothing_beside_it(tmp_path):
+    target = tmp_path / "deep" / "report.html"
+    reports.write_report(target, "<p>höher</p>")
+    assert target.read_text(encoding="utf-8") == "<p>höher</p>"
+    assert [p.name for p in target.parent.iterdir()] == ["report.html"]
+
+
+# --- verdicts ---
+
+
+def metrics_of(**rmae: float) -> pd.DataFrame:
+    return pd.DataFrame({"horizon_minutes": [int(k[1:]) for k in rmae], "rmae": list(rmae.values())})
+
+
+@pytest.mark.parametrize(
+    ("table", "tone", "sentence"),
+    [
+        (
+            metrics_of(h1=0.96, h5=0.9, h15=0.88, h60=0.82),
+            "good",
+            "Forecasts beat “the price stays” at all four horizons: 4–18% less error.",
+        ),
+        (metrics_of(h60=0.82), "good", "Forecasts beat “the price stays” at 60 min: 18% less error."),
+        (
+            metrics_of(h5=1.5, h15=1.9),
+            "bad",
+            "Forecasts lose to “the price stays” at both horizons: 50–90% more error. Don't use them.",
+        ),
+        (
+            metrics_of(h5=1.002, h15=0.998),
+            "mixed",
+            "Forecasts are no better than “the price stays” at both horizons.",
+        ),
+        (
+            metrics_of(h1=1.03, h5=1.0, h15=0.9, h60=0.8),
+            "mixed",
+            "Forecasts beat “the price stays” at 15 and 60 min (10–20% less error), are no better at 5 min "
+            "and lose at 1 min (3% more error).",
+        ),
+        (
+            metrics_of(h1=1.0, h5=1.2),
+            "bad",
+            "Forecasts only equal “the price stays” at 1 min and lose at 5 min (20% more error).",
+        ),
+        (
+            metrics_of(h5=0.992, h60=0.95),
+            "good",
+            "Forecasts beat “the price stays” at both horizons: 0.8–5.0% less error.",
+        ),
+        (metrics_of(), "none", "There is no test forecast to judge."),
+    ],
+)
+def test_forecast_verdict(table, tone, sentence):
+    verdict = reports.forecast_verdict(table)
+    assert (verdict.tone, verdict.sentence) == (tone, sentence)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.floats(0.2, 3.0), min_size=1, max_size=6))
+def test_forecast_verdict_never_hides_a_loss(values):
+    table = metrics_of(**{f"h{5 * (i + 1)}": v for i, v in enumerate(values)})
+    verdict = reports.forecast_verdict(table)
+    losing, winning = [v for v in values if v > 1.005], [v for v in values if v < 0.995]
+    assert ("lose" in verdict.sentence) == bool(losing)
+    assert ("beat" in verdict.sentence) == bool(winning)
+    assert (verdict.tone == "good") == (len(winning) == len(values))
+    assert verdict.tone != "bad" or losing
+
+
+def test_forecast_verdict_says_what_is_significant():
+    table = metrics_of(h5=0.99, h15=0.9, h60=1.1).assign(
+        dm_p_value=[0.4, 0.001, 0.02], dm_mean_difference=[-0.1, -1.0, 1.0], rmae_seasonal=[0.3, 0.4, 1.2]
+    )
+    assert reports.forecast_verdict(table).detail == (
+        "The gain is statistically clear (p < 0.05) at 15 min. The loss is clear at 60 min. "
+        "At 60 min even the same time yesterday is closer."
+    )
+    assert "No gain is statistically clear" in reports.forecast_verdict(table.assign(dm_p_value=0.5)).detail
+
+
+@pytest.mark.parametrize(
+    ("ours", "others", "tone", "words"),
+    [
+        (58, {"threshold": 49, "mpc": 55}, "good", "earned 58% of the possible profit, ahead of every rule beside it."),
+        (52, {"threshold": 49, "mpc": 55}, "mixed", "earned 52% of the possible profit: less than MPC (55%)."),
+        (40, {"threshold": 49, "mpc": 55}, "bad", "less than MPC (55%) and threshold rule (49%)."),
+        (-12, {"threshold": 49}, "bad", "lost money: -12.00, while 100 was possible."),
+        (50, {"hold": 0}, "mixed", "earned 50% of the possible profit."),
+        (0, {"perfect_foresight": 0}, "mixed", "nothing could be earned"),
+        (None, {"threshold": 5}, "none", "No battery backtest"),
+    ],
+)
+def test_battery_verdict(ours, others, tone, words):
+    profits = {"perfect_foresight": 100, **others} | ({} if ours is None else {"q_learning": ours})
+    verdict = reports.battery_verdict(make_summary(**profits))
+    assert verdict.tone == tone
+    assert words in verdict.sentence
+
+
+def test_pooled_shares_come_from_sums():
+    quiet = make_summary(q_learning=1.0, perfect_foresight=2.0).assign(region="DE")
+    busy = make_summary(q_learning=90.0, perfect_foresight=100.0).assign(region="FR")
+    pooled = reports.pool_summary(pd.concat([quiet, busy])).set_index("strategy")
+    assert pooled.loc["q_learning", "share"] == pytest.approx(91 / 102)
+    given = make_summary(q_learning=7.0, perfect_foresight=9.0).assign(region="all")
+    assert reports.pool_summary(pd.concat([quiet, given]))["profit"].tolist() == [7.0, 9.0]
+
+
+# --- the leaderboard ---
+
+
+def test_leaderboard():
+    rows = []
+    for day, value in (("2026-02-09", 0.8), ("2026-02-10", 1.25)):
+        rows.append({"as_of": day, "model_id": "price_prediction_5m", "version": f"v-{day}", "metric": "rmae"})
+        rows[-1] |= {"value": value, "horizon_minutes": 5, "region": "all", "champion": day == "2026-02-10"}
+        for region in ("all", "FR"):
+            rows.append({"as_of": day, "model_id": "battery_policy", "version": f"v-{day}", "metric": "share"})
+            rows[-1] |= {"value": 0.6, "horizon_minutes": None, "region": region, "champion": day == "2026-02-09"}
+    text = reports.render_leaderboard(pd.DataFrame(rows))
+    outline(text)
+    words = text_of(text)
+    assert "2 as-of dates, 2026-02-09 to 2026-02-10" in words
+    assert "price_prediction_5m v-2026-02-10" in words and "battery_policy v-2026-02-09" in words
+    assert "geometric mean 1.000" in words and "worst 1.250" in words
+    assert "2026-02-10 60.0% 60.0%" in words
+    with pytest.raises(DataError, match="no rows"):
+        reports.render_leaderboard(pd.DataFrame())
+
+
+# --- charts ---
+
+
+def every_chart() -> dict[str, Figure]:
+    given = arguments()
+    test = given["forecasts"][given["forecasts"]["split"] == "test"]
+    pooled, by_region, by_hour = (
+        forecast_metrics(test, by=["horizon_minutes", *more]) for more in ([], ["region"], ["hour"])
+    )
+    skill = pd.DataFrame({"as_of": ["2026-02-09", "2026-02-10"], "horizon_minutes": 15, "rmae": [0.9, 1.1]})
+    return {
+        "forecast": charts.forecast_chart(test, 15),
+        "rmae": charts.rmae_by_horizon(pooled, by_region),
+        "hour": charts.error_by_hour(by_hour),
+        "coverage": charts.interval_coverage(by_region, pooled),
+        "importance": charts.importance_chart(given["importance"]),
+        "split": charts.split_timeline(given["split"]),
+        "skill": charts.skill_over_time(skill),
+        "day": charts.battery_day(given["backtest"], region="FR"),
+        "profit": charts.cumulative_profit(given["backtest"]),
+        "share": charts.share_of_optimum(given["battery_summary"].query("region == 'all'")),
+        "maps": charts.policy_maps(given["policy_tables"]["FR"]),
+        "learning": charts.learning_curve(given["learning"]),
+    }
+
+
+def test_svgs_are_well_formed_and_described():
+    for name, figure in every_chart().items():
+        root = ElementTree.fromstring(charts.to_svg(figure, label=f"{name} & <more>", prefix="x"))
+        assert root.get("aria-label") == f"{name} & <more>"
+        assert all(e.get("id", "x-").startswith("x-") for e in root.iter())
+
+
+def test_the_same_picture_gives_the_same_text():
+    one, other = (charts.to_svg(charts.split_timeline(SPLIT.to_dict(), [15, 60]), label="a") for _ in range(2))
+    assert one == other
+
+
+def test_empty_input_gives_a_picture_that_says_so():
+    nothing = pd.DataFrame()
+    backtest, forecasts = make_backtest(), make_forecasts({15: 0.9})
+    for figure in (
+        charts.forecast_chart(forecasts, 15, region="nowhere"),
+        charts.importance_chart(nothing),
+        charts.skill_over_time(nothing),
+        charts.battery_day(backtest, region="nowhere"),
+        charts.cumulative_profit(nothing),
+        charts.share_of_optimum(make_summary(q_learning=0.0, perfect_foresight=0.0)),
+        charts.policy_maps({}),
+        charts.learning_curve(nothing),
+    ):
+        assert re.search(r"<text[^>]*>(No|This)", charts.to_svg(figure, label="empty"))
+
+
+def test_markdown_image_is_a_png():
+    text = charts.to_markdown_image(charts.learning_curve(pd.DataFrame()), alt="curve")
+    match = re.fullmatch(r"!\[curve\]\(data:image/png;base64,([^)]+)\)", text)
+    assert match and base64.b64decode(match[1]).startswith(b"\x89PNG\r\n")
+
+
+def test_split_timeline_draws_the_purge_to_scale():
+    figure = charts.split_timeline(SPLIT.to_dict(), [15, 60])
+    purged = [p for ax in figure.axes[1:] for p in ax.patches if p.get_hatch()]
+    minutes = sorted(round(p.get_width() * 24 * 60) for p in purged)
+    assert minutes == [15, 15, 60, 60]
+    assert len(charts.split_timeline(SPLIT.to_dict()).axes) == 1
+
+
+def test_forecast_chart_puts_each_forecast_at_its_target_time():
+    frame = make_forecasts({60: 0.5}, regions=("FR",))
+    (axis,) = charts.forecast_chart(frame, 60).axes
+    actual = axis.lines[0]
+    first = pd.Timestamp(np.asarray(actual.get_xdata())[0])
+    test = frame[frame["split"] == "test"]
+    assert first == (test["timestamp"].min() + pd.Timedelta(minutes=60)).tz_localize(None)
+    assert np.asarray(actual.get_ydata())[0] == test["price_actual"].iloc[0]
+
+
+def test_unknown_strategies_get_colours_of_their_own():
+    names = ["q_learning", "mine", "yours"]
+    colours = {charts.strategy_colour(n, names) for n in names}
+    assert len(colours) == 3
+    assert charts.strategy_label("my_rule") == "my rule"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5000), st.integers(0, 1000))
+def test_thinned_lines_keep_ends_and_extremes(n, seed):
+    values = np.random.default_rng(seed).standard_cauchy(n)
+    keep = charts._thin(values, limit=200)
+    assert len(keep) <= max(202, min(n, 200))
+    assert {0, n - 1, int(values.argmin()), int(values.argmax())} <= set(keep.tolist())
+    assert (np.diff(keep) > 0).all()
+
+
+def test_drawing_never_loads_pyplot():
+    code = (
+        "import sys, pandas as pd\n"
+        "from energy_ml.evaluation import charts, reports\n"
+        "charts.to_svg(charts.learning_curve(pd.DataFrame({'step': [1, 2], 'value': [0, 1]})), label='a')\n"
+        "print([n for n in ('matplotlib.pyplot', 'dagster') if n in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
