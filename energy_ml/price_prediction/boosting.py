@@ -1,0 +1,146 @@
+"""Boosting on one binned matrix that all members, folds and horizons share.
+
+What belongs here: the binned matrices, early stopping, fitting one booster. What doesn't: which members there are.
+
+Binning costs as much as dozens of trees and keeps the largest array in memory, so it is done once per set of rows;
+labels and weights are set anew for each fit. Rows that a horizon purges get weight zero rather than a matrix of their
+own. Bin edges come from training rows only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xgboost as xgb
+
+from energy_ml.price_prediction.ensemble import Member
+
+Array = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+RoundCallback = Callable[[int, float], None]
+"""Called after each boosting round with its number and the score on the validation rows (NaN without)."""
+
+
+class BinnedRows:
+    """Subsets of one matrix of input rows as XGBoost matrices, each binned once.
+
+    ``rows`` (n, columns) float32; ``reference`` (k,) row numbers that the bin edges are fitted on.
+    """
+
+    def __init__(self, rows: Float32Array, reference: IntArray, max_bin: int, threads: int) -> None:
+        self._rows, self._max_bin, self._threads = rows, max_bin, threads
+        self._reference = self._bin(reference, None)
+        self._made: dict[bytes, xgb.QuantileDMatrix] = {reference.tobytes(): self._reference}
+
+    def _bin(self, chosen: IntArray, reference: xgb.QuantileDMatrix | None) -> xgb.QuantileDMatrix:
+        return xgb.QuantileDMatrix(self._rows[chosen], max_bin=self._max_bin, nthread=self._threads, ref=reference)
+
+    def labelled(self, chosen: IntArray, target: Array, weight: Array) -> xgb.QuantileDMatrix:
+        """The matrix of rows ``chosen`` with this ``target`` and ``weight`` (over all rows, n); NaN targets weigh 0."""
+        key = chosen.tobytes()
+        if key not in self._made:
+            self._made[key] = self._bin(chosen, self._reference)
+        matrix = self._made[key]
+        known = np.isfinite(target[chosen])
+        matrix.set_label(np.where(known, target[chosen], 0.0).astype(np.float32))
+        matrix.set_weight(np.where(known, weight[chosen], 0.0).astype(np.float32))
+        return matrix
+
+
+class RelativeEarlyStopping(xgb.callback.TrainingCallback):
+    """Stop when ``patience`` rounds brought no relative improvement of ``threshold``; remembers the best round."""
+
+    def __init__(self, patience: int, threshold: float, report: RoundCallback | None) -> None:
+        self._patience, self._threshold, self._report = patience, threshold, report
+        self._mark, self._mark_round = np.inf, 0
+        self.best_score, self.best_round = np.inf, 0
+
+    def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: dict[str, Any]) -> bool:
+        """True ends training."""
+        (scores,) = next(iter(evals_log.values())).values()
+        score = float(scores[-1])
+        if score < self.best_score:
+            self.best_score, self.best_round = score, epoch
+        if score < self._mark * (1 - self._threshold):
+            self._mark, self._mark_round = score, epoch
+        if self._report is not None:
+            self._report(epoch + 1, score)
+        return epoch - self._mark_round >= self._patience
+
+
+class _Report(xgb.callback.TrainingCallback):
+    def __init__(self, report: RoundCallback) -> None:
+        self._report = report
+
+    def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: dict[str, Any]) -> bool:
+        self._report(epoch + 1, float("nan"))
+        return False
+
+
+def booster_parameters(member: Member, *, seed: int, threads: int, max_bin: int, device: str) -> dict[str, Any]:
+    """XGBoost parameters of a member."""
+    parameters = dict(member.params)
+    if "quantile_alpha" in parameters:
+        parameters["quantile_alpha"] = np.asarray(parameters["quantile_alpha"])
+    return parameters | {
+        "tree_method": "hist",
+        "max_bin": max_bin,
+        "seed": seed,
+        "nthread": threads,
+        "device": device,
+        "verbosity": 1,
+    }
+
+
+def fit_stopped(
+    member: Member,
+    parameters: dict[str, Any],
+    train: xgb.QuantileDMatrix,
+    validation: xgb.QuantileDMatrix,
+    threshold: float,
+    report: RoundCallback | None = None,
+) -> tuple[xgb.Booster, int]:
+    """Boost until validation rows stop improving. Returns the booster cut at its best round, and the rounds it has."""
+    stopping = RelativeEarlyStopping(member.patience, threshold, report)
+    booster = xgb.train(
+        parameters,
+        train,
+        member.rounds,
+        evals=[(validation, "validation")],
+        callbacks=[stopping],
+        verbose_eval=False,
+    )
+    rounds = stopping.best_round + 1
+    return booster[:rounds], rounds
+
+
+def fit_rounds(
+    parameters: dict[str, Any], matrix: xgb.QuantileDMatrix, rounds: int, report: RoundCallback | None = None
+) -> xgb.Booster:
+    """Boost a fixed number of rounds."""
+    callbacks: Sequence[xgb.callback.TrainingCallback] = [] if report is None else [_Report(report)]
+    return xgb.train(parameters, matrix, rounds, callbacks=callbacks)
+
+
+def choose_device(enable_gpu: bool) -> str:
+    """``cuda`` if wanted and there, else ``cpu``; warns when a wanted GPU isn't there."""
+    if not enable_gpu:
+        return "cpu"
+    if not xgb.build_info().get("USE_CUDA", False):
+        reason = "this build of XGBoost has no CUDA"
+    else:
+        try:
+            probe = xgb.QuantileDMatrix(np.zeros((2, 1), dtype=np.float32), label=np.array([0.0, 1.0]))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                xgb.train({"device": "cuda", "tree_method": "hist", "verbosity": 1}, probe, 1)
+            return "cuda"
+        except (xgb.core.XGBoostError, UserWarning) as error:
+            reason = str(error).strip().splitlines()[0]
+    warnings.warn(f"enable_gpu is set but no GPU can be used ({reason}); training on the CPU", stacklevel=2)
+    return "cpu"

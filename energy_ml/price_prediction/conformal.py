@@ -1,0 +1,172 @@
+"""Intervals that keep their promised coverage: conformalised quantiles, corrected online.
+
+What belongs here: the calibration state and the bounds of any level. What doesn't: the quantile model.
+
+Romano, Patterson & Candes, "Conformalized quantile regression", NeurIPS 2019; Gibbs & Candes, "Adaptive conformal
+inference under distribution shift", NeurIPS 2021. Scores live in the model's target space (a change on the arcsinh
+scale), so that corrections add and a spike can't blow a band up by a factor; the working miscoverage is kept within
+bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import NormalDist
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from energy_ml.errors import ConfigError
+
+Array = npt.NDArray[np.float64]
+
+LEVELS = (0.80, 0.90, 0.95)
+"""Levels that are calibrated by themselves; others lie between them on the normal scale."""
+QUANTILES = (0.025, 0.05, 0.10, 0.50, 0.90, 0.95, 0.975)
+"""What the quantile model gives, ascending; pairs from outside in belong to LEVELS from the last to the first."""
+MEMORY_MINUTES = 2880
+"""Outcomes older than this no longer count."""
+MIN_SCORES = 40
+"""Fewer outcomes than this correct nothing."""
+LEARNING_RATE = 0.005
+TIGHTEST, WIDEST = 3.0, 0.2
+"""The working miscoverage stays within these multiples of the nominal one."""
+
+
+@dataclass
+class OnlineConformal:
+    """State per region (R) for one horizon of ``steps`` intervals.
+
+    ``scores`` (R, levels, memory): how far outcomes lay outside the quantile pair (negative: inside), sorted ascending,
+    the first ``filled`` (R,) are valid; ``history``: the same in order of arrival; ``next_slot`` (R,); ``miss`` (R,
+    levels): working miscoverage; ``pending`` (R, steps, 2 + quantiles): price, whether valid, and quantiles of origins
+    whose target time is still to come.
+    """
+
+    regions: int
+    steps: int
+    interval_minutes: int
+    scores: Array = field(init=False)
+    history: Array = field(init=False)
+    filled: npt.NDArray[np.int64] = field(init=False)
+    next_slot: npt.NDArray[np.int64] = field(init=False)
+    miss: Array = field(init=False)
+    pending: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        memory = max(MEMORY_MINUTES // self.interval_minutes, 2 * MIN_SCORES)
+        self.scores = np.full((self.regions, len(LEVELS), memory), np.inf)
+        self.history = np.full((self.regions, len(LEVELS), memory), np.nan)
+        self.filled = np.zeros(self.regions, dtype=np.int64)
+        self.next_slot = np.zeros(self.regions, dtype=np.int64)
+        self.miss = np.tile(1 - np.array(LEVELS), (self.regions, 1))
+        self.pending = np.full((self.regions, self.steps, len(QUANTILES)), np.nan)
+
+    def run(self, value: Array, quantiles: Array) -> Array:
+        """Go through time: learn the outcome of each instant, then give bounds for the forecast made there.
+
+        ``value`` (R, T): the outcome's scale coordinate at each instant (arcsinh of the price); ``quantiles``
+        (R, T, quantiles): ascending, on the same scale; NaN where there is none. Returns (R, T, levels, 2), lower and
+        upper on that scale. Moves the state.
+        """
+        out = np.empty((*value.shape, len(LEVELS), 2))
+        _run(
+            np.ascontiguousarray(value),
+            np.ascontiguousarray(quantiles),
+            self.scores,
+            self.history,
+            self.filled,
+            self.next_slot,
+            self.miss,
+            self.pending,
+            1 - np.array(LEVELS),
+            out,
+        )
+        return out
+
+    def bounds(self, region: int, quantiles: Array) -> Array:
+        """Bounds (levels, 2) of one forecast's ascending ``quantiles`` at the present state, which doesn't move."""
+        out = np.empty((len(LEVELS), 2))
+        _bounds(quantiles, self.scores[region], self.filled[region], self.miss[region], out)
+        return out
+
+
+def at_level(bounds: Array, median: Array, level: float) -> Array:
+    """Bounds (..., 2) of any level from those of LEVELS (..., levels, 2) and the median (...,).
+
+    Between calibrated levels, and beyond the outer one, bounds are linear in the normal quantile of the level; below
+    the inner one they close in on the median.
+    """
+    if not 0.0 < level < 1.0:
+        raise ConfigError(f"interval level is {level!r}", expected="between 0 and 1", remedy="use 0.80, 0.90 or 0.95")
+    for place, calibrated in enumerate(LEVELS):
+        if abs(level - calibrated) < 1e-9:
+            return bounds[..., place, :]
+    normal = NormalDist()
+    position = normal.inv_cdf((1 + level) / 2)
+    knots = [0.0, *(normal.inv_cdf((1 + calibrated) / 2) for calibrated in LEVELS)]
+    values = np.concatenate([np.stack([median, median], axis=-1)[..., None, :], bounds], axis=-2)
+    upper = min(max(int(np.searchsorted(knots, position)), 1), len(knots) - 1)
+    share = (position - knots[upper - 1]) / (knots[upper] - knots[upper - 1])
+    return np.asarray(values[..., upper - 1, :] * (1 - share) + values[..., upper, :] * share)
+
+
+@numba.njit(cache=True)
+def _bounds(quantiles, scores, filled, miss, out):
+    levels = miss.shape[0]
+    median = quantiles[levels]
+    for level in range(levels):
+        correction = 0.0
+        if filled >= MIN_SCORES:
+            rank = int(np.ceil((filled + 1) * (1.0 - miss[level]))) - 1
+            correction = scores[level, min(max(rank, 0), filled - 1)]
+        # Level 0 is the narrowest and owns the innermost pair.
+        low = quantiles[levels - 1 - level] - correction
+        high = quantiles[levels + 1 + level] + correction
+        out[level, 0], out[level, 1] = min(low, median), max(high, median)
+    for level in range(1, levels):
+        out[level, 0] = min(out[level, 0], out[level - 1, 0])
+        out[level, 1] = max(out[level, 1], out[level - 1, 1])
+
+
+@numba.njit(cache=True)
+def _run(value, quantiles, scores, history, filled, next_slot, miss, pending, nominal, out):
+    levels, memory = scores.shape[1], scores.shape[2]
+    steps = pending.shape[1]
+    made = np.empty((levels, 2))
+    for r in range(value.shape[0]):
+        for t in range(value.shape[1]):
+            actual = value[r, t]
+            due = pending[r, 0]
+            if np.isfinite(actual) and np.isfinite(due[levels]):
+                _bounds(due, scores[r], filled[r], miss[r], made)
+                slot = next_slot[r]
+                for level in range(levels):
+                    outside = 1.0 if actual < made[level, 0] or actual > made[level, 1] else 0.0
+                    target = nominal[level]
+                    moved = miss[r, level] + LEARNING_RATE * (target - outside)
+                    miss[r, level] = min(max(moved, WIDEST * target), TIGHTEST * target)
+                    score = max(due[levels - 1 - level] - actual, actual - due[levels + 1 + level])
+                    _replace(scores[r, level], filled[r], history[r, level, slot], score)
+                    history[r, level, slot] = score
+                filled[r] = min(filled[r] + 1, memory)
+                next_slot[r] = (slot + 1) % memory
+            for k in range(steps - 1):
+                pending[r, k] = pending[r, k + 1]
+            pending[r, steps - 1] = quantiles[r, t]
+            _bounds(quantiles[r, t], scores[r], filled[r], miss[r], out[r, t])
+
+
+@numba.njit(cache=True)
+def _replace(ordered, filled, old, new):
+    """Put ``new`` into the ascending array in place of ``old`` (NaN: there is room for one more)."""
+    hole = filled if old != old else np.searchsorted(ordered[:filled], old)
+    while hole > 0 and ordered[hole - 1] > new:
+        ordered[hole] = ordered[hole - 1]
+        hole -= 1
+    last = ordered.shape[0] - 1 if old != old else filled - 1
+    while hole < last and ordered[hole + 1] < new:
+        ordered[hole] = ordered[hole + 1]
+        hole += 1
+    ordered[hole] = new

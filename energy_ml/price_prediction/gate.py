@@ -1,0 +1,112 @@
+"""The online gate: how far a forecast may leave the current price, learned from outcomes as they become known.
+
+What belongs here: the gate's state, learning from an outcome, and the gated forecast. What doesn't: the ensemble's
+members.
+
+The gated forecast is ``price_now + a * (ensemble - price_now)``. For each region, ``a`` is the value on a grid with
+the least exponentially weighted absolute error so far (follow the leader over shrunken experts; Cesa-Bianchi &
+Lugosi, "Prediction, Learning, and Games", 2006, ch. 3 and 4). A prior of pseudo-outcomes holds ``a`` near one until
+outcomes say otherwise. An outcome counts only once its target time has passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+GRID = np.round(np.arange(0.0, 1.25, 0.1), 1)
+HALF_LIFE_MINUTES = 1440.0
+PRIOR_OUTCOMES = 30.0
+
+
+@dataclass
+class OnlineGate:
+    """State per region (R) for one horizon of ``steps`` intervals; all in currency/MWh.
+
+    ``loss`` (R, grid): weighted absolute errors; ``size`` (R,): weighted sum of absolute forecast moves; ``count``
+    (R,): sum of weights; ``pending`` (R, steps, 2): price and ensemble forecast of the origins whose target time is
+    still to come, oldest first; NaN where none was made.
+    """
+
+    regions: int
+    steps: int
+    interval_minutes: int
+    loss: Array = field(init=False)
+    size: Array = field(init=False)
+    count: Array = field(init=False)
+    pending: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loss = np.zeros((self.regions, len(GRID)))
+        self.size = np.zeros(self.regions)
+        self.count = np.zeros(self.regions)
+        self.pending = np.full((self.regions, self.steps, 2), np.nan)
+
+    @property
+    def decay(self) -> float:
+        """What an outcome's weight is multiplied with per interval."""
+        return float(0.5 ** (self.interval_minutes / HALF_LIFE_MINUTES))
+
+    def run(self, price: Array, ensemble: Array) -> Array:
+        """Go through time: learn the outcome of each instant, then forecast from it.
+
+        ``price`` and ``ensemble`` (R, T): the price at each origin and the ensemble's forecast made there, NaN where
+        there is none. Returns gated forecasts (R, T). Moves the state.
+        """
+        out = np.empty_like(price)
+        _run(price, ensemble, self.loss, self.size, self.count, self.pending, self.decay, GRID, PRIOR_OUTCOMES, out)
+        return out
+
+    def apply(self, region: int, price: float, ensemble: float) -> float:
+        """The gated forecast of one region at the present state, which doesn't move."""
+        return float(
+            price
+            + _factor(self.loss[region], self.size[region], self.count[region], GRID, PRIOR_OUTCOMES)
+            * (ensemble - price)
+        )
+
+    def factors(self) -> Array:
+        """Today's factor of each region, shape (R,)."""
+        return np.array(
+            [_factor(self.loss[r], self.size[r], self.count[r], GRID, PRIOR_OUTCOMES) for r in range(self.regions)]
+        )
+
+
+@numba.njit(cache=True)
+def _factor(loss, size, count, grid, prior):
+    # The prior speaks in moves of the usual size, so that it weighs the same in calm and in wild markets.
+    usual = size / count if count > 0.0 else 1.0
+    best, least = 1.0, np.inf
+    for g in range(grid.shape[0]):
+        total = loss[g] + prior * usual * abs(grid[g] - 1.0)
+        # Ties go to the larger factor only while nothing was learned.
+        if total < least:
+            least, best = total, grid[g]
+    return best
+
+
+@numba.njit(cache=True)
+def _run(price, ensemble, loss, size, count, pending, decay, grid, prior, out):
+    steps = pending.shape[1]
+    for r in range(price.shape[0]):
+        for t in range(price.shape[1]):
+            actual = price[r, t]
+            before, forecast = pending[r, 0, 0], pending[r, 0, 1]
+            for g in range(grid.shape[0]):
+                loss[r, g] *= decay
+            size[r] *= decay
+            count[r] *= decay
+            if np.isfinite(actual) and np.isfinite(before) and np.isfinite(forecast):
+                for g in range(grid.shape[0]):
+                    loss[r, g] += abs(actual - before - grid[g] * (forecast - before))
+                size[r] += abs(forecast - before)
+                count[r] += 1.0
+            for k in range(steps - 1):
+                pending[r, k, 0], pending[r, k, 1] = pending[r, k + 1, 0], pending[r, k + 1, 1]
+            pending[r, steps - 1, 0], pending[r, steps - 1, 1] = actual, ensemble[r, t]
+            out[r, t] = actual + _factor(loss[r], size[r], count[r], grid, prior) * (ensemble[r, t] - actual)

@@ -1,0 +1,243 @@
+"""A trained price model of one horizon: what is pickled, and how it forecasts.
+
+What belongs here: combining members, gate and intervals into forecasts, importance, provenance. What doesn't:
+training it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xgboost as xgb
+
+from energy_ml.errors import ConfigError, IntervalError
+from energy_ml.features import feature_family
+from energy_ml.price_prediction.conformal import LEVELS, QUANTILES, OnlineConformal, at_level
+from energy_ml.price_prediction.design import Design, from_arcsinh, from_volatility
+from energy_ml.price_prediction.ensemble import ARCSINH, Member, combine
+from energy_ml.price_prediction.gate import OnlineGate
+from energy_ml.price_prediction.linear import MedianRegression
+from energy_ml.price_prediction.trees import Forest, flatten
+
+Array = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Fitted members over the same input rows: boosters in the order of ``members`` + the quantile model, and the
+    line."""
+
+    members: tuple[Member, ...]
+    quantiles: Member
+    boosters: tuple[bytes, ...]
+    """UBJSON, quantile model last."""
+    forest: Forest
+    linear: MedianRegression | None
+
+    @classmethod
+    def of(
+        cls,
+        members: tuple[Member, ...],
+        quantiles: Member,
+        boosters: list[xgb.Booster],
+        linear: MedianRegression | None,
+    ) -> Fitted:
+        """From boosters, quantile model last."""
+        raw = tuple(bytes(booster.save_raw("ubj")) for booster in boosters)
+        return cls(members, quantiles, raw, flatten(boosters), linear)
+
+    def booster(self, place: int) -> xgb.Booster:
+        """XGBoost's own object of member ``place``."""
+        booster = xgb.Booster()
+        booster.load_model(bytearray(self.boosters[place]))
+        return booster
+
+    def forecast(self, rows: Float32Array, price: Array, vol: Array, scale: float) -> tuple[Array, Array]:
+        """Members' prices (n, members) and ascending quantiles (n, quantiles) of arcsinh(price / scale)."""
+        outputs = self.forest.predict(rows).astype(np.float64)
+        columns = [
+            from_arcsinh(price, outputs[:, place], scale)
+            if member.space == ARCSINH
+            else from_volatility(price, outputs[:, place], vol)
+            for place, member in enumerate(self.members)
+        ]
+        if self.linear is not None:
+            columns.append(from_volatility(price, self.linear.predict(rows), vol))
+        first = len(self.members)
+        changes = np.sort(outputs[:, first : first + len(QUANTILES)], axis=1)
+        return np.column_stack(columns), np.arcsinh(price / scale)[:, None] + changes
+
+
+@dataclass
+class PricePredictionModel:
+    """Forecasts one horizon for every region. Pickles by joblib; carries its online state.
+
+    The state (gate, interval calibration) stands at ``state_time``, the newest instant whose price it has seen;
+    ``advance`` moves it. ``provenance`` holds whatever is needed to make the model again.
+    """
+
+    horizon: int
+    """Minutes ahead."""
+    interval_minutes: int
+    price_col: str
+    feature_cols: tuple[str, ...]
+    design: Design
+    fitted: Fitted
+    gate: OnlineGate
+    conformal: OnlineConformal
+    state_time: pd.Timestamp
+    interval_level: float
+    sample_rows: Float32Array
+    """Some input rows of training, evenly spread: what SHAP importance is taken over."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Regions seen in training."""
+        return self.design.regions
+
+    @property
+    def steps(self) -> int:
+        """Intervals of the horizon."""
+        return self.horizon // self.interval_minutes
+
+    def predict(self, features: pd.DataFrame) -> Array:
+        """Price forecasts per row of a features frame, currency/MWh, shape (n,), at the present state of the gate."""
+        return self.forecast(features).price
+
+    def predict_interval(self, features: pd.DataFrame, level: float | None = None) -> tuple[Array, Array]:
+        """Lower and upper bound per row, currency/MWh, shapes (n,), at the present state of the calibration."""
+        return self.forecast(features).interval(self.interval_level if level is None else level)
+
+    def forecast(self, features: pd.DataFrame) -> Forecast:
+        """Point forecasts and bounds of all calibrated levels per row."""
+        rows = self.design.rows(features, self.price_col)
+        price = features[self.price_col].to_numpy(dtype=np.float64)
+        return self.forecast_rows(rows, price, self.design.volatility(features), self.design.region_codes(features))
+
+    def forecast_rows(self, rows: Float32Array, price: Array, vol: Array, regions: npt.NDArray[np.int64]) -> Forecast:
+        """The same from input rows (n, columns) of ``design`` and region codes (n,), -1 for an unseen region.
+
+        An unseen region is served with a penalty: the gate takes the smallest factor of the known regions and the
+        interval the widest bounds that any of them would get.
+        """
+        members, quantiles = self.fitted.forecast(rows, price, vol, self.design.price_scale)
+        ensemble = combine(members)
+        point = np.empty(len(price))
+        bounds = np.empty((len(price), len(LEVELS), 2))
+        for i, region in enumerate(regions):
+            if region >= 0:
+                point[i] = self.gate.apply(int(region), price[i], ensemble[i])
+                bounds[i] = self.conformal.bounds(int(region), quantiles[i])
+            else:
+                point[i] = price[i] + self.gate.factors().min() * (ensemble[i] - price[i])
+                every = np.stack([self.conformal.bounds(r, quantiles[i]) for r in range(len(self.regions))])
+                bounds[i, :, 0], bounds[i, :, 1] = every[..., 0].min(axis=0), every[..., 1].max(axis=0)
+        return Forecast(point, bounds, quantiles, self.design.price_scale)
+
+    def advance(self, features: pd.DataFrame) -> int:
+        """Learn from prices newer than ``state_time``: outcomes of earlier forecasts, then forecasts for later ones.
+
+        ``features`` are rows of any instants; those at or before ``state_time`` are ignored, missing instants count as
+        unknown. Rows of unseen regions teach nothing. Returns how many instants the state moved. Raises IntervalError
+        when the rows are on another grid.
+        """
+        newer = features[pd.DatetimeIndex(features["timestamp"]) > self.state_time]
+        newer = newer[newer["region"].isin(self.regions)]
+        if not len(newer):
+            return 0
+        gap = pd.DatetimeIndex(newer["timestamp"]) - self.state_time
+        minutes = np.asarray(gap / pd.Timedelta(minutes=1))
+        offsets = np.rint(minutes / self.interval_minutes).astype(np.int64) - 1
+        if np.abs(minutes - (offsets + 1) * self.interval_minutes).max() > 1e-6:
+            raise IntervalError(
+                f"rows lie between the {self.interval_minutes}-minute instants that the model knows",
+                expected=f"instants that are multiples of {self.interval_minutes} minutes after {self.state_time}",
+                remedy="pass data of the interval that the model was trained on",
+            )
+        rows = self.design.rows(newer, self.price_col)
+        price = newer[self.price_col].to_numpy(dtype=np.float64)
+        members, quantiles = self.fitted.forecast(rows, price, self.design.volatility(newer), self.design.price_scale)
+        n_times = int(offsets.max()) + 1
+        # A long silence needs no walk of its own: memory fades and pending outcomes are lost within one horizon.
+        skipped = max(int(offsets.min()) - self.steps - 2880, 0)
+        shape = (len(self.regions), n_times - skipped)
+        places = self.design.region_codes(newer), offsets - skipped
+        grid, ensemble = np.full(shape, np.nan), np.full(shape, np.nan)
+        spread = np.full((*shape, len(QUANTILES)), np.nan)
+        grid[places], ensemble[places], spread[places] = price, combine(members), quantiles
+        self.gate.run(grid, ensemble)
+        self.conformal.run(np.arcsinh(grid / self.design.price_scale), spread)
+        self.state_time = self.state_time + pd.Timedelta(minutes=n_times * self.interval_minutes)
+        return n_times
+
+    def feature_importance(self, method: str = "gain", rows: Float32Array | None = None) -> pd.DataFrame:
+        """What the boosted median members use; columns ``feature, family, importance`` (shares), largest first.
+
+        ``gain``: share of total gain. ``shap``: share of mean absolute contribution (XGBoost's ``pred_contribs``) over
+        input ``rows`` (n, columns), by default a sample of training rows kept with the model.
+        """
+        if method not in ("gain", "shap"):
+            raise ConfigError(f"importance method is {method!r}", expected="'gain' or 'shap'")
+        names = self.design.names
+        total = np.zeros(len(names))
+        for place in range(len(self.fitted.members)):
+            booster = self.fitted.booster(place)
+            sizes = np.zeros(len(names))
+            if method == "gain":
+                for key, gain in booster.get_score(importance_type="total_gain").items():
+                    sizes[int(key[1:])] = float(np.sum(gain))
+            else:
+                sample = xgb.DMatrix(self.sample_rows if rows is None else rows)
+                sizes = np.abs(booster.predict(sample, pred_contribs=True)[:, :-1]).mean(axis=0)
+            if sizes.sum() > 0:
+                total += sizes / sizes.sum()
+        shares = total / total.sum() if total.sum() > 0 else total
+        families = [family_of(name) for name in names]
+        table = pd.DataFrame({"feature": names, "family": families, "importance": shares})
+        return table.sort_values(["importance", "feature"], ascending=[False, True], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Forecasts of n rows: ``price`` (n,), currency/MWh; ``bounds`` (n, levels, 2) and ``quantiles`` (n, quantiles) on
+    the arcsinh(price / scale) scale."""
+
+    price: Array
+    bounds: Array
+    quantiles: Array
+    scale: float
+
+    def interval(self, level: float) -> tuple[Array, Array]:
+        """Bounds at any level, currency/MWh; the point forecast never lies outside."""
+        return interval_around(self.price, self.bounds, self.quantiles[:, len(QUANTILES) // 2], level, self.scale)
+
+    def spike_probability(self, threshold: float) -> Array:
+        """P(price > threshold) per row, (n,), read off the raw quantiles (linear between, 0 or 1 beyond)."""
+        at = np.arcsinh(threshold / self.scale)
+        return np.array([1.0 - np.interp(at, q, QUANTILES, left=0.0, right=1.0) for q in self.quantiles])
+
+
+def interval_around(price: Array, bounds: Array, median: Array, level: float, scale: float) -> tuple[Array, Array]:
+    """Lower and upper prices (n,) of ``level`` from bounds on the arcsinh scale, stretched to hold the point
+    forecast."""
+    chosen = scale * np.sinh(at_level(bounds, median, level))
+    return np.minimum(chosen[..., 0], price), np.maximum(chosen[..., 1], price)
+
+
+def family_of(name: str) -> str:
+    """Family of an input column: that of the feature it is made of."""
+    own = {"price_level": "lags", "vol_level": "volatility", "region_code": "regional"}
+    return own.get(name) or feature_family(name)
+
+
+def family_importance(importance: pd.DataFrame) -> pd.DataFrame:
+    """Importance summed per family, largest first; columns ``family, importance``."""
+    grouped = importance.groupby("family", as_index=False)["importance"].sum()
+    return grouped.sort_values("importance", ascending=False, ignore_index=True)

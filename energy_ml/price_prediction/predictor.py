@@ -1,0 +1,369 @@
+"""From raw recent prices straight to a forecast: loading models, checking the prices, one call.
+
+What belongs here: serving. What doesn't: training, and anything that needs an orchestrator.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from energy_ml.config import project_root
+from energy_ml.errors import (
+    DataError,
+    HistoryError,
+    HorizonError,
+    IntervalError,
+    ModelNotFoundError,
+    StaleDataError,
+    TimestampError,
+    UnknownRegionError,
+)
+from energy_ml.features import Panel, PriceFeatureSpec, feature_names, price_feature_cube, required_history, to_panel
+from energy_ml.features.price_features import price_features
+from energy_ml.model_management.persistence import load_champion
+from energy_ml.price_prediction.design import VOL
+from energy_ml.price_prediction.model import Forecast, PricePredictionModel
+
+_FILE = re.compile(r"^model_(\d+)min\.pkl$")
+METHOD = (
+    "multi-quantile gradient boosting on the arcsinh price change, conformalised per region, "
+    "corrected online by the outcomes of the last two days"
+)
+UNSEEN = "unseen region: served without a region code, the gate at its most careful, the interval at its widest"
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where a model's input columns stand in the feature cube."""
+
+    in_volatility: npt.NDArray[np.int64]
+    as_is: npt.NDArray[np.int64]
+    vol: int
+
+
+class PricePredictor:
+    """Serves the models of a folder. Loads each when first asked for; the registry beside the folder has the last word.
+
+    Parameters
+    ----------
+    models_dir : folder with ``model_{h}min.pkl``. A relative path is taken from the current folder, or from the
+    project.
+        If ``registry.json`` stands beside the folder, a file whose SHA-256 isn't the champion's is refused before it is
+        unpickled.
+    max_age_minutes : refuse recent prices whose newest row is older than this by the clock; None never does.
+    """
+
+    def __init__(
+        self, models_dir: str | Path = "models/price_prediction", *, max_age_minutes: float | None = None
+    ) -> None:
+        folder = Path(models_dir)
+        if not folder.is_absolute() and not folder.exists():
+            folder = project_root() / folder
+        self.models_dir = folder
+        self.max_age_minutes = max_age_minutes
+        self._models: dict[int, PricePredictionModel] = {}
+        self._columns: dict[int, _Columns] = {}
+
+    # --- models -------------------------------------------------------------------------------------------------------
+
+    @property
+    def horizons(self) -> list[int]:
+        """Minutes ahead for which the folder has a model, ascending."""
+        found = [_FILE.match(path.name) for path in self.models_dir.glob("model_*min.pkl")]
+        return sorted({*(int(match[1]) for match in found if match), *self._models})
+
+    def model(self, horizon: int) -> PricePredictionModel:
+        """The model of ``horizon`` minutes. Raises HorizonError, ModelNotFoundError, ArtifactError."""
+        if horizon not in self._models:
+            available = self.horizons
+            if not available:
+                raise ModelNotFoundError(
+                    f"{self.models_dir} holds no price model",
+                    expected="files model_{minutes}min.pkl",
+                    remedy="train first (energy-ml retrain), or name the right folder",
+                )
+            if horizon not in available:
+                raise HorizonError(
+                    f"there is no model for {horizon} minutes ahead",
+                    expected=f"one of {', '.join(map(str, available))}",
+                    remedy="ask for one of these, or train with ENERGY_ML_HORIZONS including it",
+                )
+            path = f"{self.models_dir.name}/model_{horizon}min.pkl"
+            self._models[horizon] = load_champion(self.models_dir.parent, path)
+        return self._models[horizon]
+
+    def use(self, models: dict[int, PricePredictionModel]) -> PricePredictor:
+        """Serve these models instead of the folder's files (a trainer's ``models``, say). Returns itself."""
+        self._models = dict(models)
+        self._columns = {}
+        return self
+
+    # --- forecasts ----------------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        current_data: pd.DataFrame,
+        horizon: int = 15,
+        region: str | None = None,
+        *,
+        now: pd.Timestamp | None = None,
+    ) -> float:
+        """Price of ``region`` ``horizon`` minutes after the newest row, currency/MWh.
+
+        Parameters
+        ----------
+        current_data : recent prices, columns ``timestamp``, ``region``, ``real_time_price``, on the interval of
+            training; all regions that training had (others' prices are features), at least ``max(lag, window)``
+            intervals. With ``required_history`` intervals the forecast equals the batch path's bit for bit.
+        region : may be left out when there is only one.
+        now : refuse rows after this instant; None doesn't look.
+
+        Raises HistoryError, IntervalError, TimestampError, StaleDataError, UnknownRegionError, DataError, HorizonError.
+        """
+        _, forecasts = self._one(current_data, [horizon], region, now)
+        return float(forecasts[horizon][0].price[0])
+
+    def predict_all_horizons(
+        self, current_data: pd.DataFrame, region: str | None = None, *, now: pd.Timestamp | None = None
+    ) -> dict[int, float]:
+        """Forecast of every horizon of the folder, by minutes; see ``predict``."""
+        _, forecasts = self._one(current_data, self.horizons, region, now)
+        return {horizon: float(found[0].price[0]) for horizon, found in forecasts.items()}
+
+    def predict_with_confidence(
+        self,
+        current_data: pd.DataFrame,
+        horizon: int = 15,
+        region: str | None = None,
+        *,
+        level: float | None = None,
+        now: pd.Timestamp | None = None,
+    ) -> dict[str, Any]:
+        """Forecast with an interval: ``price, lower, upper, level, method, region, horizon, timestamp, target_time,
+        price_now, known_region, penalty``; see ``predict``. ``level`` defaults to the model's own."""
+        name, forecasts = self._one(current_data, [horizon], region, now)
+        forecast, time, price_now = forecasts[horizon]
+        return self._as_dict(horizon, name, forecast, 0, time, price_now, level)
+
+    def predict_many(
+        self,
+        current_data: pd.DataFrame,
+        horizons: Sequence[int] | None = None,
+        regions: Sequence[str] | None = None,
+        *,
+        level: float | None = None,
+        now: pd.Timestamp | None = None,
+    ) -> pd.DataFrame:
+        """Several regions and horizons at once: one row each, with the columns of ``predict_with_confidence``."""
+        wanted = list(horizons or self.horizons)
+        panel = self._panel(current_data, wanted, None, now)
+        names = list(regions) if regions is not None else list(panel.regions)
+        rows = []
+        for horizon, (forecast, time, price_now) in self._forecast(panel, wanted, names).items():
+            rows += [
+                self._as_dict(horizon, name, forecast, i, time, float(price_now[i : i + 1][0]), level)
+                for i, name in enumerate(names)
+            ]
+        return pd.DataFrame(rows)
+
+    def update(self, recent_prices: pd.DataFrame, *, now: pd.Timestamp | None = None) -> int:
+        """Feed outcomes: move gate and interval calibration of every horizon over the rows that are new to them.
+
+        Call it with each new price (or a batch of them), before asking for forecasts from it. Nothing is learned from a
+        forecast before its target time has passed. Returns the number of instants that were new.
+        """
+        wanted = self.horizons
+        moved = 0
+        for horizon in wanted:
+            model = self.model(horizon)
+            panel = self._panel(recent_prices, [horizon], None, now, whole=True)
+            features = price_features(
+                panel.to_long().rename(columns={"price": model.price_col}),
+                self._spec(model),
+                price_col=model.price_col,
+                interval_minutes=model.interval_minutes,
+            )
+            moved = max(moved, model.advance(features))
+        return moved
+
+    def get_feature_importance(self, horizon: int, *, method: str = "gain") -> pd.DataFrame:
+        """Columns ``feature, family, importance`` (shares), largest first; ``method`` is ``gain`` or ``shap``."""
+        return self.model(horizon).feature_importance(method)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _spec(self, model: PricePredictionModel) -> PriceFeatureSpec:
+        return PriceFeatureSpec.from_dict(model.provenance["feature_spec"])
+
+    def _one(
+        self, data: pd.DataFrame, horizons: Sequence[int], region: str | None, now: pd.Timestamp | None
+    ) -> tuple[str, dict[int, tuple[Forecast, pd.Timestamp, Any]]]:
+        panel = self._panel(data, horizons, region, now)
+        if region is None:
+            if len(panel.regions) > 1:
+                raise UnknownRegionError(
+                    f"the recent prices hold {len(panel.regions)} regions and none was named",
+                    expected=f"region= one of {', '.join(panel.regions)}",
+                    remedy="name the region, or call predict_many",
+                )
+            region = panel.regions[0]
+        found = self._forecast(panel, horizons, [region])
+        return region, {h: (forecast, time, float(price[0])) for h, (forecast, time, price) in found.items()}
+
+    def _panel(
+        self,
+        data: pd.DataFrame,
+        horizons: Sequence[int],
+        region: str | None,
+        now: pd.Timestamp | None,
+        whole: bool = False,
+    ) -> Panel:
+        """Recent prices on a grid, checked."""
+        model = self.model(horizons[0])
+        if "region" not in data.columns and (region is not None or len(model.regions) == 1):
+            data = data.assign(region=region or model.regions[0])
+        spec = self._spec(model)
+        columns = [model.price_col, *spec.extra_columns]
+        if not whole and len(data):
+            # Features look back a finite way: older rows cost time and change nothing.
+            stamps = pd.DatetimeIndex(data["timestamp"])
+            reach = (required_history(spec, model.interval_minutes) + 1) * model.interval_minutes
+            oldest = stamps.max() - pd.Timedelta(minutes=reach)
+            if stamps.min() < oldest:
+                data = data[np.asarray(stamps > oldest)]
+        panel = to_panel(data, columns, interval_minutes=None if len(data) < 2 else _interval_of(data, model))
+        self._check(panel, model, spec, now)
+        return panel
+
+    def _check(
+        self, panel: Panel, model: PricePredictionModel, spec: PriceFeatureSpec, now: pd.Timestamp | None
+    ) -> None:
+        newest = panel.times[-1]
+        if now is not None and newest > pd.Timestamp(now):
+            late = int((panel.times > pd.Timestamp(now)).sum())
+            raise TimestampError(
+                "recent prices lie in the future",
+                rows=late,
+                example=newest,
+                expected=f"nothing after {now}",
+                remedy="check the clock and the time zone of the prices",
+            )
+        if self.max_age_minutes is not None:
+            clock = pd.Timestamp(now) if now is not None else pd.Timestamp.now(tz="UTC")
+            age = (clock - newest) / pd.Timedelta(minutes=1)
+            if age > self.max_age_minutes:
+                raise StaleDataError(
+                    f"the newest price is {age:,.0f} minutes old ({newest})",
+                    expected=f"at most {self.max_age_minutes:g} minutes",
+                    remedy="pass newer prices, or raise max_age_minutes",
+                )
+        least = max(*spec.lags, *spec.windows)
+        if len(panel.times_ns) < least:
+            raise HistoryError(
+                f"{len(panel.times_ns)} recent intervals",
+                expected=f"at least {least} (the longest lag or window) of {model.interval_minutes} minutes",
+                remedy="pass a longer history",
+            )
+
+    def _forecast(
+        self, panel: Panel, horizons: Sequence[int], names: Sequence[str]
+    ) -> dict[int, tuple[Forecast, pd.Timestamp, npt.NDArray[np.float64]]]:
+        """Forecasts of the regions ``names`` from the newest instant, per horizon."""
+        places = []
+        for name in names:
+            if name not in panel.regions:
+                raise UnknownRegionError(
+                    f"region {name!r} isn't in the recent prices",
+                    expected=f"one of {', '.join(panel.regions)}",
+                    remedy="pass its prices, or ask for another region",
+                )
+            places.append(panel.regions.index(name))
+        price = np.ascontiguousarray(panel.values[places, -1])
+        if not np.isfinite(price).all():
+            missing = names[int(np.flatnonzero(~np.isfinite(price))[0])]
+            raise DataError(
+                f"region {missing!r} has no price at the newest instant",
+                rows=int((~np.isfinite(price)).sum()),
+                example=panel.times[-1],
+                expected="a finite price at the newest instant of each region asked for",
+                remedy="fill the gap, or wait for the next price",
+            )
+        out: dict[int, tuple[Forecast, pd.Timestamp, npt.NDArray[np.float64]]] = {}
+        cubes: dict[PriceFeatureSpec, npt.NDArray[np.float32]] = {}
+        for horizon in horizons:
+            model = self.model(horizon)
+            spec = self._spec(model)
+            if spec not in cubes:
+                cubes[spec] = price_feature_cube(panel, spec, last=1)[1][:, 0, :]
+            features = np.ascontiguousarray(cubes[spec][:, places])
+            columns = self._columns_of(horizon, model, spec)
+            known = {name: code for code, name in enumerate(model.regions)}
+            codes = np.array([known.get(name, -1) for name in names], dtype=np.int64)
+            vol = features[columns.vol]
+            rows = model.design.assemble(
+                features[columns.in_volatility].T, features[columns.as_is].T, vol, price, codes
+            )
+            forecast = model.forecast_rows(rows, price, vol.astype(np.float64), codes)
+            out[horizon] = (forecast, panel.times[-1], price)
+        return out
+
+    def _columns_of(self, horizon: int, model: PricePredictionModel, spec: PriceFeatureSpec) -> _Columns:
+        if horizon not in self._columns:
+            place = {name: i for i, name in enumerate(feature_names(spec, model.interval_minutes))}
+            self._columns[horizon] = _Columns(
+                np.array([place[name] for name in model.design.in_volatility], dtype=np.int64),
+                np.array([place[name] for name in model.design.as_is], dtype=np.int64),
+                place[VOL],
+            )
+        return self._columns[horizon]
+
+    def _as_dict(
+        self,
+        horizon: int,
+        region: str,
+        forecast: Forecast,
+        row: int,
+        time: pd.Timestamp,
+        price_now: float,
+        level: float | None,
+    ) -> dict[str, Any]:
+        model = self.model(horizon)
+        level = model.interval_level if level is None else level
+        lower, upper = forecast.interval(level)
+        seen = region in model.regions
+        return {
+            "price": float(forecast.price[row]),
+            "lower": float(lower[row]),
+            "upper": float(upper[row]),
+            "level": level,
+            "method": METHOD,
+            "region": region,
+            "horizon": horizon,
+            "timestamp": time,
+            "target_time": time + pd.Timedelta(minutes=horizon),
+            "price_now": price_now,
+            "known_region": seen,
+            "penalty": None if seen else UNSEEN,
+        }
+
+
+def _interval_of(data: pd.DataFrame, model: PricePredictionModel) -> int:
+    """The model's interval, after checking that the prices have it."""
+    stamps = np.unique(pd.DatetimeIndex(data["timestamp"]).as_unit("ns").asi8)
+    if len(stamps) > 1:
+        step = int(np.median(np.diff(stamps)) // 60_000_000_000)
+        if step != model.interval_minutes:
+            raise IntervalError(
+                f"recent prices come every {step} minutes",
+                expected=f"every {model.interval_minutes} minutes, as in training",
+                remedy="resample them, or train on data of this interval",
+            )
+    return model.interval_minutes

@@ -1,0 +1,450 @@
+"""Training of price models: one per horizon, with out-of-sample forecasts for every row of the window.
+
+What belongs here: the order of fits and which rows each may see. What doesn't: how a booster is fitted, gated or
+served.
+
+Train rows are forecast by cross-fitted members (contiguous blocks, purged), validation rows by members that saw
+training rows only, test rows by the final members, refitted on training and validation rows. Gate and interval
+calibration run through time over all of them: what they use of an outcome, they use after its target time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xgboost as xgb
+
+from energy_ml import __version__
+from energy_ml.config import MLConfig, PricePredictionConfig, Settings
+from energy_ml.errors import ModelError, ModelNotFoundError
+from energy_ml.evaluation.metrics import forecast_metrics
+from energy_ml.features import PriceFeatureSpec, feature_columns
+from energy_ml.features.price_features import price_features
+from energy_ml.market_data.cleaning import clean_prices
+from energy_ml.market_data.lake import ParquetLake
+from energy_ml.model_management.persistence import load_artifact, save_artifact, write_json
+from energy_ml.price_prediction.boosting import booster_parameters, choose_device, fit_rounds, fit_stopped
+from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
+from energy_ml.price_prediction.design import to_arcsinh, to_volatility
+from energy_ml.price_prediction.ensemble import Member, combine, preset_of
+from energy_ml.price_prediction.gate import OnlineGate
+from energy_ml.price_prediction.linear import MedianRegression
+from energy_ml.price_prediction.model import Fitted, PricePredictionModel, interval_around
+from energy_ml.price_prediction.prepared import PreparedWindow, prepare_window
+from energy_ml.splits import PARTS, TimeSplit, split_window, window_of
+
+Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Progress = Callable[[float, dict[str, Any]], None]
+
+REFIT_FACTOR = 1.1
+"""The refit sees more rows, so it gets that many more trees than early stopping found."""
+
+SAMPLE_ROWS = 200
+"""Input rows kept with a model for SHAP importance."""
+
+
+class PricePredictionTrainer:
+    """Trains one model per horizon. Accepts a PricePredictionConfig or an MLConfig (whose cores and GPU it then
+    uses)."""
+
+    def __init__(self, config: PricePredictionConfig | MLConfig | None = None) -> None:
+        whole = config if isinstance(config, MLConfig) else None
+        self.config: PricePredictionConfig = (
+            config.price_prediction if isinstance(config, MLConfig) else config or PricePredictionConfig()
+        )
+        self.threads = 0 if whole is not None and whole.n_jobs == -1 else (whole or MLConfig()).n_jobs
+        self.enable_gpu = whole.enable_gpu if whole is not None else False
+        self.preset = preset_of(self.config)
+        self.models: dict[int, PricePredictionModel] = {}
+        self.results: dict[int, dict[str, Any]] = {}
+        self._device: str | None = None
+        self._prepared: PreparedWindow | None = None
+
+    @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``; asking for a GPU that isn't there warns once."""
+        if self._device is None:
+            self._device = choose_device(self.enable_gpu)
+        return self._device
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def load_data(self, days: int | None = None) -> pd.DataFrame:
+        """Cleaned prices of the last complete ``days`` (by default the training window of the settings) of
+        ``data_path``.
+
+        Raises the named data errors of the lake and of cleaning.
+        """
+        lake = ParquetLake(self.config.data_path)
+        start, end = window_of(lake.latest_complete_day(), days or Settings.from_env().training_window_days)
+        prices = lake.read_prices(start, end)
+        return clean_prices(prices, start=start, end=end, max_gap_minutes=self.config.max_gap_minutes).frame
+
+    def prepare_data(self, df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+        """Features of a long price frame and the names of the feature columns."""
+        spec = PriceFeatureSpec.from_config(self.config)
+        features = price_features(df, spec, price_col=self.config.target_column)
+        return features, feature_columns(features)
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def train_for_horizon(
+        self,
+        df_features: pd.DataFrame,
+        feature_cols: Sequence[str],
+        horizon: int,
+        *,
+        split: TimeSplit | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Train the model of ``horizon`` minutes.
+
+        Parameters
+        ----------
+        df_features : long features frame of one window (``prepare_data``); rows outside ``split`` are ignored.
+        feature_cols : its feature columns.
+        split : by default 70/15/15 % of the frame's time, as the config says.
+        progress : called with the fraction done and ``{"stage": …, "round": …, "score": …}`` per boosting round.
+
+        Returns
+        -------
+        dict with ``model`` (PricePredictionModel), ``forecasts`` (frame of the whole window), ``metrics`` (per part),
+        ``best_iteration`` (rounds per member), ``n_rows``, ``horizon``, ``feature_importance`` (frame).
+
+        Raises HorizonError, SchemaError, SplitError.
+        """
+        window = self._prepare(df_features, feature_cols, split)
+        steps = window.steps_of(horizon)
+        fits = _HorizonFits(self, window, steps, _Meter(progress, self.preset.members, self.preset.quantiles))
+        members, quantiles, final, rounds = fits.run()
+
+        ensemble = window.to_grid(np.where(np.isfinite(members).all(axis=1), combine(members), np.nan))
+        scale = window.design.price_scale
+        price = window.to_grid(window.now)
+        regions = len(window.design.regions)
+        gate = OnlineGate(regions, steps, window.interval_minutes)
+        conformal = OnlineConformal(regions, steps, window.interval_minutes)
+        point = window.from_grid(gate.run(price, ensemble))
+        bounds = window.from_grid(conformal.run(np.arcsinh(price / scale), window.to_grid(quantiles)))
+        median = quantiles[:, len(QUANTILES) // 2]
+        lower, upper = interval_around(point, bounds, median, self.config.interval_level, scale)
+
+        forecasts = self._forecasts_frame(window, horizon, point, lower, upper)
+        model = PricePredictionModel(
+            horizon=horizon,
+            interval_minutes=window.interval_minutes,
+            price_col=self.config.target_column,
+            feature_cols=tuple(feature_cols),
+            design=window.design,
+            fitted=final,
+            gate=gate,
+            conformal=conformal,
+            state_time=window.times[-1],
+            interval_level=self.config.interval_level,
+            sample_rows=window.rows[_evenly(window.chosen["train"], SAMPLE_ROWS)],
+        )
+        table = forecast_metrics(
+            forecasts,
+            ["split"],
+            interval_level=self.config.interval_level,
+            spike_quantile=self.config.spike_quantile,
+        )
+        metrics = {str(row.pop("split")): row for row in table.to_dict("records")}
+        model.metrics = metrics
+        model.provenance = {
+            "version": __version__,
+            "xgboost": xgb.__version__,
+            "horizon_minutes": horizon,
+            "interval_minutes": window.interval_minutes,
+            "split": window.split.to_dict(),
+            "regions": list(window.design.regions),
+            "config": dict(self.config.__dict__),
+            "feature_spec": PriceFeatureSpec.from_config(self.config, window.design.regions).to_dict(),
+            "best_iteration": rounds,
+            "price_scale": scale,
+        }
+        result = {
+            "horizon": horizon,
+            "model": model,
+            "forecasts": forecasts,
+            "metrics": metrics,
+            "best_iteration": rounds,
+            "n_rows": {name: int((forecasts["split"] == name).sum()) for name in PARTS},
+            "feature_importance": model.feature_importance(),
+        }
+        self.models[horizon], self.results[horizon] = model, result
+        return result
+
+    def train_all(self, horizons: Sequence[int] | None = None, *, progress: Progress | None = None) -> dict[int, Any]:
+        """Load the data and train every horizon (those of the config by default); results by horizon."""
+        features, names = self.prepare_data(self.load_data())
+        wanted = list(horizons or self.config.horizons)
+        for number, horizon in enumerate(wanted):
+
+            def share(fraction: float, metrics: dict[str, Any], number: int = number) -> None:
+                if progress is not None:
+                    progress((number + fraction) / len(wanted), metrics)
+
+            self.train_for_horizon(features, names, horizon, progress=share)
+        return {horizon: self.results[horizon] for horizon in wanted}
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def save_models(self, output_dir: str | Path | None = None) -> dict[int, Path]:
+        """Write ``model_{h}min.pkl`` for each trained horizon and ``training_results.json``, each atomically."""
+        if not self.models:
+            raise ModelError("no model was trained yet", remedy="call train_for_horizon or train_all first")
+        folder = Path(output_dir or Path(MLConfig().models_path) / "price_prediction")
+        folder.mkdir(parents=True, exist_ok=True)
+        paths, digests = {}, {}
+        for horizon, model in sorted(self.models.items()):
+            paths[horizon] = folder / f"model_{horizon}min.pkl"
+            digests[horizon] = save_artifact(model, paths[horizon])
+        write_json(
+            folder / "training_results.json",
+            {
+                str(horizon): {
+                    "file": paths[horizon].name,
+                    "sha256": digests[horizon],
+                    "metrics": model.metrics,
+                    "provenance": model.provenance,
+                }
+                for horizon, model in sorted(self.models.items())
+            },
+        )
+        return paths
+
+    def load_models(
+        self, models_dir: str | Path, horizons: Sequence[int] | None = None
+    ) -> dict[int, PricePredictionModel]:
+        """Load saved models (all that ``training_results.json`` names by default), their digests verified."""
+        folder = Path(models_dir)
+        try:
+            saved = json.loads((folder / "training_results.json").read_text())
+        except FileNotFoundError:
+            raise ModelNotFoundError(
+                f"{folder} holds no training_results.json",
+                expected="a folder that save_models wrote",
+                remedy="train first, or name another folder",
+            ) from None
+        for horizon in horizons or sorted(map(int, saved)):
+            entry = saved.get(str(horizon))
+            if entry is None:
+                raise ModelNotFoundError(
+                    f"{folder} holds no model for {horizon} minutes", expected=f"one of {', '.join(sorted(saved))}"
+                )
+            self.models[horizon] = load_artifact(folder / entry["file"], entry["sha256"])
+        return dict(self.models)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _prepare(self, frame: pd.DataFrame, feature_cols: Sequence[str], split: TimeSplit | None) -> PreparedWindow:
+        """The window's shared arrays; horizons called one after the other with the same frame share them."""
+        last = self._prepared
+        if (
+            last is not None
+            and last.frame is frame
+            and last.feature_cols == tuple(feature_cols)
+            and (split is None or last.split == split)
+        ):
+            return last
+        self._prepared = None
+        if split is None:
+            times = pd.DatetimeIndex(frame["timestamp"])
+            distinct = times.unique().sort_values()
+            step = (distinct[1:] - distinct[:-1]).min() if len(distinct) > 1 else pd.Timedelta(0)
+            split = split_window(distinct[0], distinct[-1] + step, self.config.train_end_pct, self.config.val_end_pct)
+        self._prepared = prepare_window(
+            frame,
+            feature_cols,
+            split,
+            price_col=self.config.target_column,
+            max_rows=self.preset.max_rows,
+            max_bin=self.preset.max_bin,
+            seed=self.config.random_state,
+            threads=self.threads,
+        )
+        return self._prepared
+
+    def _forecasts_frame(
+        self, window: PreparedWindow, horizon: int, point: Array, lower: Array, upper: Array
+    ) -> pd.DataFrame:
+        steps = window.steps_of(horizon)
+        day = 1440 // window.interval_minutes
+        stamps = window.times[window.cells // window.price.shape[1]]
+        regions = np.asarray(window.design.regions, dtype=object)[window.cells % window.price.shape[1]]
+        frame = pd.DataFrame(
+            {
+                "timestamp": stamps,
+                "region": regions,
+                "horizon_minutes": np.full(len(stamps), horizon, dtype=np.int64),
+                "split": window.split.label(stamps, horizon),
+                "price_now": window.now,
+                "price_actual": window.ahead(steps),
+                "price_forecast": point,
+                "lower": lower,
+                "upper": upper,
+                "price_seasonal": window.ahead(steps - day) if steps <= day else np.nan,
+            }
+        )
+        whole = frame["split"].notna() & frame[["price_now", "price_actual", "price_forecast"]].notna().all(axis=1)
+        return frame[whole].sort_values(["timestamp", "region"], ignore_index=True)
+
+
+def _evenly(rows: IntArray, count: int) -> IntArray:
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))]
+
+
+class _Meter:
+    """Turns boosting rounds into a fraction that never falls: each fit has a fixed share of the whole."""
+
+    def __init__(self, progress: Progress | None, members: Sequence[Member], quantiles: Member) -> None:
+        self._progress = progress
+        self._total = sum(member.rounds * member.outputs for member in [*members, quantiles])
+        self._done = 0.0
+        self._share, self._rounds, self._stage = 0.0, 1, ""
+
+    def start(self, stage: str, member: Member, share: float, rounds: int) -> None:
+        """Begin a fit that is ``share`` of the member's whole work and may take ``rounds``."""
+        self._stage, self._rounds = stage, rounds
+        self._share = share * member.rounds * member.outputs / self._total
+
+    def round(self, number: int, score: float) -> None:
+        """One boosting round ended."""
+        if self._progress is not None:
+            metrics = {"stage": self._stage, "round": number}
+            if np.isfinite(score):
+                metrics["score"] = score
+            self._progress(min(self._done + self._share * min(number / self._rounds, 1.0), 1.0), metrics)
+
+    def finish(self) -> None:
+        """The fit ended, perhaps before its last round."""
+        self._done += self._share
+        self._share = 0.0
+        if self._progress is not None:
+            self._progress(min(self._done, 1.0), {"stage": self._stage})
+
+
+class _HorizonFits:
+    """All fits of one horizon, and the out-of-sample forecasts they make."""
+
+    def __init__(self, trainer: PricePredictionTrainer, window: PreparedWindow, steps: int, meter: _Meter) -> None:
+        self.trainer, self.window, self.steps, self.meter = trainer, window, steps, meter
+        preset = trainer.preset
+        self.members, self.quantiles = preset.members, preset.quantiles
+        future = window.ahead(steps)
+        scale = window.design.price_scale
+        self.target = {
+            "volatility": to_volatility(window.now, future, window.vol),
+            "arcsinh": to_arcsinh(window.now, future, scale),
+        }
+        # The part in which a row's target lies: a row may teach only where origin and target are both in the part.
+        self.instant = window.cells // window.price.shape[1]
+        stamps = window.times[self.instant]
+        minutes = steps * window.interval_minutes
+        self.inside = {name: window.split.mask(stamps, name, minutes) for name in ("train", "validation")}
+        ahead = stamps + pd.Timedelta(minutes=minutes)
+        self.before_test = np.asarray((stamps >= window.split.start) & (ahead < window.split.val_end))
+
+    def run(self) -> tuple[Array, Array, Fitted, dict[str, int]]:
+        """Members' prices (n, members) and quantiles (n, quantiles) out of sample, the final fit, rounds per member."""
+        window, chosen = self.window, self.window.chosen
+        every = [*self.members, self.quantiles]
+        rounds: dict[str, int] = {}
+        stopped: list[xgb.Booster] = []
+        for member in every:
+            self.meter.start(f"{member.name}: early stopping", member, 0.4, member.rounds)
+            booster, rounds[member.name] = self._stop(member)
+            stopped.append(booster)
+            self.meter.finish()
+        first = self._fitted(stopped, chosen["train"], self.inside["train"])
+
+        refitted = []
+        for member in every:
+            count = max(round(rounds[member.name] * REFIT_FACTOR), 1)
+            self.meter.start(f"{member.name}: refit", member, 0.3, count)
+            refitted.append(self._fit(member, chosen["both"], self.before_test, count))
+            self.meter.finish()
+        final = self._fitted(refitted, chosen["both"], self.before_test)
+
+        n_members = len(self.members) + 1
+        prices = np.full((len(window.rows), n_members), np.nan)
+        spread = np.full((len(window.rows), len(QUANTILES)), np.nan)
+        self._forecast(first, window.part == 1, prices, spread)
+        self._forecast(final, window.part == 2, prices, spread)
+        for held_out, allowed in self._folds():
+            boosters = []
+            for member in every:
+                self.meter.start(
+                    f"{member.name}: cross-fit", member, 0.3 / self.trainer.preset.folds, rounds[member.name]
+                )
+                boosters.append(self._fit(member, chosen["train"], allowed, rounds[member.name]))
+                self.meter.finish()
+            self._forecast(self._fitted(boosters, chosen["train"], allowed), held_out, prices, spread)
+        return prices, spread, final, rounds
+
+    def _folds(self) -> list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+        """(held-out rows, rows that may teach) of each contiguous block of training time, purged on both sides."""
+        train = self.window.part == 0
+        instants = self.instant[train]
+        low, high = int(instants.min()), int(instants.max()) + 1
+        edges = np.linspace(low, high, self.trainer.preset.folds + 1).astype(np.int64)
+        folds = []
+        for begin, end in pairwise(edges):
+            inside = (self.instant >= begin) & (self.instant < end)
+            # Before the block targets may not reach into it; after it, features still show its last targets.
+            near = (self.instant >= begin - self.steps) & (self.instant < end + self.steps)
+            folds.append((train & inside, self.inside["train"] & ~near))
+        return folds
+
+    def _parameters(self, member: Member) -> dict[str, Any]:
+        trainer = self.trainer
+        return booster_parameters(
+            member,
+            seed=trainer.config.random_state,
+            threads=trainer.threads,
+            max_bin=trainer.preset.max_bin,
+            device=trainer.device,
+        )
+
+    def _matrix(self, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_]) -> xgb.QuantileDMatrix:
+        weight = np.ones(len(self.window.vol))
+        if member.weight_power:
+            vol = self.window.vol
+            # A few wild hours must not own the fit.
+            cap = np.nanquantile(vol[self.window.chosen["train"]], 0.995)
+            weight = np.minimum(np.nan_to_num(vol, nan=0.0), cap) ** member.weight_power
+        return self.window.binned.labelled(rows, self.target[member.space], np.where(allowed, weight, 0.0))
+
+    def _stop(self, member: Member) -> tuple[xgb.Booster, int]:
+        chosen = self.window.chosen
+        return fit_stopped(
+            member,
+            self._parameters(member),
+            self._matrix(member, chosen["train"], self.inside["train"]),
+            self._matrix(member, chosen["validation"], self.inside["validation"]),
+            self.trainer.config.early_stopping_threshold,
+            self.meter.round,
+        )
+
+    def _fit(self, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_], rounds: int) -> xgb.Booster:
+        return fit_rounds(self._parameters(member), self._matrix(member, rows, allowed), rounds, self.meter.round)
+
+    def _fitted(self, boosters: list[xgb.Booster], rows: IntArray, allowed: npt.NDArray[np.bool_]) -> Fitted:
+        target = self.target["volatility"]
+        used = rows[allowed[rows] & np.isfinite(target[rows])]
+        linear = MedianRegression.fit(self.window.rows[used], np.clip(target[used], -30.0, 30.0))
+        return Fitted.of(self.members, self.quantiles, boosters, linear)
+
+    def _forecast(self, fitted: Fitted, where: npt.NDArray[np.bool_], prices: Array, spread: Array) -> None:
+        window = self.window
+        found = fitted.forecast(window.rows[where], window.now[where], window.vol[where], window.design.price_scale)
+        prices[where], spread[where] = found

@@ -1,0 +1,108 @@
+"""Walk-forward backtest: train and forecast as of many past days, exactly as production does.
+
+What belongs here: the loop over as-of dates, and resuming it. What doesn't: another pipeline than the trainer's.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from energy_ml.config import MLConfig, PricePredictionConfig
+from energy_ml.errors import IncompleteWindowError
+from energy_ml.model_management.persistence import write_atomically
+from energy_ml.price_prediction.trainer import PricePredictionTrainer
+from energy_ml.splits import split_window, window_of
+
+ReadPrices = Callable[[pd.Timestamp, pd.Timestamp], pd.DataFrame]
+"""Cleaned long prices of a half-open UTC window."""
+Progress = Callable[[float, dict[str, Any]], None]
+
+
+def as_of_dates(first: dt.date, last: dt.date, step_days: int = 1) -> Iterator[dt.date]:
+    """Every ``step_days``-th day from ``first`` to ``last``, both included."""
+    while first <= last:
+        yield first
+        first += dt.timedelta(days=step_days)
+
+
+def walk_forward(
+    read_prices: ReadPrices,
+    as_of: Sequence[dt.date],
+    config: PricePredictionConfig | MLConfig | None = None,
+    *,
+    days: int = 10,
+    horizons: Sequence[int] | None = None,
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Out-of-sample forecasts of the test part of each as-of date's window.
+
+    Parameters
+    ----------
+    read_prices : called once per window.
+    as_of : days whose trailing window of ``days`` is trained on.
+    horizons : minutes; those of the config by default.
+    cache_dir : finished dates are kept here and not computed again (a change of config or window starts anew).
+    progress : called with the fraction done and ``{"as_of": …}``.
+
+    Returns
+    -------
+    forecasts frame with a first column ``as_of`` (ISO date), test rows only, ordered by date.
+
+    Raises IncompleteWindowError for a window without rows, and the trainer's errors.
+    """
+    whole = config if isinstance(config, MLConfig) else MLConfig(price_prediction=config or PricePredictionConfig())
+    wanted = list(horizons or whole.price_prediction.horizons)
+    key = json.dumps({"config": whole.price_prediction.__dict__, "horizons": wanted, "days": days}, sort_keys=True)
+    folder = None if cache_dir is None else Path(cache_dir) / hashlib.sha256(key.encode()).hexdigest()[:12]
+    frames = []
+    for number, date in enumerate(as_of):
+        path = None if folder is None else folder / f"{date.isoformat()}.parquet"
+        if path is not None and path.is_file():
+            frames.append(pd.read_parquet(path))
+        else:
+
+            def share(fraction: float, metrics: dict[str, Any], number: int = number, date: dt.date = date) -> None:
+                if progress is not None:
+                    progress((number + fraction) / len(as_of), {"as_of": date.isoformat(), **metrics})
+
+            frames.append(_one_date(read_prices, date, whole, days, wanted, share))
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, frames[-1].to_parquet(index=False))
+        if progress is not None:
+            progress((number + 1) / len(as_of), {"as_of": date.isoformat()})
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _one_date(
+    read_prices: ReadPrices, date: dt.date, config: MLConfig, days: int, horizons: Sequence[int], progress: Progress
+) -> pd.DataFrame:
+    start, end = window_of(date, days)
+    prices = read_prices(start, end)
+    if not len(prices):
+        raise IncompleteWindowError(
+            f"there are no prices from {start} to {end}", expected=f"{days} days of prices", remedy="choose other dates"
+        )
+    trainer = PricePredictionTrainer(config)
+    features, names = trainer.prepare_data(prices)
+    settings = config.price_prediction
+    split = split_window(start, end, settings.train_end_pct, settings.val_end_pct)
+    parts = []
+    for number, horizon in enumerate(horizons):
+
+        def share(fraction: float, metrics: dict[str, Any], number: int = number) -> None:
+            progress((number + fraction) / len(horizons), metrics)
+
+        forecasts = trainer.train_for_horizon(features, names, horizon, split=split, progress=share)["forecasts"]
+        parts.append(forecasts[forecasts["split"] == "test"])
+    out = pd.concat(parts, ignore_index=True)
+    out.insert(0, "as_of", date.isoformat())
+    return out
