@@ -117,7 +117,8 @@ def clean_prices(
     frame : long prices; n rows, any order. File names in messages come from ``attrs`` as the lake sets them.
     start, end : half-open UTC window that must be covered; None means from the first row, to the last.
     interval_minutes : None infers it from the most common step.
-    regions : all of them must be there, others are left out; None means those in the frame.
+    regions : all of them must be there, others are left out; None means those that the lake was asked for, else all
+        in the frame.
     warmup_minutes : keep up to so much before ``start``; it may be missing in part or whole (then NaN, or shorter).
     max_abs_price : currency/MWh, beyond which a price is refused.
     min_coverage : least share of measured intervals per region.
@@ -135,6 +136,7 @@ def clean_prices(
     found = _Findings(rows.problems)
     low, high = _ns(start), _ns(end)
     window_from = None if low is None else low - warmup_minutes * _MINUTE
+    regions = frame.attrs.get("regions") if regions is None else regions
     if regions is not None:
         absent = [r for r in regions if r not in rows.names]
         if absent and len(rows):

@@ -203,7 +203,7 @@ class ParquetLake:
         -------
         Long frame, files one after the other, rows in file order; n rows (zero if nothing touches the window).
         ``attrs["problems"]`` lists what was converted (dicts of DataProblem), ``attrs["sources"]`` pairs of file and
-        row count, in order: ``clean_prices`` reads both.
+        row count, in order, ``attrs["regions"]`` the chosen regions: ``clean_prices`` reads them.
 
         Raises
         ------
@@ -218,9 +218,10 @@ class ParquetLake:
         extras = None if columns == "all" else [c for c in columns or () if c not in (TIMESTAMP, REGION)]
         frame = self._read(footers, "prices", start, end, regions, extras)
         self._refuse_unreadable(frame, footers, start, end, set(regions) if regions is not None else known)
-        present = set(frame[REGION].unique()) if len(frame) else set()
-        if present:
-            for region in sorted((set(regions) if regions is not None else known) - present):
+        if regions is not None:
+            frame.attrs["regions"] = list(regions)  # clean_prices refuses if a chosen one has no rows
+        elif len(frame):
+            for region in sorted(known - set(frame[REGION].unique())):
                 problem = DataProblem(
                     "region_absent",
                     f"region {region} has no rows between {start} and {end} though other files hold it",
