@@ -333,3 +333,9 @@ class RollingMPC:
                 best, chosen = cash + worth * charge, tau
         n = past + len(context.prices)
         return self._run(context, past, n, chosen, context.start_mwh)[0]
+
+
+def baselines(with_forecasts: bool) -> list[Hold | ThresholdRule | RollingMPC]:
+    """The baselines that stand in every report; the last one only where forecasts are given."""
+    usual: list[Hold | ThresholdRule | RollingMPC] = [Hold(), ThresholdRule(), RollingMPC()]
+    return [*usual, RollingMPC("mpc_forecast", use_forecasts=True)] if with_forecasts else usual

@@ -20,7 +20,7 @@ from energy_ml.rl_battery.battery import Battery, simulate
 from energy_ml.rl_battery.strategy import Context, Strategy, build_context
 from energy_ml_tests.rl_battery.markets import market, true_forecasts
 
-CAUSAL = (Hold(), ThresholdRule(), RollingMPC(), RollingMPC("mpc_forecasts", use_forecasts=True))
+CAUSAL = (Hold(), ThresholdRule(), RollingMPC(), RollingMPC("mpc_forecast", use_forecasts=True))
 
 
 def profit(context: Context, strategy: Strategy) -> float:
