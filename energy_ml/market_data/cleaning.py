@@ -114,14 +114,15 @@ def clean_prices(
 
     Parameters
     ----------
-    frame : long prices; n rows, any order. File names in messages come from ``attrs`` as the lake sets them.
+    frame : long prices; n rows, any order. If it was cleaned before, rows with ``is_filled`` count as missing. File
+        names in messages come from ``attrs`` as the lake sets them.
     start, end : half-open UTC window that must be covered; None means from the first row, to the last.
     interval_minutes : None infers it from the most common step.
     regions : all of them must be there, others are left out; None means those that the lake was asked for, else all
         in the frame.
     warmup_minutes : keep up to so much before ``start``; it may be missing in part or whole (then NaN, or shorter).
     max_abs_price : currency/MWh, beyond which a price is refused.
-    min_coverage : least share of measured intervals per region.
+    min_coverage : least share of measured intervals per region (one short gap is always allowed).
     partial_regions : what to do with a region that starts late, stops early or has less than ``min_coverage``: refuse
         the window, drop the region (a problem says so), or keep it with NaN at its ends.
     now : for telling future timestamps; defaults to the clock.
@@ -313,6 +314,10 @@ class _Rows:
         sources = [(str(path), int(count)) for path, count in frame.attrs.get("sources", [])]
         in_order = isinstance(frame.index, pd.RangeIndex) and sum(count for _, count in sources) == len(frame)
         typed, problems = normalise(frame, kind, extra_columns=extra_columns)
+        if (
+            kind == "prices" and IS_FILLED in frame.columns
+        ):  # cleaned before: what was filled isn't known any better now
+            typed[PRICE] = typed[PRICE].mask(frame[IS_FILLED].to_numpy(dtype=bool))
         codes, names = pd.factorize(typed[KEY_COLUMN[kind]], sort=True)
         texts = {c: typed[c] for c in (REGION,) if kind == "batteries" and c in typed.columns}
         skip = {TIMESTAMP, KEY_COLUMN[kind], *texts}
@@ -694,7 +699,9 @@ def _partial_regions(
         lead = np.where(lead <= limit, 0, lead)
     late, stopped = lead > limit, trail > limit
     within = has.sum(axis=0) / np.maximum(steps, 1)
-    poor = (within < min_coverage) & ~late & ~stopped
+    # One short gap may be a large share of a short window, and is still a short gap.
+    few = steps - has.sum(axis=0) > max(limit, (1 - min_coverage) * steps)
+    poor = few & ~late & ~stopped
     bad = late | stopped | poor
     drop = np.zeros(len(grid.names), dtype=bool)
     if not bad.any():
