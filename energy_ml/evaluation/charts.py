@@ -591,12 +591,16 @@ def battery_day(
 
 
 def cumulative_profit(backtest: pd.DataFrame) -> Figure:
-    """Money earned so far by each strategy, summed over all regions and batteries of a backtest frame."""
+    """Money earned so far by each strategy, summed over all regions and batteries of a backtest frame.
+
+    Its ``profit`` is drawn if it has that column (``mark_to_market``: stored energy counts), else ``cash``.
+    """
     if backtest.empty:
         return _empty("No backtest")
     figure, axes = _figure(height=3.3)
     ax = axes[0, 0]
-    total = backtest.groupby(["strategy", "timestamp"], observed=True)["cash"].sum().sort_index()
+    column = "profit" if "profit" in backtest else "cash"
+    total = backtest.groupby(["strategy", "timestamp"], observed=True)[column].sum().sort_index()
     names = list(dict.fromkeys(total.index.get_level_values(0)))
     labels = []
     for name in sorted(names, key=lambda n: (n == "q_learning", n)):
@@ -615,7 +619,7 @@ def cumulative_profit(backtest: pd.DataFrame) -> Figure:
     ax.margins(x=0)
     _time_axis(ax)
     _end_labels(ax, labels)
-    _label(ax, x="UTC", y="cash so far, currency")
+    _label(ax, x="UTC", y=f"{column} so far, currency")
     return figure
 
 

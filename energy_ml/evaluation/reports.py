@@ -24,17 +24,14 @@ from matplotlib.figure import Figure
 from energy_ml import __version__
 from energy_ml.errors import DataError
 from energy_ml.evaluation import charts
+from energy_ml.evaluation.backtest_evaluator import FLEET, OPTIMUM, POOLED, mark_to_market
 from energy_ml.evaluation.metrics import forecast_metrics
 from energy_ml.model_management.persistence import write_atomically
 
 MAIN = "q_learning"
 """The strategy that is ours; every other one is a baseline or a bound."""
-BOUND = "perfect_foresight"
-"""The strategy that knows the future: what could be earned at most."""
-POOLED = "all"
-"""What a summary's ``region`` says in rows over all regions."""
 
-_OWN = (MAIN, BOUND, "hold", "obvious_q_learning", "q_learning_obvious")
+_OWN = (MAIN, OPTIMUM, "hold", "obvious_q_learning", "q_learning_obvious")
 _SAME = 0.005
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DASH = "–"
@@ -202,7 +199,7 @@ def _share(share: float, profit: float) -> str:
 
 
 def _possible(table: pd.DataFrame) -> str:
-    return _money(float(table.loc[BOUND, "profit"])) if BOUND in table.index else "a profit"
+    return _money(float(table.loc[OPTIMUM, "profit"])) if OPTIMUM in table.index else "a profit"
 
 
 def _interval_words(row: pd.Series) -> str:
@@ -359,22 +356,50 @@ def _strategy_table(pooled: pd.DataFrame) -> Table:
     )
 
 
+def _earnings_table(pooled: pd.DataFrame) -> Table | None:
+    """What stands behind the profit; None if the summary doesn't say."""
+    wanted: list[tuple[str, str, str]] = [
+        ("Cash", "cash", ",.0f"),
+        ("Bought, MWh", "energy_bought_mwh", ",.1f"),
+        ("Sold, MWh", "energy_sold_mwh", ",.1f"),
+        ("Cycles", "cycles", ",.1f"),
+        ("Per cycle", "profit_per_cycle", ",.1f"),
+        ("Worst day", "worst_day", ",.0f"),
+        ("Losing days", "losing_days", ",.0f"),
+        ("Drawdown", "max_drawdown", ",.0f"),
+        ("Charge at the end, MWh", "end_charge_mwh", ",.2f"),
+    ]
+    columns = [c for c in wanted if c[1] in pooled]
+    if not columns:
+        return None
+    rows = [
+        Row(
+            charts.strategy_label(str(r["strategy"])),
+            [_number(r[name], form) for _, name, form in columns],
+            main=r["strategy"] == MAIN,
+        )
+        for r in pooled.sort_values("profit", ascending=False).to_dict("records")
+    ]
+    return Table("What stands behind the profit", ["Strategy", *(t for t, _, _ in columns)], rows, "currency")
+
+
 def _fleet_table(summary: pd.DataFrame) -> Table | None:
     """One row per region (and battery) with each strategy's share; None without rows below the pooled ones."""
     single = summary[summary["region"] != POOLED] if "region" in summary else summary.iloc[:0]
     if single.empty:
         return None
     keys = [k for k in ("region", "battery_id") if k in single]
-    best = single[single["strategy"] == BOUND].set_index(keys)["profit"]
+    best = single[single["strategy"] == OPTIMUM].set_index(keys)["profit"]
     shares = single.pivot_table(index=keys, columns="strategy", values="share", aggfunc="first", dropna=False)
     profits = single[single["strategy"] == MAIN].set_index(keys)["profit"]
-    names = [n for n in shares.columns if n not in (BOUND, "hold", MAIN)]
+    names = [n for n in shares.columns if n not in (OPTIMUM, "hold", MAIN)]
     rows = []
     for key, record in shares.iterrows():
-        values = key if isinstance(key, tuple) else (key,)
-        label = " · ".join(str(v) for v in values if str(v) not in ("", "nan", "None"))
+        values = [str(v) for v in (key if isinstance(key, tuple) else (key,))]
+        together = values[0] == FLEET
+        label = "fleet together" if together else " · ".join(values)
         cells = [_number(best.get(key), ",.0f"), _number(profits.get(key), ",.0f"), _number(record.get(MAIN), ".1%")]
-        rows.append(Row(label, [*cells, *(_number(record[n], ".1%") for n in names)]))
+        rows.append(Row(label, [*cells, *(_number(record[n], ".1%") for n in names)], main=together))
     head = ["Region · battery", "Possible", "Policy earned", "Policy share", *(charts.strategy_label(n) for n in names)]
     return Table("Each battery", head, rows, "profit in currency; shares of perfect foresight")
 
@@ -491,10 +516,18 @@ def pool_summary(summary: pd.DataFrame) -> pd.DataFrame:
     if "cycles_per_day" in summary:
         means = summary.groupby("strategy", observed=True)["cycles_per_day"].mean()
         pooled["cycles_per_day"] = pooled["strategy"].map(means)
-    best = pooled.loc[pooled["strategy"] == BOUND, "profit"]
+    best = pooled.loc[pooled["strategy"] == OPTIMUM, "profit"]
     possible = float(best.iloc[0]) if len(best) else math.nan
     pooled["share"] = pooled["profit"] / possible if possible > 0 else math.nan
     return pooled
+
+
+def _marked(backtest: pd.DataFrame, summary: pd.DataFrame | None) -> pd.DataFrame:
+    """The backtest with each interval's profit if the summary says what stored energy is worth, else as it is."""
+    facts = ["region", "battery_id", "capacity_mwh", "terminal_value"]
+    if summary is None or not set(facts) <= set(summary.columns):
+        return backtest
+    return mark_to_market(backtest, summary[facts].dropna().drop_duplicates(["region", "battery_id"]))
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
@@ -569,7 +602,7 @@ def render_report(
         "Timeline of train, validation and test with the rows purged before each cut",
     )
     if backtest is not None and len(backtest) and strategies is not None:
-        _battery_charts(pictures, backtest, strategies, policy_tables or {}, learning, shown)
+        _battery_charts(pictures, _marked(backtest, battery_summary), strategies, policy_tables or {}, learning, shown)
 
     provenance_table, provenance_rest = _provenance(provenance)
     page = {
@@ -585,6 +618,7 @@ def render_report(
         "detail_table": _detail_table(pooled),
         "interval_table": _interval_table(pooled, by_region, interval_level),
         "rows_table": _rows_table(split),
+        "earnings_table": None if strategies is None else _earnings_table(strategies),
         "fleet_table": None if summary is None else _fleet_table(summary),
         "problem_table": _problem_table(problems),
         "check_table": _check_table(list(checks)),
@@ -781,14 +815,14 @@ def _battery_charts(
         "share",
         charts.share_of_optimum(strategies),
         f"Share of the perfect-foresight profit: {said}",
-        "Thin lines: 5–95% range of a block bootstrap over days." if "share_low" in strategies else "",
+        "Thin lines: 90% range of a block bootstrap." if "share_low" in strategies else "",
     )
     pictures.add(
         "profit",
         charts.cumulative_profit(backtest),
-        "Cumulative cash of each strategy over the test part",
-        "Money received minus money paid, all batteries together. Energy still in store at the end isn't in it; profit "
-        "and share value it.",
+        "Cumulative profit of each strategy over the test part",
+        "All batteries together."
+        + (" Energy in store is valued at the mean training price." if "profit" in backtest else " Money only."),
     )
     where = region if region in set(backtest["region"].astype(str)) else str(backtest["region"].iloc[0])
     pictures.add(
