@@ -268,6 +268,7 @@ class Settings:
     training_window_days: int
     executor: str
     preset: str
+    promotion: PromotionConfig = field(default_factory=PromotionConfig)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -303,6 +304,23 @@ class Settings:
                     remedy="correct or unset it",
                 )
             return numbers
+
+        def number(name: str, default: float) -> float:
+            value = text(name, str(default))
+            try:
+                return float(value)
+            except ValueError:
+                raise ConfigError(
+                    f"ENERGY_ML_{name} is {value!r}", expected="a number", remedy="correct or unset it"
+                ) from None
+
+        def flag(name: str, default: bool) -> bool:
+            value = text(name, str(default)).lower()
+            if value not in ("true", "false", "1", "0", "yes", "no"):
+                raise ConfigError(
+                    f"ENERGY_ML_{name} is {value!r}", expected="true or false", remedy="correct or unset it"
+                )
+            return value in ("true", "1", "yes")
 
         # The sample's dates hold only for the sample: whoever names other data or another start gets an open end.
         own_data = bool(text("DATA_DIR", "") or text("START_DATE", ""))
@@ -341,6 +359,11 @@ class Settings:
             training_window_days=window,
             executor=executor,
             preset=preset,
+            promotion=PromotionConfig(
+                min_improvement=number("PROMOTION_MIN_IMPROVEMENT", PromotionConfig.min_improvement),
+                max_p_value=number("PROMOTION_MAX_P_VALUE", PromotionConfig.max_p_value),
+                require_beats_naive=flag("PROMOTION_REQUIRE_BEATS_NAIVE", PromotionConfig.require_beats_naive),
+            ),
         )
 
     @property
@@ -356,4 +379,5 @@ class Settings:
             price_prediction=PricePredictionConfig(
                 data_path=self.data_dir, horizons=list(self.horizons), preset=self.preset
             ),
+            promotion=self.promotion,
         )

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy_ml.config import ConfigError, PromotionConfig
-from energy_ml.errors import PromotionError
+from energy_ml.config import PromotionConfig, Settings
+from energy_ml.errors import ConfigError, PromotionError
 from energy_ml.model_management import compare_policies, compare_price_models
 from energy_ml.model_management.comparison import block_bootstrap_p_value, compare_metadata
 from energy_ml.model_management.persistence import to_jsonable
@@ -185,3 +185,13 @@ def test_numbers_of_two_versions_side_by_side():
 def test_impossible_thresholds_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         PromotionConfig(**wrong)
+
+
+def test_thresholds_come_from_the_environment():
+    env = {"ENERGY_ML_PROMOTION_MIN_IMPROVEMENT": "-0.01", "ENERGY_ML_PROMOTION_MAX_P_VALUE": "0.9"}
+    rule = Settings.from_env(env | {"ENERGY_ML_PROMOTION_REQUIRE_BEATS_NAIVE": "no"}).ml_config().promotion
+    assert (rule.min_improvement, rule.max_p_value, rule.require_beats_naive) == (-0.01, 0.9, False)
+    assert Settings.from_env({}).ml_config().promotion == PromotionConfig()
+    for name, value in (("MAX_P_VALUE", "2"), ("MIN_IMPROVEMENT", "much"), ("REQUIRE_BEATS_NAIVE", "maybe")):
+        with pytest.raises(ConfigError):
+            Settings.from_env({f"ENERGY_ML_PROMOTION_{name}": value})
