@@ -268,7 +268,7 @@ class ParquetLake:
             times = frame[TIMESTAMP]
             keep = np.asarray((times >= start) & (times < end))
             if keys is not None:
-                keep &= np.asarray(frame[KEY_COLUMN[kind]].isin(list(keys)))
+                keep = keep & np.asarray(frame[KEY_COLUMN[kind]].isin(list(keys)))
             if not keep.all():
                 frame = frame[keep]
             if len(frame):
@@ -575,7 +575,7 @@ class _DayRows:
         if minutes is None:
             return False
         enough = _COMPLETE_SHARE * 1440 / minutes
-        tail = (self.day + 1) * _DAY_NS - max(minutes, _COMPLETE_TAIL_MINUTES) * 60 * 10**9
+        tail = (self.day + 1) * _DAY_NS - (minutes + _COMPLETE_TAIL_MINUTES) * 60 * 10**9
         return all(r in self.times and len(self.times[r]) >= enough and self.times[r][-1] >= tail for r in regions)
 
 
