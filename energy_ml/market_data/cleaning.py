@@ -350,18 +350,25 @@ class _Rows:
         by_key = np.argsort(self.keys, kind="stable")
         keys, times = self.keys[by_key], self.times[by_key]
         back = (np.diff(times) < 0) & (np.diff(keys) == 0)
-        if back.any():
+        if self.sources and back.any():  # where one file ends and another begins, there is no order to keep
+            ends = np.cumsum([count for _, count in self.sources])
+            files = np.searchsorted(ends, self.row[by_key], side="right")
+            wrong = back & (np.diff(files) == 0)
+        else:
+            wrong = back
+        if wrong.any():
             late = np.zeros(len(self), dtype=bool)
-            late[by_key[1:][back]] = True
+            late[by_key[1:][wrong]] = True
             found.note(
                 "unsorted",
                 "rows weren't in the order of time and were sorted",
-                int(back.sum()),
+                int(wrong.sum()),
                 True,
                 example=self.example(late),
                 column=TIMESTAMP,
                 file=self.file_of(late),
             )
+        if back.any():
             self.keep(np.lexsort((self.row, self.times, self.keys)))
         elif (np.diff(self.keys) < 0).any():
             self.keep(by_key)

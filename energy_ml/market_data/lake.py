@@ -45,6 +45,9 @@ from energy_ml.market_data.schema import (
 _MAGIC = b"PAR1"
 _DAY_NS = 86_400 * 10**9
 _DATE_IN_PATH = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
+_CHECKSUMS = ("ETag", "etag", "md5", "md5Hash", "content_md5")
+"""What object stores call a file's checksum."""
+_HASHED_WHOLE = 64 * 2**20
 _COMPLETE_TAIL_MINUTES = 30
 _COMPLETE_SHARE = 0.95
 
@@ -54,7 +57,8 @@ class FileInfo:
     """One file as its footer describes it.
 
     ``first`` and ``last`` are the first and last timestamp (UTC), ``regions`` what the key column holds (battery ids
-    for telemetry), ``size`` bytes, ``fingerprint`` a sha256 over size and footer. A file that can't be used has
+    for telemetry), ``size`` bytes, ``fingerprint`` a sha256 over size, footer and content (of files
+    above 64 MB: size and footer, with a store's own checksum if it has one). A file that can't be used has
     ``problem`` in words and ``problem_kind``: empty | not_parquet | incomplete | corrupt | schema (resembles prices or
     telemetry but lacks columns) | timestamps | other (has nothing to do with either, never stands in the way).
     A file with zero rows is no problem and covers nothing.
@@ -124,18 +128,18 @@ class ParquetLake:
 
     def __init__(self, root: str | UPath) -> None:
         self.root = UPath(root)
-        self._footers: dict[str, tuple[object, _Footer]] = {}
+        self._footers: dict[str, tuple[tuple[str, ...], _Footer]] = {}
         self._days: dict[str, FileDays] = {}
 
     # --- What is there -------------------------------------------------------------------------------------------
 
     def inventory(self) -> list[FileInfo]:
-        """One entry per file, ordered by path; reads footers only. Files with problems are listed, never raised."""
+        """One entry per file, ordered by path, from footers. Files with problems are listed, never raised."""
         return [footer.info for footer in self._scan()]
 
     def days_of_file(self, path: str) -> FileDays:
         """Which UTC days and regions ``path`` covers; reads two columns. Raises UnreadableFileError or DataError."""
-        footer = self._footer(path, self._stamp(path, None))
+        footer = self._footer(path, self._details(path))
         if footer.info.problem:
             raise self._unreadable(footer.info)
         return self._count_days(footer)
@@ -201,7 +205,7 @@ class ParquetLake:
 
         Returns
         -------
-        Long frame, files one after the other, rows in file order; n rows (zero if nothing touches the window).
+        Long frame, files by their first timestamp, rows as in the file; n rows (zero if nothing touches the window).
         ``attrs["problems"]`` lists what was converted (dicts of DataProblem), ``attrs["sources"]`` pairs of file and
         row count, in order, ``attrs["regions"]`` the chosen regions: ``clean_prices`` reads them.
 
@@ -254,7 +258,7 @@ class ParquetLake:
         frames: list[pd.DataFrame] = []
         problems: list[DataProblem] = []
         sources: list[list[Any]] = []
-        for footer in footers:
+        for footer in sorted(footers, key=lambda f: (f.info.first, f.info.path)):  # names say nothing about time
             if not footer.info.touches(start, end) or (keys is not None and not set(keys) & set(footer.info.regions)):
                 continue
             groups = _groups_in(footer, start.value, end.value, keys)
@@ -348,16 +352,13 @@ class ParquetLake:
     # --- Days ----------------------------------------------------------------------------------------------------
 
     def _count_days(self, footer: _Footer) -> FileDays:
-        mark = f"{footer.info.path}\n{footer.info.fingerprint}"
-        if mark not in self._days:
+        kept = self._days.get(footer.info.path)
+        if kept is None or kept.fingerprint != footer.info.fingerprint:
             times, keys, names = self._keys(footer, None)
-            self._days[mark] = FileDays(
-                footer.info.path,
-                cast(Kind, footer.info.kind),
-                _rows_per_day(times, keys, names),
-                footer.info.fingerprint,
-            )
-        return self._days[mark]
+            rows = _rows_per_day(times, keys, names)
+            kept = FileDays(footer.info.path, cast(Kind, footer.info.kind), rows, footer.info.fingerprint)
+            self._days[footer.info.path] = kept
+        return kept
 
     def _merge_days(self, footers: list[_Footer]) -> pd.DataFrame:
         """Add up the files' days; where files overlap in a day, count distinct timestamps of all of them."""
@@ -441,20 +442,17 @@ class ParquetLake:
         return footers
 
     def _scan(self) -> list[_Footer]:
-        found: list[_Footer] = []
-        for path, details in self._files():
-            found.append(self._footer(path, self._stamp(path, details)))
-        return found
+        return [self._footer(path, details) for path, details in self._files()]
 
-    def _files(self) -> list[tuple[str, dict[str, Any] | None]]:
+    def _files(self) -> list[tuple[str, dict[str, Any]]]:
         fs, base = self.root.fs, self.root.path.rstrip("/")
         if base.endswith(".parquet") and fs.isfile(base):
-            return [(str(self.root), None)]
+            return [(str(self.root), self._details(str(self.root)))]
         try:
             listing = fs.find(base, detail=True)
         except FileNotFoundError:
             return []
-        files: list[tuple[str, dict[str, Any] | None]] = []
+        files: list[tuple[str, dict[str, Any]]] = []
         for name in sorted(listing):
             relative = name[len(base) :].lstrip("/") if name.startswith(base) else name
             parts = relative.split("/")
@@ -462,14 +460,11 @@ class ParquetLake:
                 files.append((str(self.root / relative), listing[name]))
         return files
 
-    def _stamp(self, path: str, details: dict[str, Any] | None) -> object:
-        """Changes whenever the file may have changed; only decides whether to look into the footer again."""
-        if details is None:
-            try:
-                details = self.root.fs.info(self._inner(path))
-            except FileNotFoundError:
-                details = {}
-        return tuple(str(details.get(k)) for k in ("size", "mtime", "ino", "created", "ETag", "LastModified", "md5"))
+    def _details(self, path: str) -> dict[str, Any]:
+        try:
+            return dict(self.root.fs.info(self._inner(path)))
+        except FileNotFoundError:
+            return {}
 
     def _inner(self, path: str) -> str:
         return path if "://" not in path else UPath(path).path
@@ -480,14 +475,18 @@ class ParquetLake:
         # Arrow's own file is several times faster than a Python file object, and only exists for local paths.
         return cast(AbstractContextManager[BinaryIO], pa.OSFile(inner) if local else self.root.fs.open(inner, "rb"))
 
-    def _footer(self, path: str, stamp: object) -> _Footer:
+    def _footer(self, path: str, details: dict[str, Any]) -> _Footer:
+        # The stamp only decides whether to look into the file again; what is found there never depends on it.
+        stamp = tuple(str(details.get(key)) for key in ("size", "mtime", "ino", "created", "LastModified", *_CHECKSUMS))
         kept = self._footers.get(path)
         if kept is None or kept[0] != stamp:
-            kept = (stamp, self._read_footer(path))
+            kept = (stamp, self._read_footer(path, details))
             self._footers[path] = kept
         return kept[1]
 
-    def _read_footer(self, path: str) -> _Footer:
+    def _read_footer(self, path: str, details: dict[str, Any]) -> _Footer:
+        size, mark = 0, hashlib.sha256()
+
         def problem(kind: str, message: str, size: int = 0, mark: str = "") -> _Footer:
             info = FileInfo(path, None, 0, None, None, (), size, mark, message, kind)
             return _Footer(info, partitions=_partitions(path))
@@ -502,7 +501,7 @@ class ParquetLake:
                 head = handle.read(4)
                 handle.seek(max(size - 8, 0))
                 tail = handle.read(8)
-                mark = hashlib.sha256(f"{size}".encode() + head + tail)
+                mark.update(f"{size}".encode() + head + tail)
                 if head != _MAGIC[: len(head)]:
                     return problem("not_parquet", "the file isn't parquet", size, mark.hexdigest())
                 if size < 12 or tail[4:] != _MAGIC:
@@ -512,6 +511,12 @@ class ParquetLake:
                 handle.seek(max(size - 8 - length, 0))
                 mark.update(handle.read(length))
                 handle.seek(0)
+                checksums = [str(details[key]) for key in _CHECKSUMS if details.get(key)]
+                if checksums:
+                    mark.update(checksums[0].encode())
+                elif size <= _HASHED_WHOLE:  # a corrected price may leave size and footer as they were
+                    mark.update(handle.read())
+                    handle.seek(0)
                 file = pq.ParquetFile(handle)
                 names = file.schema_arrow.names
                 return self._describe(path, handle, file, size, mark.hexdigest())

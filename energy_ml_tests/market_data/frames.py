@@ -27,7 +27,7 @@ def prices(
             "real_time_price": 0.0,
         }
     )
-    frame["real_time_price"] = np.random.default_rng(seed).normal(60, 20, len(frame)).round(4)
+    frame["real_time_price"] = np.random.default_rng(abs(seed)).normal(60, 20, len(frame)).round(4)
     return frame
 
 
