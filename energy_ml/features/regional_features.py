@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from energy_ml.features.rolling_features import BLOCK_CELLS, padded, rolling_sum
+from energy_ml.features.rolling_features import padded, rolling_sum
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -36,6 +36,10 @@ NEAREST_COLUMNS = (
     "cheaper_share",
 )
 NEAREST_MINUTES = 60
+BLOCK_CELLS = 32_768
+"""Cells worked on at once: more of them than in the window tree, as its arrays are one region's row each."""
+PAIR_BLOCK = 4
+"""Blocks are larger by this where pairs of regions are compared."""
 
 
 def write_regional(
@@ -73,30 +77,40 @@ def write_regional(
 def others(values: Float64Array, peers: BoolArray) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Mean, minimum and maximum over the *other* regions that have a value; (R, n) each, NaN where none has.
 
-    From both sides (regions before, regions after) rather than total minus own: a spike of the region itself then takes
+    Joined from the regions before and those after rather than total minus own: a spike of the region itself then takes
     no digits from its others.
     """
-    n_regions = len(values)
-    total, count = np.zeros_like(values), np.zeros_like(values)
-    low, high = np.full_like(values, np.nan), np.full_like(values, np.nan)
     known = ~np.isnan(values)
-    filled = np.where(known, values, 0.0)
-    for order in (range(n_regions), range(n_regions - 1, -1, -1)):
-        so_far = np.zeros(values.shape[1])
-        number = np.zeros(values.shape[1])
-        least, most = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
-        for region in order:
-            total[region] += so_far
-            count[region] += number
-            np.fmin(low[region], least, out=low[region])
-            np.fmax(high[region], most, out=high[region])
-            if peers[region]:
-                so_far += filled[region]
-                number += known[region]
-                np.fmin(least, values[region], out=least)
-                np.fmax(most, values[region], out=most)
+    known &= peers[:, None]
+    if known.all():
+        count = np.full((len(values), 1), len(values) - 1.0)
+        filled = values
+    else:
+        values = np.where(known, values, np.nan)
+        filled = np.where(known, values, 0.0)
+        count = known.sum(axis=0) - known.astype(np.float64)
     count[count == 0] = np.nan
-    return total / count, low, high
+    mean = _leave_one_out(np.add, filled)
+    mean /= count
+    return mean, _leave_one_out(np.fmin, values), _leave_one_out(np.fmax, values)
+
+
+def _leave_one_out(function: np.ufunc, values: Float64Array) -> Float64Array:
+    """``function`` over all rows but the own one, (R, n); one region alone gives NaN."""
+    if len(values) == 1:
+        return np.full_like(values, np.nan)
+    # Row by row: numpy's accumulate along the first axis is several times slower.
+    last = len(values) - 1
+    out = np.empty_like(values)
+    out[last - 1] = values[last]
+    for row in range(last - 1, 0, -1):
+        function(values[row], out[row], out=out[row - 1])
+    before = values[0].copy()
+    for row in range(1, last):
+        function(before, out[row], out=out[row])
+        function(before, values[row], out=before)
+    out[last] = before
+    return out
 
 
 def write_nearest(values: Float64Array, peers: BoolArray, window: int, out: Float32Array, first: int = 0) -> None:
@@ -107,7 +121,7 @@ def write_nearest(values: Float64Array, peers: BoolArray, window: int, out: Floa
     """
     n_times, n_regions = values.shape
     halo = max(window - 1, max(MOVE_STEPS))
-    block = max(BLOCK_CELLS // n_regions, 4 * halo, 1)
+    block = max(PAIR_BLOCK * BLOCK_CELLS // n_regions, 4 * halo, 1)
     for start in range(first, n_times, block):
         stop = min(start + block, n_times)
         price = np.ascontiguousarray(padded(values, start - halo, stop).T)
