@@ -34,7 +34,6 @@ STRATEGY_COLOURS = {
     "q_learning": BLUE,
     "threshold": ORANGE,
     "mpc": GREEN,
-    "mpc_seasonal": GREEN,
     "mpc_forecast": SKY,
     "q_learning_obvious": PINK,
     "obvious_q_learning": PINK,
@@ -44,8 +43,7 @@ STRATEGY_COLOURS = {
 STRATEGY_LABELS = {
     "q_learning": "our policy",
     "threshold": "threshold rule",
-    "mpc": "MPC",
-    "mpc_seasonal": "MPC on seasonal forecast",
+    "mpc": "MPC on seasonal forecast",
     "mpc_forecast": "MPC on our forecasts",
     "q_learning_obvious": "obvious Q-learning",
     "obvious_q_learning": "obvious Q-learning",
@@ -301,8 +299,9 @@ def rmae_by_horizon(metrics: pd.DataFrame, by_region: pd.DataFrame | None = None
     )
     shown = np.concatenate([values, regional])
     shown = shown[np.isfinite(shown)]
-    low = min(0.9, float(shown.min()) - 0.05) if shown.size else 0.5
-    high = max(1.15, float(shown.max()) + 0.05) if shown.size else 1.5
+    low, high = (float(shown.min()), max(1.0, float(shown.max()))) if shown.size else (0.5, 1.0)
+    room = max(0.1, high - low)
+    low, high = low - 0.12 * room, high + 0.28 * room
     ax.axhline(1.0, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)))
     if by_region is not None:
         for i, horizon in enumerate(table["horizon_minutes"]):
@@ -539,7 +538,7 @@ def skill_over_time(table: pd.DataFrame) -> Figure:
         colour = palette[i % len(palette)]
         values = part["rmae"].to_numpy(dtype=np.float64)
         ax.plot(_times(pd.to_datetime(part["as_of"])), values, color=colour, marker="o", markersize=4, linewidth=1.6)
-        labels.append((float(values[-1]), f"{horizon} min", colour))
+        labels.append((float(values[-1]), f"{int(horizon)} min", colour))
     ax.margins(y=0.12)
     _time_axis(ax)
     _end_labels(ax, [*labels, (1.0, "the price stays", "#52606D")], gap=0.08)
@@ -644,20 +643,21 @@ def share_of_optimum(summary: pd.DataFrame) -> Figure:
         ax.hlines(y[known], low[known], high[known], color=INK, linewidth=1.4)
         left[known], right[known] = np.minimum(left[known], low[known]), np.maximum(right[known], high[known])
     for i, value in enumerate(share):
+        # At the right edge, so that the numbers stand in a column and nothing is drawn over them.
         ax.annotate(
             f"{value:.1%}",
-            (max(right[i], 0), i),
-            xytext=(5, 0),
+            (1.0, i),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
             textcoords="offset points",
             va="center",
             fontsize=9.5,
             fontweight="bold" if names[i] == "q_learning" else "normal",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-            zorder=5,
+            annotation_clip=False,
         )
     ax.axvline(1.0, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
     ax.axvline(0.0, color=PALE, linewidth=1)
-    ax.set_xlim(min(0.0, float(left.min()) - 0.03), max(1.06, float(right.max()) + 0.1))
+    ax.set_xlim(min(0.0, float(left.min()) - 0.03), max(1.03, float(right.max()) + 0.03))
     ax.set_yticks(y, [strategy_label(n) for n in names])
     ax.grid(visible=False)
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")

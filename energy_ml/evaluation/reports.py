@@ -169,17 +169,16 @@ def battery_verdict(summary: pd.DataFrame | None) -> Verdict:
     ours, share = float(table.loc[MAIN, "profit"]), float(table.loc[MAIN, "share"])
     rivals = [(float(row["profit"]), str(name), float(row["share"])) for name, row in table.iterrows()]
     rivals = sorted((r for r in rivals if r[1] not in _OWN and math.isfinite(r[0])), reverse=True)
-    others = ", ".join(f"{charts.strategy_label(name)} {_share(s, p)}" for p, name, s in rivals)
-    detail = f"Beside it: {others}." if others else ""
-    interval = _interval_words(table.loc[MAIN])
+    ahead = [r for r in rivals if r[0] > ours]
+    others = [f"{charts.strategy_label(name)} {_share(s, p)}" for p, name, s in rivals if ours < 0 or p <= ours]
+    detail = f"Beside it: {', '.join(others)}." if others else ""
     if not math.isfinite(share):
         return Verdict("mixed" if ours >= 0 else "bad", f"The policy earned {_money(ours)}; nothing could be earned.")
     if ours < 0:
         return Verdict("bad", f"The policy lost money: {_money(ours)}, while {_possible(table)} was possible.", detail)
-    earned = f"The policy earned {share:.0%} of the possible profit{interval}"
+    earned = f"The policy earned {share:.0%} of the possible profit{_interval_words(table.loc[MAIN])}"
     if not rivals:
         return Verdict("mixed", f"{earned}.", "No simple rule was run beside it.")
-    ahead = [r for r in rivals if r[0] > ours]
     if not ahead:
         return Verdict("good", f"{earned}, ahead of every rule beside it.", detail)
     return Verdict(

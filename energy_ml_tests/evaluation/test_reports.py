@@ -369,8 +369,13 @@ def test_forecast_verdict_says_what_is_significant():
     ("ours", "others", "tone", "words"),
     [
         (58, {"threshold": 49, "mpc": 55}, "good", "earned 58% of the possible profit, ahead of every rule beside it."),
-        (52, {"threshold": 49, "mpc": 55}, "mixed", "earned 52% of the possible profit: less than MPC (55%)."),
-        (40, {"threshold": 49, "mpc": 55}, "bad", "less than MPC (55%) and threshold rule (49%)."),
+        (
+            52,
+            {"threshold": 49, "mpc": 55},
+            "mixed",
+            "earned 52% of the possible profit: less than MPC on seasonal forecast (55%).",
+        ),
+        (40, {"threshold": 49, "mpc": 55}, "bad", "less than MPC on seasonal forecast (55%) and threshold rule (49%)."),
         (-12, {"threshold": 49}, "bad", "lost money: -12.00, while 100 was possible."),
         (50, {"hold": 0}, "mixed", "earned 50% of the possible profit."),
         (0, {"perfect_foresight": 0}, "mixed", "nothing could be earned"),
