@@ -131,16 +131,19 @@ def choose_device(enable_gpu: bool) -> str:
     """``cuda`` if wanted and there, else ``cpu``; warns when a wanted GPU isn't there."""
     if not enable_gpu:
         return "cpu"
-    if not xgb.build_info().get("USE_CUDA", False):
-        reason = "this build of XGBoost has no CUDA"
-    else:
-        try:
+    reason = "this build of XGBoost has no CUDA"
+    if xgb.build_info().get("USE_CUDA", False):
+        # XGBoost itself only warns and goes on without; raising inside its log callback would get lost.
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             probe = xgb.QuantileDMatrix(np.zeros((2, 1), dtype=np.float32), label=np.array([0.0, 1.0]))
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
+            try:
                 xgb.train({"device": "cuda", "tree_method": "hist", "verbosity": 1}, probe, 1)
+                complaints = [str(warning.message) for warning in caught]
+            except xgb.core.XGBoostError as error:
+                complaints = [str(error)]
+        if not complaints:
             return "cuda"
-        except (xgb.core.XGBoostError, UserWarning) as error:
-            reason = str(error).strip().splitlines()[0]
+        reason = complaints[0].strip().splitlines()[0]
     warnings.warn(f"enable_gpu is set but no GPU can be used ({reason}); training on the CPU", stacklevel=2)
     return "cpu"

@@ -55,7 +55,8 @@ class Preset:
 
 
 def preset_of(config: PricePredictionConfig) -> Preset:
-    """The preset that the config names. Its own numbers (trees, depth, rate, sampling) drive the ``brief`` member."""
+    """The preset that the config names. Its own numbers (trees, depth, rate, sampling) drive the ``brief`` member;
+    the other members' limits of boosting are multiples of them."""
     own = (
         ("eta", config.learning_rate),
         ("max_depth", config.max_depth),
@@ -71,6 +72,8 @@ def preset_of(config: PricePredictionConfig) -> Preset:
         ("subsample", 0.7),
         ("colsample_bytree", 0.4),
     )
+    # A third of the rate needs some three times the trees, and a longer look before giving up.
+    slowly = 3 * config.n_estimators, 2 * config.early_stopping_rounds
     brief = Member(
         "brief", VOLATILITY, (*median, *own, ("min_child_weight", 5)), config.n_estimators, config.early_stopping_rounds
     )
@@ -87,15 +90,15 @@ def preset_of(config: PricePredictionConfig) -> Preset:
             ("subsample", 0.7),
             ("colsample_bytree", 0.4),
         ),
-        200,
-        15,
+        config.n_estimators,
+        max(config.early_stopping_rounds * 3 // 4, 1),
     )
     if config.preset == "fast":
         return Preset((brief,), quantiles, folds=3, max_rows=12_000, max_bin=128)
     return Preset(
         (
-            Member("volatility", VOLATILITY, slow, 600, 40, weight_power=0.5),
-            Member("arcsinh", ARCSINH, slow, 600, 40),
+            Member("volatility", VOLATILITY, slow, *slowly, weight_power=0.5),
+            Member("arcsinh", ARCSINH, slow, *slowly),
             brief,
         ),
         quantiles,

@@ -1,0 +1,65 @@
+"""Evaluation tables and the walk-forward loop."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from energy_ml.errors import IncompleteWindowError, SchemaError
+from energy_ml.price_prediction import PricePredictionEvaluator, PricePredictionTrainer, walk_forward
+from energy_ml.price_prediction.evaluator import geometric_mean
+from energy_ml.price_prediction.walk_forward import as_of_dates
+from energy_ml_tests.price_prediction.conftest import market, small_config
+
+
+def test_tables_by_horizon_region_and_hour_agree_with_the_rows(trained: PricePredictionTrainer) -> None:
+    forecasts = pd.concat([trained.results[h]["forecasts"] for h in (15, 60)], ignore_index=True)
+    tables = PricePredictionEvaluator().evaluate(forecasts)
+    assert len(tables["horizon"]) == 2 and len(tables["region"]) == 6
+    rows = forecasts[(forecasts["split"] == "test") & (forecasts["horizon_minutes"] == 60)]
+    error = (rows["price_forecast"] - rows["price_actual"]).abs().mean()
+    naive = (rows["price_now"] - rows["price_actual"]).abs().mean()
+    line = tables["horizon"].set_index("horizon_minutes").loc[60]
+    assert line["mae"] == pytest.approx(error) and line["rmae"] == pytest.approx(error / naive)
+    assert {"dm_p_value", "dm_seasonal_p_value", "rmae_seasonal", "winkler", "spike_recall"} <= set(line.index)
+    assert tables["hour"].groupby("horizon_minutes")["n"].sum().loc[60] == len(rows)
+    summary = PricePredictionEvaluator().summary(forecasts)
+    assert summary[60]["coverage_worst_region"] <= summary[60]["coverage"]
+    with pytest.raises(SchemaError, match="no rows"):
+        PricePredictionEvaluator().evaluate(forecasts[forecasts["split"] == "train"])
+
+
+def test_geometric_mean_by_hand() -> None:
+    assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+
+
+def test_walk_forward_gives_each_dates_test_part_and_resumes(tmp_path: Path) -> None:
+    prices = market(days=6)
+    calls: list[pd.Timestamp] = []
+
+    def read(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+        calls.append(start)
+        return prices[(prices["timestamp"] >= start) & (prices["timestamp"] < end)]
+
+    dates = list(as_of_dates(dt.date(2025, 3, 4), dt.date(2025, 3, 6), 2))
+    assert dates == [dt.date(2025, 3, 4), dt.date(2025, 3, 6)]
+    config = small_config(horizons=[60])
+    fractions: list[float] = []
+    first = walk_forward(read, dates[:1], config, days=4, cache_dir=tmp_path, progress=lambda f, _: fractions.append(f))
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    both = walk_forward(read, dates, config, days=4, cache_dir=tmp_path)
+    assert len(calls) == 2, "the finished date was computed again"
+    assert set(both["as_of"]) == {"2025-03-04", "2025-03-06"} and set(both["split"]) == {"test"}
+    kept = both[both["as_of"] == "2025-03-04"].reset_index(drop=True)
+    np.testing.assert_array_equal(kept["price_forecast"], first["price_forecast"])
+    end = pd.Timestamp("2025-03-07", tz="UTC")
+    rows = both[both["as_of"] == "2025-03-06"]
+    assert rows["timestamp"].min() >= end - pd.Timedelta(days=4) * 0.15
+    assert rows["timestamp"].max() < end - pd.Timedelta(minutes=60)
+
+    with pytest.raises(IncompleteWindowError):
+        walk_forward(read, [dt.date(2024, 1, 1)], config, days=4)

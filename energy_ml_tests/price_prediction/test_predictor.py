@@ -1,0 +1,159 @@
+"""Serving: the batch path's numbers, bit for bit, and clear refusals."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from energy_ml.errors import (
+    DataError,
+    HistoryError,
+    HorizonError,
+    IntervalError,
+    ModelNotFoundError,
+    StaleDataError,
+    TimestampError,
+    UnknownRegionError,
+)
+from energy_ml.price_prediction import PricePredictionTrainer, PricePredictor
+from energy_ml_tests.price_prediction.conftest import REGIONS, market, small_config, whole_split
+
+
+@pytest.fixture()
+def predictor(trained: PricePredictionTrainer) -> PricePredictor:
+    return PricePredictor().use(copy.deepcopy(trained.models))
+
+
+def test_fed_price_by_price_it_repeats_the_batch_test_forecasts_bit_for_bit(prices: pd.DataFrame) -> None:
+    """Train on a window, hide its last hours, serve them live: the same numbers as one batch run over all."""
+    split = whole_split(prices)
+    hidden_from = prices["timestamp"].max() - pd.Timedelta(hours=3)
+    earlier = prices[prices["timestamp"] <= hidden_from]
+
+    def train(frame: pd.DataFrame) -> PricePredictionTrainer:
+        trainer = PricePredictionTrainer(small_config())
+        features, names = trainer.prepare_data(frame)
+        for horizon in (15, 60):
+            trainer.train_for_horizon(features, names, horizon, split=split)
+        return trainer
+
+    batch = train(prices)
+    live = PricePredictor().use(train(earlier).models)
+    compared = 0
+    for time in sorted(prices.loc[prices["timestamp"] > hidden_from, "timestamp"].unique()):
+        recent = prices[prices["timestamp"] <= time]
+        assert live.update(recent) == 1
+        found = live.predict_many(recent).set_index(["horizon", "region"])
+        for horizon in (15, 60):
+            made = batch.results[horizon]["forecasts"]
+            for row in made[made["timestamp"] == time].itertuples():
+                answer = found.loc[(horizon, row.region)]
+                assert (answer["price"], answer["lower"], answer["upper"]) == (
+                    row.price_forecast,
+                    row.lower,
+                    row.upper,
+                )
+                compared += 1
+    assert compared > 40
+
+
+def test_feeding_many_prices_at_once_equals_feeding_them_one_by_one(
+    predictor: PricePredictor, trained: PricePredictionTrainer
+) -> None:
+    longer = market(days=3.5)
+    new = sorted(longer.loc[longer["timestamp"] > trained.models[15].state_time, "timestamp"].unique())
+    one_by_one = PricePredictor().use(copy.deepcopy(trained.models))
+    for time in new:
+        one_by_one.update(longer[longer["timestamp"] <= time])
+    assert predictor.update(longer) == len(new)
+    assert predictor.update(longer) == 0
+    pd.testing.assert_frame_equal(predictor.predict_many(longer), one_by_one.predict_many(longer), check_exact=True)
+
+
+def test_point_and_interval_agree_between_all_calls(predictor: PricePredictor, prices: pd.DataFrame) -> None:
+    told = predictor.predict_with_confidence(prices, 60, "BB")
+    assert predictor.predict(prices, 60, "BB") == told["price"]
+    assert predictor.predict_all_horizons(prices, "BB")[60] == told["price"]
+    assert told["lower"] <= told["price"] <= told["upper"]
+    assert (told["level"], told["region"], told["horizon"]) == (0.9, "BB", 60)
+    assert told["target_time"] - told["timestamp"] == pd.Timedelta(minutes=60)
+    assert "conformal" in told["method"]
+    wider = predictor.predict_with_confidence(prices, 60, "BB", level=0.95)
+    assert wider["lower"] <= told["lower"] and wider["upper"] >= told["upper"]
+
+
+def test_one_region_needs_no_name(predictor: PricePredictor, prices: pd.DataFrame) -> None:
+    alone = prices[prices["region"] == "AA"]
+    assert predictor.predict(alone, 60) == predictor.predict(alone, 60, "AA")
+    assert predictor.predict(alone.drop(columns="region"), 60, "AA") == predictor.predict(alone, 60, "AA")
+    with pytest.raises(UnknownRegionError, match="none was named"):
+        predictor.predict(prices, 60)
+
+
+def test_an_unseen_region_is_served_with_its_penalty_stated(predictor: PricePredictor, prices: pd.DataFrame) -> None:
+    more = pd.concat([prices, prices[prices["region"] == "AA"].assign(region="ZZ")], ignore_index=True)
+    told = predictor.predict_with_confidence(more, 60, "ZZ")
+    assert told["known_region"] is False and "unseen region" in told["penalty"]
+    known = predictor.predict_with_confidence(more, 60, "AA")
+    assert known["penalty"] is None
+    assert told["upper"] - told["lower"] >= 0.9 * (known["upper"] - known["lower"])
+
+
+def test_bad_recent_prices_are_refused_in_words(predictor: PricePredictor, prices: pd.DataFrame) -> None:
+    newest = prices["timestamp"].max()
+    with pytest.raises(HistoryError, match="at least 60"):
+        predictor.predict(prices[prices["timestamp"] > newest - pd.Timedelta(hours=10)], 60, "AA")
+    with pytest.raises(IntervalError, match="every 60 minutes"):
+        predictor.predict(prices[prices["timestamp"].dt.minute == 0], 60, "AA")
+    with pytest.raises(TimestampError, match="future"):
+        predictor.predict(prices, 60, "AA", now=newest - pd.Timedelta(hours=1))
+    with pytest.raises(UnknownRegionError, match="'QQ'"):
+        predictor.predict(prices, 60, "QQ")
+    with pytest.raises(HorizonError, match="15, 60"):
+        predictor.predict(prices, 5, "AA")
+    missing = prices.copy()
+    missing.loc[(missing["timestamp"] == newest) & (missing["region"] == "AA"), "real_time_price"] = np.nan
+    with pytest.raises(DataError, match="no price at the newest instant"):
+        predictor.predict(missing, 60, "AA")
+    assert np.isfinite(predictor.predict(missing, 60, "BB"))
+    strict = PricePredictor(max_age_minutes=30).use(predictor._models)
+    with pytest.raises(StaleDataError, match="minutes old"):
+        strict.predict(prices, 60, "AA", now=newest + pd.Timedelta(hours=2))
+    assert np.isfinite(strict.predict(prices, 60, "AA", now=newest + pd.Timedelta(minutes=20)))
+
+
+def test_a_folder_is_served_and_a_stranger_beside_a_registry_is_not(
+    trained: PricePredictionTrainer, prices: pd.DataFrame, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / "price_prediction"
+    with pytest.raises(ModelNotFoundError, match="no price model"):
+        PricePredictor(folder).predict(prices, 60, "AA")
+    trained.save_models(folder)
+    served = PricePredictor(folder)
+    assert served.horizons == [15, 60]
+    features, _ = trained.prepare_data(prices)
+    batch = trained.models[60].predict(features[features["timestamp"] == prices["timestamp"].max()])
+    found = served.predict_many(prices, [60])
+    assert list(found["region"]) == list(REGIONS)
+    np.testing.assert_array_equal(found["price"], batch)
+
+
+def test_importance_by_gain_and_shap_in_shares(predictor: PricePredictor) -> None:
+    for method in ("gain", "shap"):
+        table = predictor.get_feature_importance(60, method=method)
+        assert list(table.columns) == ["feature", "family", "importance"]
+        assert table["importance"].sum() == pytest.approx(1.0)
+        assert table["importance"].is_monotonic_decreasing
+
+
+def test_serving_never_loads_the_orchestrator() -> None:
+    code = "import sys, energy_ml.price_prediction as p; p.PricePredictor(); print('dagster' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(answer.stdout.strip().lower()) is False
