@@ -140,8 +140,8 @@ def timestamps_ns(column: pd.Series) -> IntArray:
             expected="a datetime column",
             remedy="convert it with pandas.to_datetime(..., utc=True)",
         )
-    # Aware columns hold UTC inside, so the bare integers are right for every zone.
-    stamps = column.to_numpy(dtype="datetime64[ns]") if column.dt.tz is None else _aware_ns(column)
+    bare = column if column.dt.tz is None else column.dt.tz_convert(None)
+    stamps = bare.to_numpy(dtype="datetime64[ns]")
     missing = np.isnat(stamps)
     if missing.any():
         raise TimestampError(
@@ -153,10 +153,6 @@ def timestamps_ns(column: pd.Series) -> IntArray:
             remedy="drop these rows",
         )
     return stamps.view(np.int64)
-
-
-def _aware_ns(column: pd.Series) -> npt.NDArray[np.datetime64]:
-    return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
 
 
 def _require_columns(df: pd.DataFrame, names: Sequence[str]) -> None:
