@@ -57,6 +57,7 @@ MIXED_RUN = 12
 _MINUTE = 60 * 10**9
 _JITTER = 10**9  # one second: clocks that stamp 00:05:00.2 mean 00:05
 _OVER_FULL = 0.01  # share of capacity by which a meter may be off before it is reported as a problem of its own
+_LOSSES = 1.2  # power is measured at the grid; what leaves the cells is more by the losses of discharging
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -915,7 +916,7 @@ def _report_jumps(rows: _Rows, found: _Findings) -> None:
         np.maximum.at(largest, rows.keys, power)
         limit = np.where(largest[rows.keys] > 0, largest[rows.keys], limit)
     change = np.abs(np.diff(rows.values[CHARGE]))
-    allowed = limit[1:] * hours + 1e-3 * rows.values[CAPACITY][1:]
+    allowed = _LOSSES * limit[1:] * hours + 1e-3 * rows.values[CAPACITY][1:]
     jump = np.zeros(len(rows), dtype=bool)
     jump[1:] = (change > allowed) & (np.diff(rows.keys) == 0)
     if jump.any():

@@ -358,6 +358,7 @@ def simulate_market(
     seed: int = SAMPLE_SEED,
 ) -> pd.DataFrame:
     """Simulated prices as a long frame: timestamp (UTC), region, real_time_price; days x 1440 / interval x R rows."""
+    _check(days, interval_minutes, seed)
     blocks = [block for block, _ in _stream(days, region_names(regions), start, interval_minutes, seed, ())]
     return pd.concat([b.to_pandas() for b in blocks], ignore_index=True)
 
@@ -375,6 +376,7 @@ def simulate_batteries(
     Columns timestamp, battery_id, region, charge_level_mwh (at the interval's start), capacity_mwh, power_mw (average
     over the interval at the grid, buying positive).
     """
+    _check(days, interval_minutes, seed)
     specs = battery_specs(batteries)
     blocks = [block for _, block in _stream(days, region_names(regions), start, interval_minutes, seed, specs)]
     return pd.concat([b.to_pandas() for b in blocks], ignore_index=True)
@@ -399,6 +401,7 @@ def write_simulation(
 
     Raises ConfigError on impossible arguments.
     """
+    _check(days, interval_minutes, seed)
     names, specs = region_names(regions), battery_specs(batteries)
     if days_per_file < 1:
         raise ConfigError(f"days_per_file is {days_per_file}", expected="at least 1")
@@ -455,21 +458,25 @@ class _PartFile:
         return self.path
 
     def discard(self) -> None:
-        if self._handle is not None:
+        if self._writer is not None:
+            self._writer.close()
             self._handle.close()
             self.beside.unlink(missing_ok=True)
 
 
-def _stream(
-    days: int, names: tuple[str, ...], start: dt.date, interval_minutes: int, seed: int, specs: Sequence[BatterySpec]
-) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """One (prices, telemetry) pair of tables per day."""
+def _check(days: int, interval_minutes: int, seed: int) -> None:
     if days < 1:
         raise ConfigError(f"days is {days}", expected="at least 1")
     if interval_minutes not in SUPPORTED_INTERVALS:
         raise ConfigError(f"interval_minutes is {interval_minutes}", expected=f"one of {list(SUPPORTED_INTERVALS)}")
     if seed < 0:
         raise ConfigError(f"seed is {seed}", expected="0 or more")
+
+
+def _stream(
+    days: int, names: tuple[str, ...], start: dt.date, interval_minutes: int, seed: int, specs: Sequence[BatterySpec]
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """One (prices, telemetry) pair of tables per day."""
     market, fleet = MarketSimulator(names, start, seed), _Fleet(specs, seed, interval_minutes)
     ids, homes = [s.battery_id for s in specs], [names[s.region_index % len(names)] for s in specs]
     for day in range(days):
