@@ -1,0 +1,237 @@
+"""The face of a learned policy: load it, ask it for one action, or let it run through a backtest.
+
+What belongs here: loading, checking what callers give, explaining. What doesn't: learning, the state, the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from energy_ml.config import project_root
+from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
+from energy_ml.model_management.persistence import load_champion
+from energy_ml.rl_battery.agent import BatteryAgent
+from energy_ml.rl_battery.battery import ACTIONS, Battery, Floats, step
+from energy_ml.rl_battery.strategy import Context
+from energy_ml.rl_battery.value_model import HISTORY_MINUTES
+
+FILE = "battery_policy.pkl"
+NAME = "q_learning"
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedPolicy:
+    """The artefact: an agent per region, the battery they were learned for and the configuration (plain dict)."""
+
+    agents: dict[str, BatteryAgent]
+    battery: Battery
+    config: dict[str, Any]
+
+
+class BatteryPolicy:
+    """A trained policy. ``policy_path`` is the folder of ``battery_policy.pkl`` or the file itself.
+
+    It is loaded when first asked, with the registry's digest checked if there is a ``registry.json`` beside the folder.
+    The policy is a ``Strategy``: ``actions(context)`` runs it through a backtest.
+    """
+
+    name = NAME
+
+    def __init__(self, policy_path: str | Path = "models/rl_battery") -> None:
+        path = Path(policy_path)
+        self.path = path if path.is_absolute() else project_root() / path
+        self._learned: LearnedPolicy | None = None
+
+    @classmethod
+    def of(cls, learned: LearnedPolicy) -> BatteryPolicy:
+        """A policy that was just trained, or loaded elsewhere."""
+        policy = cls()
+        policy._learned = learned
+        return policy
+
+    @property
+    def learned(self) -> LearnedPolicy:
+        """The artefact. Raises ModelNotFoundError or ArtifactError if it can't be loaded."""
+        if self._learned is None:
+            file = self.path if self.path.suffix == ".pkl" else self.path / FILE
+            loaded = load_champion(file.parent.parent, f"{file.parent.name}/{file.name}")
+            loaded = loaded.learned if isinstance(loaded, BatteryPolicy) else loaded
+            if not isinstance(loaded, LearnedPolicy):
+                raise ModelError(
+                    f"{file} holds a {type(loaded).__name__}", expected="a battery policy", remedy="train a policy"
+                )
+            self._learned = loaded
+        return self._learned
+
+    @property
+    def regions(self) -> list[str]:
+        """Regions that it was trained for."""
+        return list(self.learned.agents)
+
+    def agent(self, region: str | None = None) -> BatteryAgent:
+        """The agent of ``region``; None takes FR if it is there, else the first one. Raises UnknownRegionError."""
+        agents = self.learned.agents
+        if region is None:
+            region = "FR" if "FR" in agents else next(iter(agents))
+        if region not in agents:
+            raise UnknownRegionError(
+                f"the policy wasn't trained for region {region!r}",
+                expected=f"one of {', '.join(agents)}",
+                remedy="train with prices of that region",
+            )
+        return agents[region]
+
+    def strategy(self) -> BatteryPolicy:
+        """The policy as a Strategy of backtests: itself."""
+        return self
+
+    def actions(self, context: Context) -> Floats:
+        """Requested power in each interval of a backtest's span, (T,) MW at the grid, positive buys.
+
+        Uses forecasts where the context has all that it was trained with, and does without where it hasn't.
+        Raises UnknownRegionError, or ModelError if interval or delay differ from those of training.
+        """
+        agent = self.agent(context.region)
+        delay = context.execution_delay
+        if context.interval_minutes != agent.interval_minutes:
+            raise ModelError(
+                f"the policy was trained on {agent.interval_minutes}-minute prices, not {context.interval_minutes}",
+                remedy="train on prices of the same interval",
+            )
+        if agent.delay not in (0, delay):
+            raise ModelError(
+                f"the policy was trained for a delay of {agent.delay} intervals, not {delay}",
+                remedy="train with the same execution_delay, or with 0",
+            )
+        before = len(context.history_prices)
+        times = context.history_timestamps.append(context.timestamps)
+        seen = agent.observe(
+            np.concatenate([context.history_prices, context.prices]),
+            np.asarray(times.hour * 60 + times.minute, dtype=np.int64),
+            {
+                h: np.concatenate([context.history_forecasts.get(h, np.full(before, np.nan)), values])
+                for h, values in context.forecasts.items()
+            },
+            first=max(0, before - delay),
+        )
+        requests, _, _ = agent.requests(
+            seen, context.prices, context.battery, context.start_mwh, context.days, delay=delay
+        )
+        return requests
+
+    def get_action(
+        self,
+        charge_level: float,
+        current_price: float,
+        price_forecast_1m: float | None = 0,
+        price_forecast_5m: float | None = 0,
+        price_forecast_15m: float | None = 0,
+        hour: int = 0,
+        *,
+        region: str | None = None,
+        recent_prices: Sequence[float] | None = None,
+        price_forecast_60m: float | None = None,
+        forecasts: Mapping[int, float] | None = None,
+        minute: int | None = None,
+        capacity_mwh: float | None = None,
+        power_mw: float | None = None,
+    ) -> dict[str, Any]:
+        """The action for the interval that has just begun.
+
+        Parameters
+        ----------
+        charge_level : energy in the cells, MWh, from 0 to the capacity (of 1 MWh by default, where it is the fraction
+            as well). For a battery of another size give ``capacity_mwh``; power then scales with it unless given.
+        current_price : currency/MWh of this interval.
+        price_forecast_1m, _5m, _15m, _60m : forecasts made now. 0 and None mean "not given": a forecast of exactly 0
+            must come in ``forecasts``.
+        hour, minute : UTC; ``minute`` sharpens the time of day (the middle of the hour if None).
+        region : one of the policy's regions; FR or the first one if None.
+        recent_prices : prices before this interval, one per interval, oldest first; two days are used.
+        forecasts : minutes ahead -> price, for any horizons that the policy was trained with.
+
+        Works with any of the optional ones missing; forecasts count only if all horizons of training are there.
+
+        Returns
+        -------
+        dict with ``action`` (charge, hold, discharge), ``q_values`` (action -> currency x reward_scale, above the empty
+        battery; impossible actions left out), ``power_mw`` (at the grid, positive buys), ``energy_mwh`` (at the grid),
+        ``charge_after_mwh`` and ``why`` (one sentence).
+
+        Raises BatteryError (charge outside 0..capacity, or numbers that aren't finite), UnknownRegionError, ModelError.
+        """
+        agent = self.agent(region)
+        battery = agent.battery
+        if capacity_mwh is not None or power_mw is not None:
+            capacity = battery.capacity_mwh if capacity_mwh is None else float(capacity_mwh)
+            power = battery.power_mw / battery.capacity_mwh * capacity if power_mw is None else float(power_mw)
+            battery = replace(battery, capacity_mwh=capacity, power_mw=power)
+        if not 0.0 <= charge_level <= battery.capacity_mwh:
+            raise BatteryError(
+                f"charge_level is {charge_level!r}",
+                expected=f"MWh from 0 to the capacity of {battery.capacity_mwh:g}",
+                remedy="give the charge in MWh, and capacity_mwh if the battery is another one",
+            )
+        if not (np.isfinite(current_price) and 0 <= hour < 24 and (minute is None or 0 <= minute < 60)):
+            raise BatteryError(
+                f"current_price is {current_price!r}, hour {hour!r}, minute {minute!r}",
+                expected="a finite price, hour 0 to 23, minute 0 to 59",
+            )
+        given = {1: price_forecast_1m, 5: price_forecast_5m, 15: price_forecast_15m, 60: price_forecast_60m}
+        ahead = {h: float(v) for h, v in given.items() if v}
+        if forecasts:
+            ahead.update({int(h): float(v) for h, v in forecasts.items() if v is not None})
+        interval = agent.interval_minutes
+        past = np.asarray(recent_prices if recent_prices is not None else (), dtype=np.float64)
+        past = past[max(0, len(past) - HISTORY_MINUTES // interval) :]
+        prices = np.append(past, float(current_price))
+        if not np.isfinite(prices).all():
+            raise BatteryError("recent_prices hold values that aren't finite", remedy="fill or leave out gaps")
+        now = hour * 60 + (30 if minute is None else minute)
+        minutes = (now - interval * np.arange(len(prices) - 1, -1, -1)) % 1440
+        columns = {}
+        for h, value in ahead.items():
+            columns[h] = np.full(len(prices), np.nan)
+            columns[h][-1] = value
+        seen = agent.observe(prices, minutes, columns, first=len(prices) - 1)
+        charge = float(charge_level)
+        power, values, row = agent.action(seen, charge, battery)
+        after, energy, _, _ = step(
+            battery.physics, charge, power, interval / 60.0, float(current_price), battery.physics.daily_discharge
+        )
+        chosen = ACTIONS[0 if energy > 0 else 2 if energy < 0 else 1]
+        scale = self.learned.config["reward_scale"]
+        return {
+            "action": chosen,
+            "q_values": {name: value * scale for name, value in values.items() if np.isfinite(value)},
+            "power_mw": energy / (interval / 60.0),
+            "energy_mwh": energy,
+            "charge_after_mwh": after,
+            "why": _explain(chosen, agent, battery, charge, float(current_price), row),
+        }
+
+
+def _explain(chosen: str, agent: BatteryAgent, battery: Battery, charge: float, price: float, row: Floats) -> str:
+    """Compare the price with what stored energy is worth around this charge."""
+    nodes = np.linspace(battery.low_mwh, battery.high_mwh, len(row))
+    i = int(np.clip(np.searchsorted(nodes, charge, side="right") - 1, 0, len(nodes) - 2))
+    worth = (row[i + 1] - row[i]) / (nodes[i + 1] - nodes[i])
+    buy = (price + battery.buy_fee_per_mwh) / battery.charge_efficiency
+    sell = (price - battery.sell_fee_per_mwh - battery.wear_cost_per_mwh) * battery.discharge_efficiency
+    if chosen == "charge":
+        return f"Storing a MWh costs {buy:.2f} at {price:.2f} and stored energy is worth about {worth:.2f}, so buy."
+    if chosen == "discharge":
+        return f"A stored MWh sells for {sell:.2f} at {price:.2f} and is worth about {worth:.2f} later, so sell."
+    if charge >= battery.high_mwh - 1e-9 and worth > buy:
+        return f"Buying at {price:.2f} would pay, but the battery is at its upper limit."
+    if charge <= battery.low_mwh + 1e-9 and worth < sell:
+        return f"Selling at {price:.2f} would pay, but the battery is at its lower limit."
+    return (
+        f"Stored energy is worth about {worth:.2f} per MWh, between what selling yields ({sell:.2f}) "
+        f"and what buying costs ({buy:.2f}), so wait."
+    )

@@ -1,0 +1,332 @@
+"""A forecast of what stored energy is worth, learned from hindsight: the base that the Q-table corrects.
+
+What belongs here: its inputs, its targets, boosted trees and their compiled evaluation. What doesn't: Q-learning
+(``learning``) and price forecasts as such, which come in as columns.
+
+For each past interval the value function of perfect foresight says what a MWh in the cells was worth afterwards. Trees
+regress those slopes on what was known at the time (Zheng, Liu, Xu and Shi, arXiv 2211.07797, with a neural network).
+Hindsight flatters the value a little, and a regression knows nothing of the policy: Q-learning corrects both.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from energy_ml.errors import ModelError
+from energy_ml.rl_battery.battery import Floats, Physics
+from energy_ml.rl_battery.learning import Integers, Moves, possible_moves
+
+LAGS = (5, 15, 30, 60, 180)
+"""Price changes over so many minutes."""
+MEANS = (60, 360, 1440)
+"""Trailing means over so many minutes."""
+DEVIATIONS = (60, 1440)
+"""Trailing standard deviations over so many minutes."""
+YESTERDAY = ((0, 60), (60, 240), (240, 480))
+"""What yesterday's price did over the coming (from, to) minutes."""
+HISTORY_MINUTES = 2 * 1440
+"""How far back the inputs reach."""
+ENOUGH_HISTORY_MINUTES = 60
+"""With less than this before the newest price, inputs from history count as missing."""
+SLOPES = 2
+"""Pieces of the value's slope: the worth of a MWh in the emptier and in the fuller half of the battery."""
+HINDSIGHT_NODES = 17
+_ROUNDING = 5
+
+
+def input_names(horizons: Sequence[int]) -> list[str]:
+    """Names of the inputs, in order; ``horizons`` in minutes."""
+    names = ["level", "hour_sin", "hour_cos", "minute_of_day"]
+    names += [f"forecast_{h}min" for h in horizons]
+    names += [f"change_{m}min" for m in LAGS] + [f"mean_{m}min" for m in MEANS]
+    names += [f"deviation_{m}min" for m in DEVIATIONS] + [f"yesterday_{a}_{b}min" for a, b in YESTERDAY]
+    names += [f"two_days_{a}_{b}min" for a, b in YESTERDAY]
+    return names
+
+
+_LAGS, _MEANS, _DEVIATIONS = np.array(LAGS), np.array(MEANS), np.array(DEVIATIONS)
+_YESTERDAY = np.array(YESTERDAY)
+
+
+@njit(cache=True)
+def _mean(sums: Floats, first: int, last: int) -> float:
+    """Mean of the values [first, last) given their cumulative sums; NaN if it reaches before the series."""
+    if first < 0 or last <= first:
+        return np.nan
+    return (sums[last] - sums[first]) / (last - first)
+
+
+@njit(cache=True)
+def _fill(out, levels, forecasts, minutes, first, interval, lags, means, deviations, yesterday):
+    n = len(levels)
+    sums, squares = np.zeros(n + 1), np.zeros(n + 1)
+    for i in range(n):
+        sums[i + 1] = sums[i] + levels[i]
+        squares[i + 1] = squares[i] + levels[i] * levels[i]
+    day = 1440 // interval
+    for t in range(first, n):
+        row = out[t - first]
+        now = levels[t]
+        angle = 2.0 * np.pi * minutes[t] / 1440.0
+        row[0], row[1], row[2], row[3] = now, np.sin(angle), np.cos(angle), minutes[t]
+        c = 4
+        for h in range(forecasts.shape[0]):
+            row[c] = forecasts[h, t] - now
+            c += 1
+        enough = t * interval >= 60
+        for m in lags:
+            s = max(1, m // interval)
+            row[c] = now - levels[t - s] if enough and t >= s else np.nan
+            c += 1
+        for m in means:
+            s = max(1, m // interval)
+            row[c] = _mean(sums, max(0, t + 1 - s), t + 1) - now if enough else np.nan
+            c += 1
+        for m in deviations:
+            s = max(2, m // interval)
+            a = max(0, t + 1 - s)
+            mean = _mean(sums, a, t + 1)
+            row[c] = np.sqrt(max(0.0, _mean(squares, a, t + 1) - mean * mean)) if enough else np.nan
+            c += 1
+        for back in range(1, 3):
+            for i in range(yesterday.shape[0]):
+                a = t + 1 - back * day + yesterday[i, 0] // interval
+                b = t + 1 - back * day + max(yesterday[i, 1] // interval, yesterday[i, 0] // interval + 1)
+                row[c] = _mean(sums, a, b) - now if enough else np.nan
+                c += 1
+
+
+def build_inputs(
+    prices: Floats,
+    minutes: Integers,
+    forecasts: Sequence[Floats],
+    interval_minutes: int,
+    price_scale: float,
+    *,
+    first: int = 0,
+) -> npt.NDArray[np.float32]:
+    """Inputs of intervals ``first`` to the end: (N - first, F) float32, NaN where history or a forecast is missing.
+
+    Parameters
+    ----------
+    prices : (N,) currency/MWh, the newest last; row t uses prices up to t only.
+    minutes : (N,) minute of the UTC day at which each interval starts.
+    forecasts : one (N,) array per horizon, made at t; NaN where there is none.
+    price_scale : a typical price of the market; prices enter as asinh(price / scale), which tames spikes.
+
+    Values are rounded to 1e-5, so that sums over a longer or a shorter series give the same input.
+    """
+    levels = np.asarray(np.arcsinh(prices / price_scale), dtype=np.float64)
+    ahead = np.empty((len(forecasts), len(levels)))
+    for i, values in enumerate(forecasts):
+        ahead[i] = np.arcsinh(np.asarray(values, dtype=np.float64) / price_scale)
+    width = 4 + len(forecasts) + len(LAGS) + len(MEANS) + len(DEVIATIONS) + 2 * len(YESTERDAY)
+    out = np.empty((len(levels) - first, width))
+    _fill(out, levels, ahead, minutes, first, interval_minutes, _LAGS, _MEANS, _DEVIATIONS, _YESTERDAY)
+    return np.round(out, _ROUNDING).astype(np.float32)
+
+
+@njit(cache=True)
+def _hindsight(moves: Moves, prices: Floats, terminal: Floats) -> Floats:
+    n, nodes = len(prices), len(terminal)
+    values = np.empty((n, nodes))
+    values[n - 1] = terminal
+    for t in range(n - 2, -1, -1):
+        for k in range(nodes):
+            best = -np.inf
+            for j in range(moves.number[k]):
+                i = moves.lower[k, j]
+                worth = values[t + 1, i] + moves.share[k, j] * (values[t + 1, i + 1] - values[t + 1, i])
+                best = max(best, worth + moves.fixed[k, j] + moves.per_price[k, j] * prices[t + 1])
+            values[t, k] = best
+    return values
+
+
+def hindsight_slopes(physics: Physics, prices: Floats, hours: float, pieces: int = SLOPES) -> Floats:
+    """What a MWh in the cells was worth after each interval, had all later prices been known: (N, pieces) currency/MWh.
+
+    Piece 0 is the emptiest part of the battery. Charge left after the last price is worth the mean price.
+    """
+    step = -(-(HINDSIGHT_NODES - 1) // pieces)
+    nodes = step * pieces + 1
+    width = (physics.high - physics.low) / (nodes - 1)
+    worth = max(0.0, float(prices.mean())) * physics.discharge_eff
+    terminal = np.linspace(0.0, (nodes - 1) * width * worth, nodes)
+    values = _hindsight(possible_moves(physics, hours, nodes), prices, terminal)
+    return (values[:, step::step] - values[:, :-step:step]) / (step * width)
+
+
+@njit(cache=True)
+def _evaluate(inputs, roots, groups, feature, threshold, left, right, missing_left, out):
+    for i in range(inputs.shape[0]):
+        for r in range(len(roots)):
+            node = roots[r]
+            while left[node] >= 0:
+                value = inputs[i, feature[node]]
+                if np.isnan(value):
+                    node = left[node] if missing_left[node] else right[node]
+                else:
+                    node = left[node] if value < threshold[node] else right[node]
+            out[i, groups[r]] += threshold[node]
+
+
+@dataclass(frozen=True, eq=False)
+class BoostedTrees:
+    """Boosted regression trees as flat arrays: a row takes a few microseconds, without a call into XGBoost.
+
+    ``roots``, ``groups`` (R,): first node and output of each tree. Of the nodes (M,): ``feature``, ``threshold`` (left
+    if below; at a leaf its value), ``left``, ``right`` (-1 at a leaf) and ``missing_left``.
+    """
+
+    roots: Integers
+    groups: Integers
+    feature: Integers
+    threshold: npt.NDArray[np.float32]
+    left: Integers
+    right: Integers
+    missing_left: npt.NDArray[np.bool_]
+    outputs: int
+
+    def predict(self, inputs: npt.NDArray[np.float32]) -> Floats:
+        """(N, F) float32 -> (N, outputs)."""
+        out = np.zeros((len(inputs), self.outputs))
+        _evaluate(
+            inputs, self.roots, self.groups, self.feature, self.threshold, self.left, self.right, self.missing_left, out
+        )
+        return out
+
+    @classmethod
+    def fit(
+        cls, inputs: npt.NDArray[np.float32], targets: Floats, *, rounds: int = 80, seed: int = 42, n_jobs: int = 1
+    ) -> BoostedTrees:
+        """Fit (N, F) inputs to (N, outputs) targets by squared error with XGBoost; deterministic by ``seed``."""
+        import xgboost  # here, because loading a saved policy needs only the arrays
+
+        parameters = {
+            "objective": "reg:squarederror",
+            "base_score": 0.0,
+            "eta": 0.06,
+            "max_depth": 5,
+            "min_child_weight": 40,
+            "subsample": 0.7,
+            "colsample_bytree": 0.6,
+            "reg_lambda": 5.0,
+            "max_bin": 128,
+            "tree_method": "hist",
+            "seed": seed,
+            "nthread": n_jobs,
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            booster = xgboost.train(parameters, xgboost.DMatrix(inputs, targets, nthread=n_jobs), rounds)
+        return cls.from_xgboost(booster, targets.shape[1])
+
+    @classmethod
+    def from_xgboost(cls, booster: object, outputs: int) -> BoostedTrees:
+        """The arrays of a trained ``xgboost.Booster`` with base score 0 and one output per tree."""
+        raw = booster.save_raw(raw_format="json")  # type: ignore[attr-defined]
+        model = json.loads(bytes(raw))["learner"]["gradient_booster"]["model"]
+        trees = model["trees"]
+        sizes = [len(tree["left_children"]) for tree in trees]
+        roots = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+
+        def column(key: str, kind: type) -> npt.NDArray:
+            return np.concatenate([np.asarray(tree[key]).astype(kind) for tree in trees])
+
+        shift = np.repeat(roots, sizes)
+        left, right = column("left_children", np.int64), column("right_children", np.int64)
+        return cls(
+            roots=roots,
+            groups=np.asarray(model["tree_info"], dtype=np.int64),
+            feature=column("split_indices", np.int64),
+            threshold=column("split_conditions", np.float32),
+            left=np.where(left >= 0, left + shift, -1),
+            right=np.where(right >= 0, right + shift, -1),
+            missing_left=column("default_left", np.bool_),
+            outputs=outputs,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ValueModel:
+    """Forecasts the slopes of the value of stored energy and, under a delay, the price that the action will meet.
+
+    Everything is learned in the asinh of price / typical price of the region, so that regions can be trained together.
+    ``delay`` is in intervals: row t then speaks about interval t + delay.
+    """
+
+    trees: BoostedTrees
+    pieces: int
+    delay: int
+
+    def predict(self, inputs: npt.NDArray[np.float32], price_scale: float) -> tuple[Floats, Floats | None]:
+        """(N, F) inputs -> slopes (N, pieces), falling with charge, and the expected price (N,) or None (per MWh)."""
+        out = np.sinh(self.trees.predict(inputs) + inputs[:, :1].astype(np.float64)) * price_scale
+        slopes = np.minimum.accumulate(out[:, : self.pieces], axis=1)
+        return slopes, (out[:, self.pieces] if self.delay else None)
+
+
+def value_targets(slopes: Floats, prices: Floats, price_scale: float, delay: int) -> Floats:
+    """What trees learn, per row t: asinh of slopes (and price) of interval t + delay, as change from the price at t.
+
+    ``slopes`` (N, pieces), ``prices`` (N,) -> (N, pieces [+ 1]); NaN in the last ``delay`` rows.
+    """
+    columns = np.column_stack([slopes, prices]) if delay else slopes
+    levels = np.arcsinh(columns / price_scale)
+    out = np.full_like(levels, np.nan)
+    out[: len(out) - delay] = levels[delay:]
+    return np.clip(out - np.arcsinh(prices / price_scale)[:, None], -4.0, 4.0)
+
+
+def cross_fit(
+    inputs: npt.NDArray[np.float32],
+    targets: Floats,
+    when: Integers,
+    copies: npt.NDArray[np.float32],
+    *,
+    folds: int,
+    purge: int,
+    rounds: int = 80,
+    seed: int,
+    n_jobs: int,
+    pieces: int,
+    delay: int,
+) -> tuple[ValueModel, list[ValueModel], Integers]:
+    """A model on all rows, and one per contiguous block of time that hasn't seen the block.
+
+    In-sample forecasts would look better than those that the policy meets, and Q-learning would trust them too much.
+
+    Parameters
+    ----------
+    inputs, targets : (N, F), (N, outputs); rows with NaN targets are left out of training.
+    when : (N,) number of the interval of each row (regions share numbers).
+    copies : (N, F) the same rows with some inputs missing, trained on as well.
+    purge : intervals left out on both sides of a block.
+
+    Returns (final model, one model per block, block of each row (N,)).
+    """
+    usable = np.asarray(np.isfinite(targets).all(axis=1))
+    if usable.sum() < 50 * folds:
+        raise ModelError(
+            f"{int(usable.sum())} rows are too few to learn the value of stored energy",
+            expected=f"at least {50 * folds}",
+            remedy="train on a longer window",
+        )
+    edges = np.linspace(when.min(), when.max() + 1, folds + 1).astype(np.int64)
+    block = np.clip(np.searchsorted(edges, when, side="right") - 1, 0, folds - 1)
+
+    def fit(rows: npt.NDArray[np.bool_]) -> ValueModel:
+        x = np.concatenate([inputs[rows], copies[rows]])
+        y = np.concatenate([targets[rows], targets[rows]])
+        trees = BoostedTrees.fit(x, y, rounds=rounds, seed=seed, n_jobs=n_jobs)
+        return ValueModel(trees, pieces, delay)
+
+    models = [fit(usable & ((when < edges[i] - purge) | (when >= edges[i + 1] + purge))) for i in range(folds)]
+    return fit(usable), models, block
