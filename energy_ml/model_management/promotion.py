@@ -1,6 +1,6 @@
 """From a trained artefact to a decision on record: register, judge against the champion, promote or keep, prune.
 
-What belongs here: the order of these steps. What doesn't: the rule itself (``comparison``), files and locks (``registry``).
+What belongs here: the order of these steps. What doesn't: the rule (``comparison``), files and locks (``registry``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from energy_ml.errors import PromotionError
 from energy_ml.model_management.comparison import Decision
+from energy_ml.model_management.persistence import write_json
 from energy_ml.model_management.registry import ModelRegistry
 
 Judge = Callable[[dict[str, Any] | None], Decision]
@@ -52,3 +53,19 @@ def register_and_decide(
         break
     registry.prune(model_id, max_backups, who=who)
     return decision
+
+
+def write_training_results(registry: ModelRegistry) -> None:
+    """Write ``<type>/training_results.json`` beside the champions: what each was trained on and how it did."""
+    by_type: dict[str, dict[str, Any]] = {}
+    for model_id, model in registry.list_models().items():
+        champion = next((v for v in model["versions"] if v["version"] == model["champion"]), None)
+        if champion is not None:
+            by_type.setdefault(model["type"], {})[model_id] = {
+                "file": Path(model["champion_path"]).name,
+                "version": champion["version"],
+                "sha256": champion["sha256"],
+                **champion["metadata"],
+            }
+    for model_type, results in by_type.items():
+        write_json(registry.folder / model_type / "training_results.json", results)

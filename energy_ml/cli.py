@@ -1,0 +1,460 @@
+"""``energy-ml``: a thin face over the packages; every command calls what the UI, the schedule and Python users call.
+
+What belongs here: arguments, tables for people, JSON for machines, exit codes. What doesn't: any computation.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import getpass
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from energy_ml import __version__
+from energy_ml.config import SAMPLE_START, Settings, project_root
+from energy_ml.errors import ConfigError, EnergyMLError, ModelNotFoundError, NoDataError
+
+if TYPE_CHECKING:
+    from energy_ml.model_management.registry import ModelRegistry
+
+app = typer.Typer(
+    name="energy-ml",
+    help="Price forecasts and battery policies. Settings come from ENERGY_ML_* variables; see the README.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+models_app = typer.Typer(help="Versions, champions, promotion and rollback.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+out = Console(soft_wrap=False, highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Entry point: errors of ours become one line and an exit code (2 for wrong use, 1 for failure)."""
+    try:
+        app()
+    except EnergyMLError as error:
+        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def emit(value: Any, as_json: bool, show: Callable[[], None]) -> None:
+    """Print ``value`` as JSON, or call ``show`` for people."""
+    if as_json:
+        print(json.dumps(value, indent=2, default=_jsonable))
+    else:
+        show()
+
+
+def _jsonable(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)
+
+
+def table(title: str | None, columns: list[str], rows: list[list[Any]], numeric_from: int = 1) -> Table:
+    """A table that fits a terminal: numbers to the right, four significant digits."""
+    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="right" if i >= numeric_from else "left")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, str) else _number(cell) for cell in row))
+    return made
+
+
+def _number(value: Any) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "–"
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def parse_date(text: str) -> dt.date:
+    """A date as YYYY-MM-DD; ConfigError otherwise."""
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} isn't a date", expected="YYYY-MM-DD or latest") from None
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def simulate(
+    output: Annotated[Path, typer.Option(help="Folder for the parquet files.")] = Path("data/processed"),
+    days: Annotated[int, typer.Option(min=1, help="How many days.")] = 12,
+    regions: Annotated[int, typer.Option(min=1, max=24, help="How many regions, FR first.")] = 5,
+    start: Annotated[str, typer.Option(help="First day.")] = SAMPLE_START.isoformat(),
+    interval: Annotated[int, typer.Option(help="Minutes between prices: 1, 5, 15, 30 or 60.")] = 1,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 42,
+) -> None:
+    """Make a simulated market: the sample with the defaults, or years of minutes as a stream of files."""
+    from rich.progress import Progress
+
+    from energy_ml.market_data.simulator import write_simulation
+
+    folder = output if output.is_absolute() else project_root() / output
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("simulating", total=1.0)
+        paths = write_simulation(
+            str(folder),
+            days=days,
+            regions=regions,
+            start=parse_date(start),
+            interval_minutes=interval,
+            seed=seed,
+            progress=lambda fraction, _: bar.update(task, completed=fraction),
+        )
+    size = sum(path.stat().st_size for path in paths)
+    out.print(f"{len(paths)} file{'s' if len(paths) != 1 else ''}, {size / 1e6:,.1f} MB, in {folder}")
+
+
+@app.command()
+def data(as_json: AsJson = False) -> None:
+    """What the data folder holds: files, days, regions, gaps and problems."""
+    from energy_ml.market_data.lake import ParquetLake
+
+    settings = Settings.from_env()
+    lake = ParquetLake(settings.data_dir)
+    files = lake.inventory()
+    if not files:
+        raise NoDataError("there are no parquet files", file=settings.data_dir, remedy="put files there or simulate")
+    coverage = lake.coverage()
+    latest = lake.latest_complete_day()
+    facts = {
+        "data_dir": settings.data_dir,
+        "latest_complete_day": latest,
+        "files": [
+            {
+                "path": str(f.path),
+                "kind": f.kind,
+                "rows": f.rows,
+                "first": f.first,
+                "last": f.last,
+                "regions": list(f.regions or ()),
+                "size": f.size,
+                "problem": f.problem,
+            }
+            for f in files
+        ],
+        "coverage": coverage.reset_index().astype({coverage.index.name or "index": str}).to_dict("records"),
+    }
+
+    def show() -> None:
+        out.print(
+            table(
+                settings.data_dir,
+                ["file", "kind", "rows", "first", "last", "problem"],
+                [
+                    [
+                        Path(str(f.path)).name,
+                        f.kind or "–",
+                        f"{f.rows or 0:,}",
+                        f"{f.first:%Y-%m-%d %H:%M}" if f.first is not None else "–",
+                        f"{f.last:%Y-%m-%d %H:%M}" if f.last is not None else "–",
+                        f.problem or "",
+                    ]
+                    for f in files
+                ],
+                numeric_from=2,
+            )
+        )
+        out.print()
+        out.print(
+            table(
+                "rows per day and region (last 14 days)",
+                ["day", *map(str, coverage.columns)],
+                [
+                    [str(day), *(int(n) for n in row)]
+                    for day, row in zip(coverage.index, coverage.to_numpy(), strict=True)
+                ][-14:],
+            )
+        )
+        out.print(f"\nnewest complete day: {latest}")
+
+    emit(facts, as_json, show)
+
+
+@app.command()
+def retrain(
+    date: Annotated[
+        str, typer.Option(help="As-of date as YYYY-MM-DD, or 'latest' for the newest complete day.")
+    ] = "latest",
+    as_json: AsJson = False,
+) -> None:
+    """Train, evaluate and register everything for one as-of date: the same job as in the Dagster UI."""
+    from energy_ml.orchestration.launch import check_as_of, newest_as_of
+
+    settings = Settings.from_env()
+    as_of = newest_as_of(settings) if date == "latest" else check_as_of(settings, parse_date(date))
+    _run_with_progress(settings, as_of)
+    _show_results(settings, as_of, as_json)
+
+
+def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
+    import threading
+    import uuid
+
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    from energy_ml.orchestration.launch import run_job
+    from energy_ml.progress import ProgressLog
+
+    run_id, done = str(uuid.uuid4()), threading.Event()
+    columns = (
+        TextColumn("{task.description:<32}"),
+        BarColumn(24),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=False) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def draw() -> None:
+            for event in ProgressLog(f"{settings.results_dir}/.progress", run_id).follow(0.2, done.is_set):
+                if event.model_id not in tasks:
+                    tasks[event.model_id] = bar.add_task(event.model_id, total=1.0, note="")
+                note = "  ".join(
+                    f"{name} {value:.3g}" for name, value in event.metrics.items() if isinstance(value, float | int)
+                )
+                bar.update(tasks[event.model_id], completed=event.progress, note=note[:40])
+                if event.state != "running":
+                    bar.stop_task(tasks[event.model_id])
+
+        drawer = threading.Thread(target=draw, daemon=True)
+        drawer.start()
+        try:
+            result = run_job(as_of, run_id=run_id)
+        finally:
+            done.set()
+            drawer.join(timeout=5)
+    if not result.success:
+        failures = [
+            event.step_failure_data.user_failure_data.description
+            if event.step_failure_data.user_failure_data
+            else event.step_failure_data.error_display_string.strip().splitlines()[-1]
+            for event in result.all_events
+            if event.is_step_failure
+        ]
+        raise EnergyMLError(
+            f"the run for {as_of} failed: {'; '.join(filter(None, failures)) or 'see the run in the UI'}",
+            remedy=f"see run {run_id} in the UI (dagster dev)",
+        )
+
+
+def _show_results(settings: Settings, as_of: dt.date, as_json: bool) -> None:
+    from energy_ml.results import ResultsStore
+
+    store = ResultsStore(settings.results_dir)
+    metrics = store.read(as_of, "metrics.json")
+    report = store.path(as_of, "report.html")
+
+    def show() -> None:
+        out.print(
+            table(
+                f"\nprices, test split of {as_of}",
+                [
+                    "horizon",
+                    "MAE",
+                    "RMSE",
+                    "MAE 'price stays'",
+                    "RMSE 'price stays'",
+                    "ratio of MAE",
+                    "90 % interval covers",
+                ],
+                [
+                    [
+                        f"{row['horizon_minutes']} min",
+                        f"{row['mae']:.2f}",
+                        f"{row['rmse']:.2f}",
+                        f"{row['persistence_mae']:.2f}",
+                        f"{row['persistence_rmse']:.2f}",
+                        f"{row['rmae']:.3f}",
+                        f"{100 * row['coverage']:.1f} %",
+                    ]
+                    for row in metrics["prices"]
+                ],
+            )
+        )
+        out.print(
+            table(
+                f"\nreference battery, all regions, test split of {as_of}",
+                ["strategy", "profit", "share of perfect foresight", "cycles/day"],
+                [
+                    [
+                        row["strategy"],
+                        f"{row['profit']:,.2f}",
+                        f"{100 * row['share']:.1f} %",
+                        f"{row['cycles_per_day']:.2f}",
+                    ]
+                    for row in metrics["battery"]
+                ],
+            )
+        )
+        for line in metrics.get("decisions", []):
+            out.print(f"  {line}", style="dim")
+        out.print(f"\nreport: {report}", soft_wrap=True)
+
+    emit(metrics, as_json, show)
+
+
+@app.command()
+def report(
+    date: Annotated[str, typer.Option(help="As-of date, or 'latest'.")] = "latest",
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Print the path of a report (and open it)."""
+    from energy_ml.results import ResultsStore
+
+    store = ResultsStore(Settings.from_env().results_dir)
+    days = store.as_of_dates("report.html")
+    if not days:
+        raise NoDataError("there is no report yet", file=store.root, remedy="make one: energy-ml retrain")
+    day = days[-1] if date == "latest" else parse_date(date)
+    if day not in days:
+        raise NoDataError(
+            f"there is no report for {day}",
+            expected=f"one of {', '.join(map(str, days[-10:]))}",
+            remedy=f"energy-ml retrain --date {day}",
+        )
+    path = store.path(day, "report.html")
+    out.print(str(path), soft_wrap=True)
+    if open_it:
+        typer.launch(str(path))
+
+
+def _registry() -> ModelRegistry:
+    from energy_ml.model_management.registry import ModelRegistry
+
+    return ModelRegistry(f"{Settings.from_env().models_dir}/registry.json")
+
+
+@models_app.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """Every model with its champion and how many versions it has."""
+    models = _registry().list_models()
+
+    def show() -> None:
+        if not models:
+            out.print("no models yet; train some: energy-ml retrain")
+            return
+        out.print(
+            table(
+                None,
+                ["model", "champion", "as of", "latest", "versions"],
+                [
+                    [model_id, model["champion"] or "–", _as_of(model), model["latest"] or "–", len(model["versions"])]
+                    for model_id, model in sorted(models.items())
+                ],
+            )
+        )
+
+    emit(models, as_json, show)
+
+
+def _as_of(model: dict[str, Any]) -> str:
+    found = [v["metadata"].get("as_of", "–") for v in model["versions"] if v["version"] == model["champion"]]
+    return str(found[0]) if found else "–"
+
+
+@models_app.command("show")
+def models_show(model_id: str, as_json: AsJson = False) -> None:
+    """The versions of one model and its latest history."""
+    registry = _registry()
+    models = registry.list_models()
+    if model_id not in models:
+        raise ModelNotFoundError(
+            f"there is no model {model_id!r}",
+            expected=f"one of {', '.join(sorted(models)) or '(no models yet)'}",
+            remedy="energy-ml models list",
+        )
+    model, history = models[model_id], registry.history(model_id)
+
+    def show() -> None:
+        out.print(
+            table(
+                model_id,
+                ["version", "as of", "registered (UTC)", "size", "decision"],
+                [
+                    [
+                        ("* " if v["version"] == model["champion"] else "  ") + v["version"],
+                        str(v["metadata"].get("as_of", "–")),
+                        v["registered_at"][:19],
+                        f"{v['size'] / 1e6:.2f} MB",
+                        (v.get("decision") or {}).get("reason", ""),
+                    ]
+                    for v in model["versions"]
+                ],
+                numeric_from=9,
+            )
+        )
+        out.print(
+            table(
+                "\nhistory",
+                ["time", "event", "version", "who", "why"],
+                [
+                    [e["time"][:19], e["event"], e["version"] or "", e["who"] or "", e["reason"] or ""]
+                    for e in history[-12:]
+                ],
+                numeric_from=9,
+            )
+        )
+
+    emit({**model, "history": history}, as_json, show)
+
+
+@models_app.command("compare")
+def models_compare(model_id: str, a: str, b: str, as_json: AsJson = False) -> None:
+    """Two versions side by side, with the differences of their numbers."""
+    compared = _registry().compare(model_id, a, b)
+    emit(
+        compared,
+        as_json,
+        lambda: out.print(
+            table(
+                model_id,
+                ["number", a, b, "difference"],
+                [[name, row["a"], row["b"], row["difference"]] for name, row in compared["numbers"].items()],
+            )
+        ),
+    )
+
+
+Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
+Who = Annotated[str, typer.Option(help="Who decides; kept in the history.", default_factory=getpass.getuser)]
+
+
+@models_app.command("promote")
+def models_promote(model_id: str, version: str, reason: Reason, who: Who, as_json: AsJson = False) -> None:
+    """Make a version champion by hand."""
+    entry = _registry().promote(model_id, version, reason=reason, who=who)
+    emit(entry, as_json, lambda: out.print(f"{model_id}: champion is now {entry['version']}"))
+
+
+@models_app.command("rollback")
+def models_rollback(model_id: str, reason: Reason, who: Who, as_json: AsJson = False) -> None:
+    """Make the previous champion champion again."""
+    entry = _registry().rollback(model_id, reason=reason, who=who)
+    emit(entry, as_json, lambda: out.print(f"{model_id}: champion is now {entry['version']}"))

@@ -1,0 +1,126 @@
+"""Candidate and champion on the same, newest test window: the scores that the promotion rule compares.
+
+What belongs here: running both sides alike. What doesn't: the rule (``model_management.comparison``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from energy_ml.errors import SchemaError
+from energy_ml.evaluation.backtest_evaluator import reference_units, run_strategy
+from energy_ml.model_management.comparison import AsOf, Decision, compare_policies, compare_price_models
+from energy_ml.price_prediction import PricePredictionModel
+from energy_ml.price_prediction.replay import replay
+from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
+from energy_ml.rl_battery.strategy import Strategy, build_context
+from energy_ml.splits import TimeSplit
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def judge_price_model(
+    candidate: PricePredictionModel,
+    load_champion: Callable[[], PricePredictionModel] | None,
+    *,
+    features: pd.DataFrame,
+    forecasts: pd.DataFrame,
+    split: TimeSplit,
+    as_of: AsOf,
+    as_of_champion: AsOf = None,
+    rule: Any = None,
+) -> Decision:
+    """Decide on a price model by its errors on the test part.
+
+    Without a champion the candidate's own test forecasts stand against "the price stays". With one, both are replayed
+    from the start of the test part with fresh online states, so that neither profits from outcomes it has seen.
+
+    Parameters
+    ----------
+    features : long features frame of the window. forecasts : the forecasts frame; this horizon's test rows are used.
+    """
+    test = forecasts[(forecasts["split"] == "test") & (forecasts["horizon_minutes"] == candidate.horizon)]
+    common = {"horizon_steps": candidate.steps, "as_of_candidate": as_of, "rule": rule}
+    actual = _wide(test, "price_actual")
+    naive = _wide(test, "price_now") - actual
+    if load_champion is None:
+        own = _wide(test, "price_forecast") - actual
+        return compare_price_models(own.to_numpy(), None, errors_naive=naive.to_numpy(), **common)
+    errors = []
+    try:
+        for model in (candidate, load_champion()):
+            replayed = _wide(replay(model, features, split.val_end), "price_forecast")
+            errors.append((replayed.reindex_like(actual) - actual).to_numpy())
+    except SchemaError as problem:
+        # Other features than the champion's: it can't serve this data, so the baseline stands in for it.
+        decision = compare_price_models(
+            naive.to_numpy() if not errors else errors[0], None, errors_naive=naive, **common
+        )
+        return Decision(
+            decision.promote, f"{decision.reason}; the champion can't be scored: {problem}", decision.numbers
+        )
+    return compare_price_models(errors[0], errors[1], as_of_champion=as_of_champion, **common)
+
+
+def judge_policy(
+    candidate: LearnedPolicy,
+    load_champion: Callable[[], LearnedPolicy] | None,
+    *,
+    prices: pd.DataFrame,
+    forecasts: pd.DataFrame,
+    split: TimeSplit,
+    battery: Battery,
+    as_of: AsOf,
+    as_of_champion: AsOf = None,
+    execution_delay: int = 0,
+    rule: Any = None,
+) -> Decision:
+    """Decide on a policy by its test profit, the reference battery in every region, against champion or holding."""
+    regions = sorted(map(str, prices["region"].unique()))
+
+    def profits(learned: LearnedPolicy) -> FloatArray:
+        strategy = BatteryPolicy.of(learned)
+        return policy_profits(
+            strategy, regions, prices=prices, forecasts=forecasts, split=split, battery=battery, delay=execution_delay
+        )
+
+    return compare_policies(
+        profits(candidate),
+        None if load_champion is None else profits(load_champion()),
+        as_of_candidate=as_of,
+        as_of_champion=as_of_champion,
+        rule=rule,
+    )
+
+
+def policy_profits(
+    strategy: Strategy,
+    regions: list[str],
+    *,
+    prices: pd.DataFrame,
+    forecasts: pd.DataFrame,
+    split: TimeSplit,
+    battery: Battery,
+    delay: int = 0,
+) -> FloatArray:
+    """Profit per interval and region (T, R), currency: cash plus the change of what is stored, at terminal value."""
+    columns = []
+    for unit in reference_units(regions, battery):
+        context = build_context(
+            prices, unit.region, split, battery, forecasts=forecasts, start_mwh=unit.start_mwh, execution_delay=delay
+        )
+        run = run_strategy(context, strategy)
+        stored = run["charge_level_end_mwh"] - run["charge_level_mwh"]
+        columns.append((run["cash"] + stored * context.terminal_value).to_numpy())
+    return np.column_stack(columns)
+
+
+def _wide(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """(T, R): one row per timestamp in order, one column per region."""
+    return frame.pivot_table(index="timestamp", columns="region", values=column, sort=True, dropna=False)

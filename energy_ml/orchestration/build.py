@@ -1,0 +1,49 @@
+"""Putting it together: settings in, Dagster definitions out.
+
+What belongs here: the list of assets, jobs, schedules, sensors and the resources they get. What doesn't: any of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from energy_ml.config import Settings
+from energy_ml.orchestration.assets.evaluation import evaluation_assets
+from energy_ml.orchestration.assets.features import feature_assets
+from energy_ml.orchestration.assets.model_management import model_management_assets
+from energy_ml.orchestration.assets.price_prediction import price_prediction_assets
+from energy_ml.orchestration.assets.raw import raw_assets
+from energy_ml.orchestration.assets.rl_battery import rl_battery_assets
+from energy_ml.orchestration.executors import build_executor
+from energy_ml.orchestration.io_managers import ResultsIOManager
+from energy_ml.orchestration.jobs import build_jobs
+from energy_ml.orchestration.resources import LakeResource, RegistryResource, ResultsResource, TrainerResource
+
+
+def build_definitions(
+    settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """All definitions for ``settings`` (by default those of the environment); resources can be replaced by name."""
+    settings = settings or Settings.from_env()
+    results = ResultsResource(root=settings.results_dir)
+    return dg.Definitions(
+        assets=[
+            *raw_assets(settings),
+            *feature_assets(settings),
+            *price_prediction_assets(settings),
+            *rl_battery_assets(settings),
+            *evaluation_assets(settings),
+            *model_management_assets(settings),
+        ],
+        jobs=build_jobs(),
+        executor=build_executor(settings.executor),
+        resources={
+            "lake": LakeResource(root=settings.data_dir),
+            "results": results,
+            "registry": RegistryResource(models_dir=settings.models_dir),
+            "price_trainer": TrainerResource(),
+            "io_manager": ResultsIOManager(results=results),
+            **(resource_overrides or {}),
+        },
+    )

@@ -1,0 +1,40 @@
+"""The IO manager: an asset's value goes to ``results/<D>/<file>``, the file its definition names.
+
+What belongs here: the way between an asset and the results store. What doesn't: formats (``energy_ml.results``).
+Concept: https://docs.dagster.io/guides/build/io-managers
+"""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from energy_ml.orchestration.resources import ResultsResource
+
+FILE = "energy_ml/file"
+"""Definition metadata of an asset: the relative name of its result."""
+
+
+class ResultsIOManager(dg.ConfigurableIOManager):
+    """Writes and reads asset values through the results store."""
+
+    results: dg.ResourceDependency[ResultsResource]
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write the value of one partition whole."""
+        path = self.results.store().write(context.partition_key, str(context.definition_metadata[FILE]), obj)
+        self._written[str(path)] = obj
+        context.add_output_metadata({"path": str(path), "bytes": int(path.stat().st_size)})
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Read the upstream value of the same partition."""
+        upstream = context.upstream_output
+        if upstream is None:
+            raise dg.DagsterInvariantViolationError("an input without an upstream asset can't be loaded")
+        store, name = self.results.store(), str(upstream.definition_metadata[FILE])
+        # Steps of one process share what was just written; assets never change their inputs.
+        path = str(store.path(context.partition_key, name))
+        if path not in self._written:
+            self._written[path] = store.read(context.partition_key, name)
+        return self._written[path]

@@ -1,0 +1,40 @@
+"""Jobs: named selections of the one asset graph.
+
+What belongs here: what each button and command runs. What doesn't: when (schedules, sensors) and how (launch).
+Concept: https://docs.dagster.io/guides/build/jobs
+"""
+
+from typing import Any
+
+import dagster as dg
+
+RETRAIN = "retrain"
+TRAIN_PRICE_PREDICTION = "train_price_prediction"
+TRAIN_RL_BATTERY = "train_rl_battery"
+
+
+def build_jobs() -> list[Any]:
+    """Every job; each takes one as-of date as its partition."""
+    features = dg.AssetSelection.groups("features")
+    prices = features | dg.AssetSelection.groups("price_prediction")
+    return [
+        dg.define_asset_job(
+            RETRAIN,
+            selection=dg.AssetSelection.groups(
+                "features", "price_prediction", "rl_battery", "evaluation", "model_management"
+            ),
+            description="Everything for one as-of date: features, price models, policy, evaluation, promotion, report.",
+        ),
+        dg.define_asset_job(
+            TRAIN_PRICE_PREDICTION,
+            selection=prices | dg.AssetSelection.assets(["evaluation", "price_evaluation"]),
+            description="Features, price models and their evaluation for one as-of date; promotes nothing.",
+        ),
+        dg.define_asset_job(
+            TRAIN_RL_BATTERY,
+            selection=prices
+            | dg.AssetSelection.groups("rl_battery")
+            | dg.AssetSelection.assets(["evaluation", "battery_backtest"]),
+            description="The battery policy with the forecasts it needs, and its backtest; promotes nothing.",
+        ),
+    ]

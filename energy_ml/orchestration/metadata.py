@@ -1,0 +1,65 @@
+"""Metadata for the UI: one place that turns the core's values into what Dagster accepts.
+
+What belongs here: conversion of numbers, tables and charts. What doesn't: deciding what is worth showing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from energy_ml.evaluation.charts import to_markdown_image
+
+
+def table(frame: pd.DataFrame, max_rows: int = 50) -> dg.MetadataValue:
+    """A frame as a markdown table, floats to four significant digits."""
+    shown = frame.head(max_rows)
+
+    def cell(value: object) -> str:
+        if isinstance(value, float | np.floating):
+            return "–" if np.isnan(value) else f"{value:,.4g}"
+        return str(value).replace("|", "\\|")
+
+    lines = ["| " + " | ".join(map(str, shown.columns)) + " |", "|" + " --- |" * len(shown.columns)]
+    lines += ["| " + " | ".join(cell(v) for v in row) + " |" for row in shown.itertuples(index=False)]
+    if len(frame) > max_rows:
+        lines.append(f"\n… and {len(frame) - max_rows:,} more rows")
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def columns_of(frame: pd.DataFrame) -> dg.TableSchema:
+    """The schema of a frame, for the UI's column view."""
+    return dg.TableSchema(columns=[dg.TableColumn(str(name), str(kind)) for name, kind in frame.dtypes.items()])
+
+
+def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Numpy scalars, timestamps, frames and figures as Dagster metadata (which rejects them as they are)."""
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, pd.Timestamp):
+            value = value.isoformat()
+        elif isinstance(value, pd.DataFrame):
+            value = table(value)
+        elif isinstance(value, Figure):
+            value = dg.MetadataValue.md(to_markdown_image(value))
+        elif type(value) in (dict, list, tuple):  # not Dagster's own records, which are tuples too
+            value = dg.MetadataValue.json(_plain(value))
+        converted[name] = value
+    return converted
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)

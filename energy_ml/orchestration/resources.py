@@ -1,0 +1,61 @@
+"""Resources: thin, string-typed handles that hand out the core's own objects.
+
+What belongs here: where data, results and models are, and the progress log of a run. What doesn't: working with them.
+Concept: https://docs.dagster.io/guides/build/external-resources
+"""
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from energy_ml.config import MLConfig
+from energy_ml.market_data.lake import ParquetLake
+from energy_ml.model_management.registry import ModelRegistry
+from energy_ml.price_prediction import PricePredictionTrainer
+from energy_ml.progress import ProgressLog
+from energy_ml.results import ResultsStore
+
+
+class LakeResource(dg.ConfigurableResource):
+    """The user's parquet files."""
+
+    root: str
+
+    def lake(self) -> ParquetLake:
+        """The lake at ``root``."""
+        return ParquetLake(self.root)
+
+
+class ResultsResource(dg.ConfigurableResource):
+    """Results by as-of date, and the progress log of a run beside them."""
+
+    root: str
+
+    def store(self) -> ResultsStore:
+        """The store at ``root``."""
+        return ResultsStore(self.root)
+
+    def progress(self, run_id: str) -> ProgressLog:
+        """The progress log of one run; kept on the local disk of the machine that runs it."""
+        return ProgressLog(f"{self.root}/.progress", run_id)
+
+
+class TrainerResource(dg.ConfigurableResource):
+    """One price trainer per run and process, so that the horizons share the binned features."""
+
+    _trainer: PricePredictionTrainer | None = PrivateAttr(default=None)
+
+    def trainer(self, config: MLConfig) -> PricePredictionTrainer:
+        """The trainer; ``config`` is that of the first call."""
+        if self._trainer is None:
+            self._trainer = PricePredictionTrainer(config)
+        return self._trainer
+
+
+class RegistryResource(dg.ConfigurableResource):
+    """The model registry."""
+
+    models_dir: str
+
+    def registry(self) -> ModelRegistry:
+        """The registry under ``models_dir``."""
+        return ModelRegistry(f"{self.models_dir}/registry.json")

@@ -1,0 +1,106 @@
+"""What a run leaves behind for one as-of date: ``results/<D>/…``, locally or in an object store.
+
+What belongs here: where a result lies and how it is written and read by its suffix. What doesn't: what is in it.
+
+Nothing half-written is ever visible: local files are written beside and renamed; object stores publish whole objects.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import re
+from typing import Any
+
+import joblib
+import pandas as pd
+from upath import UPath
+
+from energy_ml.errors import ArtifactError, NoDataError
+from energy_ml.model_management.persistence import write_atomically
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+class ResultsStore:
+    """Results by as-of date and relative name; the suffix (.parquet, .json, .html, .pkl) decides the format."""
+
+    def __init__(self, root: str) -> None:
+        self.root = UPath(root)
+
+    def path(self, as_of: dt.date | str, name: str) -> UPath:
+        """Where ``name`` of ``as_of`` lies, whether it is there or not."""
+        day = str(as_of)
+        if not _DATE.fullmatch(day):
+            raise ValueError(f"as-of date {day!r} isn't YYYY-MM-DD")
+        return self.root / day / name
+
+    def write(self, as_of: dt.date | str, name: str, value: Any) -> UPath:
+        """Write ``value`` whole or not at all."""
+        path = self.path(as_of, name)
+        write_atomically(str(path), _encode(value, path.suffix))
+        return path
+
+    def read(self, as_of: dt.date | str, name: str) -> Any:
+        """Read a result. Raises NoDataError where it isn't there and ArtifactError where it can't be read."""
+        path = self.path(as_of, name)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise NoDataError(
+                f"there is no {name} for {as_of}",
+                file=path,
+                remedy=f"materialize it first: energy-ml retrain --date {as_of}",
+            ) from None
+        try:
+            return _decode(content, path.suffix)
+        except Exception as error:
+            raise ArtifactError(
+                f"{path} can't be read ({type(error).__name__}: {error})",
+                remedy=f"make it again: energy-ml retrain --date {as_of}",
+            ) from error
+
+    def exists(self, as_of: dt.date | str, name: str) -> bool:
+        """Whether the result is there."""
+        return bool(self.path(as_of, name).exists())
+
+    def as_of_dates(self, name: str = "metrics.json") -> list[dt.date]:
+        """As-of dates that have ``name``, oldest first."""
+        if not self.root.exists():
+            return []
+        days = (p.name for p in self.root.iterdir() if _DATE.fullmatch(p.name))
+        return [dt.date.fromisoformat(day) for day in sorted(days) if self.exists(day, name)]
+
+
+def _encode(value: Any, suffix: str) -> bytes:
+    if suffix == ".json":
+        return (json.dumps(value, indent=2, sort_keys=False, default=_jsonable) + "\n").encode()
+    if suffix == ".html":
+        return str(value).encode()
+    buffer = io.BytesIO()
+    if suffix == ".parquet":
+        value.to_parquet(buffer, index=False, compression="zstd")
+    elif suffix == ".pkl":
+        joblib.dump(value, buffer, compress=3)
+    else:
+        raise ValueError(f"no format for files that end in {suffix!r}")
+    return buffer.getvalue()
+
+
+def _decode(content: bytes, suffix: str) -> Any:
+    if suffix == ".json":
+        return json.loads(content)
+    if suffix == ".html":
+        return content.decode()
+    if suffix == ".parquet":
+        return pd.read_parquet(io.BytesIO(content))
+    return joblib.load(io.BytesIO(content))
+
+
+def _jsonable(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, pd.Timestamp | dt.date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} isn't JSON")

@@ -1,0 +1,113 @@
+"""The asset graph is the one that the design promises: keys, groups, edges, partitions, jobs."""
+
+import datetime as dt
+
+import dagster as dg
+import pytest
+
+from energy_ml.config import Settings, project_root
+from energy_ml.orchestration.build import build_definitions
+
+SETTINGS = Settings.from_env({})
+DEFS = build_definitions(SETTINGS)
+GRAPH = DEFS.resolve_asset_graph()
+
+EDGES = {
+    "raw/market_prices": set(),
+    "raw/battery_telemetry": set(),
+    "features/price_features": {"raw/market_prices"},
+    "features/battery_features": {"raw/battery_telemetry", "features/price_features"},
+    "features/time_split": {"features/price_features"},
+    **{f"price_prediction/model_{h}min": {"features/price_features", "features/time_split"} for h in (1, 5, 15, 60)},
+    "price_prediction/forecasts": {f"price_prediction/model_{h}min" for h in (1, 5, 15, 60)},
+    "rl_battery/battery_policy": {
+        "features/price_features",
+        "features/time_split",
+        "price_prediction/forecasts",
+    },
+    "evaluation/price_evaluation": {"features/time_split", "price_prediction/forecasts"},
+    "evaluation/battery_backtest": {
+        "features/price_features",
+        "features/battery_features",
+        "features/time_split",
+        "price_prediction/forecasts",
+        "rl_battery/battery_policy",
+    },
+    "model_management/registry_entry": {
+        "features/price_features",
+        "features/time_split",
+        "price_prediction/forecasts",
+        *{f"price_prediction/model_{h}min" for h in (1, 5, 15, 60)},
+        "rl_battery/battery_policy",
+        "evaluation/price_evaluation",
+        "evaluation/battery_backtest",
+    },
+    "evaluation/report": {
+        "features/time_split",
+        "price_prediction/forecasts",
+        "rl_battery/battery_policy",
+        "evaluation/price_evaluation",
+        "evaluation/battery_backtest",
+        "model_management/registry_entry",
+    },
+}
+
+
+def _node(key: str) -> dg.AssetKey:
+    return dg.AssetKey(key.split("/"))
+
+
+def test_definitions_load() -> None:
+    dg.Definitions.validate_loadable(DEFS)
+
+
+@pytest.mark.parametrize("key", EDGES)
+def test_keys_groups_and_edges(key: str) -> None:
+    node = GRAPH.get(_node(key))
+    assert {parent.to_user_string() for parent in node.parent_keys} == EDGES[key]
+    assert node.group_name == key.split("/")[0]
+    assert node.description, "every asset says what it is"
+    assert node.owners and node.kinds, "and who to ask, and what it is made with"
+    assert node.is_external == key.startswith("raw/")
+
+
+def test_computed_assets_share_one_definition_and_edges_are_identity() -> None:
+    computed = [GRAPH.get(_node(key)) for key in EDGES if not key.startswith("raw/")]
+    assert len({node.partitions_def for node in computed}) == 1
+    for node in computed:
+        for parent in node.parent_keys:
+            mapping = node.partition_mappings.get(parent)
+            if parent.path[0] == "raw":
+                assert (mapping.start_offset, mapping.end_offset) == (-9, 0)
+            else:
+                assert mapping is None or isinstance(mapping, dg.IdentityPartitionMapping)
+
+
+def test_the_sample_shows_its_own_days_only() -> None:
+    partitions = GRAPH.get(_node("features/price_features")).partitions_def
+    assert partitions.get_partition_keys() == ["2026-02-08", "2026-02-09", "2026-02-10"]
+    raw = GRAPH.get(_node("raw/market_prices")).partitions_def
+    assert len(raw.get_partition_keys()) == 12
+
+
+def test_own_data_has_an_open_end() -> None:
+    settings = Settings.from_env({"ENERGY_ML_START_DATE": "2024-12-01", "ENERGY_ML_HORIZONS": "5,60"})
+    graph = build_definitions(settings).resolve_asset_graph()
+    keys = graph.get(_node("features/price_features")).partitions_def.get_partition_keys()
+    assert keys[0] == "2024-12-10"
+    assert keys[-1] == (dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)).isoformat()
+    models = {k.to_user_string() for k in graph.get_all_asset_keys() if "model_" in k.path[-1]}
+    assert models == {"price_prediction/model_5min", "price_prediction/model_60min"}
+
+
+def test_workspace_names_the_same_module_and_nothing_overrides_it() -> None:
+    assert "module_name: energy_ml.definitions" in (project_root() / "workspace.yaml").read_text()
+    # A [tool.dagster] or [tool.dg] block would silently win over workspace.yaml.
+    project = (project_root() / "pyproject.toml").read_text()
+    assert "[tool.dagster" not in project and "[tool.dg" not in project
+
+
+def test_resources_can_be_overridden() -> None:
+    manager = dg.InMemoryIOManager()
+    defs = build_definitions(SETTINGS, {"io_manager": manager})
+    assert defs.resources["io_manager"] is manager

@@ -1,0 +1,79 @@
+"""Rules of the house that a reader of the design relies on: who may import whom, and what importing costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import energy_ml
+
+ROOT = Path(energy_ml.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+CORE = sorted(
+    "energy_ml." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in MODULES
+    if path.relative_to(ROOT).parts[0] not in ("orchestration", "__init__.py", "definitions.py")
+)
+
+FORBIDDEN = {
+    "config.py": {"market_data", "features", "price_prediction", "rl_battery", "evaluation", "model_management"},
+    "errors.py": {"config", "market_data", "features", "price_prediction", "rl_battery", "evaluation"},
+    "splits.py": {"config", "market_data", "features", "price_prediction", "rl_battery", "evaluation"},
+    "market_data": {"features", "price_prediction", "rl_battery", "evaluation", "model_management"},
+    "features": {"price_prediction", "rl_battery", "evaluation", "model_management"},
+    "price_prediction": {"rl_battery"},
+    "rl_battery": {"price_prediction"},
+    "model_management": {"service", "orchestration"},
+    "service": {"orchestration"},
+    "orchestration": {"service", "cli"},
+}
+FACES = {"service", "orchestration", "cli", "definitions"}
+
+
+def _imports(path: Path) -> set[str]:
+    """First part below energy_ml of everything that a module imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("energy_ml.")}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nobody_imports_what_lies_above(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    imported = _imports(path)
+    assert not imported & FORBIDDEN.get(room, set())
+    if path.stem not in FACES and room not in FACES:
+        assert not imported & FACES, "the faces are imported by nobody"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    docstring = ast.get_docstring(tree)
+    assert docstring and len(docstring.splitlines()[0]) > 20
+
+
+def test_only_orchestration_loads_dagster() -> None:
+    """A fresh interpreter that has imported all else, and made a predictor, hasn't loaded Dagster."""
+    code = (
+        f"import sys, importlib\nfor name in {CORE!r}: importlib.import_module(name)\n"
+        "from energy_ml.price_prediction import PricePredictor\nPricePredictor('models/none')\n"
+        "loaded = sorted(m for m in sys.modules if m.split('.')[0] == 'dagster')\n"
+        "assert not loaded, loaded[:5]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_asset_modules_keep_their_annotations() -> None:
+    """Postponed annotations break Dagster's reading of asset and resource signatures."""
+    for path in (ROOT / "orchestration").rglob("*.py"):
+        assert "from __future__ import annotations" not in path.read_text(), path
