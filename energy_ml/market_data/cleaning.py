@@ -287,6 +287,9 @@ class _Findings:
         if not self.errors:
             return
         first, others = self.errors[0], self.errors[1:]
+        unreadable = [p.file for p in self.problems if p.kind == "unreadable_file" and p.file]
+        if unreadable:
+            first.args = (f"{first.args[0]} The rows may be in files that can't be read: {', '.join(unreadable)}.",)
         if others:
             more = " | ".join(f"{type(e).__name__}: {e.found}" for e in others)
             many = f"{len(others)} more problem{'s' if len(others) > 1 else ''}"

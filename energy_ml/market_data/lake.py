@@ -327,11 +327,15 @@ class ParquetLake:
         doesn't count where each file holds a region of its own: then it may well be one more region).
         """
         bad = [f for f in self._scan() if f.info.problem and f.info.problem_kind != "other"]
-        near = [f for f in bad if _may_touch(f, start, end, regions)]
+        root = str(self.root)
+        near = [f for f in bad if _may_touch(f, f.info.path.removeprefix(root), start, end, regions)]
         if not near:
             return
         one_each = len(footers) > 1 and len({f.info.regions for f in footers}) == len(footers) == len(regions)
-        if not one_each and _covers(frame, start, end, regions):
+        # Before the first row of all files there may be nothing: a warm-up asks for what needn't exist. If it should,
+        # clean_prices refuses the window and names these files.
+        begin = max(start, min(cast(pd.Timestamp, f.info.first) for f in footers))
+        if not one_each and _covers(frame, begin, end, regions):
             for footer in near:
                 message = f"{footer.info.problem}; not needed, other files cover the window"
                 problem = DataProblem("unreadable_file", message, 0, False, file=footer.info.path)
@@ -717,13 +721,13 @@ def _has_repeats(times: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -
     return False
 
 
-def _may_touch(footer: _Footer, start: pd.Timestamp, end: pd.Timestamp, regions: set[str]) -> bool:
-    """Whether what the path says leaves open that an unreadable file holds rows of the window."""
+def _may_touch(footer: _Footer, path: str, start: pd.Timestamp, end: pd.Timestamp, regions: set[str]) -> bool:
+    """Whether what ``path``, below the root, says leaves open that an unreadable file holds rows of the window."""
     region = footer.partitions.get(REGION)
     if region is not None and region not in regions:
         return False
     days = []
-    for year, month, day in _DATE_IN_PATH.findall(footer.info.path):
+    for year, month, day in _DATE_IN_PATH.findall(path):
         with contextlib.suppress(ValueError):
             days.append(pd.Timestamp(int(year), int(month), int(day), tz="UTC"))
     if not days:

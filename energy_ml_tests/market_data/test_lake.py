@@ -12,6 +12,7 @@ from upath import UPath
 
 from energy_ml.errors import (
     DuplicateError,
+    IncompleteWindowError,
     NoDataError,
     SchemaError,
     TimestampError,
@@ -326,6 +327,24 @@ class TestUnreadableFiles:
         damage(root, "2026-02-01_b.parquet", how)
         with pytest.raises(UnreadableFileError, match="2026-02-01_b"):
             ParquetLake(root).read_prices(day(0), day(1))
+
+
+def test_a_warm_up_before_all_files_needs_no_file_but_a_window_does(tmp_path):
+    write(tmp_path / "good.parquet", days(0, 2))
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    frame = ParquetLake(tmp_path).read_prices(day(-1), day(2))
+    clean = clean_prices(frame, start=day(0), end=day(2), warmup_minutes=DAY, now=NOW)
+    assert [p.kind for p in clean.problems] == ["unreadable_file"]
+    with pytest.raises(IncompleteWindowError, match=r"may be in files that can't be read: .*bad\.parquet"):
+        clean_prices(frame, start=day(-1), end=day(2), now=NOW)
+
+
+def test_dates_above_the_root_say_nothing(tmp_path):
+    root = UPath(tmp_path / "backup 2030-01-01")
+    write(root / "good.parquet", days(0, 1)[5:])
+    (root / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UnreadableFileError, match=r"bad\.parquet"):
+        ParquetLake(root).read_prices(day(0), day(1))
 
 
 class TestFilesWithOtherProblems:
