@@ -1,24 +1,20 @@
-"""Rules for bad rows: each kind of problem is named, and repaired by a stated rule or refused in words.
+"""Rules for prices: each kind of problem is named, and repaired by a stated rule or refused in words.
 
-What belongs here: values, duplicates, order, gaps, intervals of rows that already have the right types.
-What doesn't: types (``schema``), files (``lake``), features.
+What belongs here: price values, gaps, regions, intervals of rows that already have the right types.
+What doesn't: types (``schema``), files (``lake``), rules shared with telemetry (``rows``), features.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import (
-    DataError,
-    DuplicateError,
     GapError,
     IncompleteWindowError,
     IntervalError,
@@ -27,42 +23,34 @@ from energy_ml.errors import (
     UnknownRegionError,
     ValueRangeError,
 )
-from energy_ml.market_data.schema import (
-    CAPACITY,
-    CHARGE,
-    IS_FILLED,
-    KEY_COLUMN,
-    POWER,
-    PRICE,
-    REGION,
-    TIMESTAMP,
-    DataProblem,
-    Kind,
-    normalise,
+from energy_ml.market_data.rows import (
+    MINUTE,
+    Bools,
+    Findings,
+    Floats,
+    Ints,
+    Rows,
+    infer_interval,
+    merge_duplicates,
+    missing_values,
+    nanoseconds,
+    refuse_future,
+    snap_jitter,
+    text_dtype,
 )
+from energy_ml.market_data.schema import IS_FILLED, PRICE, REGION, TIMESTAMP, DataProblem
+from energy_ml.market_data.telemetry import CleanBatteries, clean_batteries
 
-__all__ = ["CleanBatteries", "CleanPrices", "DataProblem", "clean_batteries", "clean_prices", "infer_interval"]
+__all__ = ["CleanBatteries", "CleanPrices", "DataProblem", "clean_batteries", "clean_prices"]
 
 MAX_ABS_PRICE = 50_000.0
 """Beyond it a price is a mistake: the highest cap of any market is about 20,000 currency/MWh."""
-FUTURE_TOLERANCE = pd.Timedelta(hours=1)
-"""How far clocks may be apart before a timestamp counts as lying in the future."""
 MIN_COVERAGE = 0.90
 """Least share of intervals that a region must really have; the rest may be short gaps."""
 FLATLINE_MINUTES = 360
 """A price that stays the same for longer is reported: feeds that hang look like that."""
 MIXED_RUN = 12
 """So many steps in a row of another supported interval mean mixed intervals rather than gaps."""
-
-_MINUTE = 60 * 10**9
-_JITTER = 10**9  # one second: clocks that stamp 00:05:00.2 mean 00:05
-_OVER_FULL = 0.01  # share of capacity by which a meter may be off before it is reported as a problem of its own
-_LOSSES = 1.2  # power is measured at the grid; what leaves the cells is more by the losses of discharging
-
-Array = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -75,18 +63,6 @@ class CleanPrices:
 
     frame: pd.DataFrame
     interval_minutes: int
-    problems: list[DataProblem] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class CleanBatteries:
-    """Telemetry sorted by (timestamp, battery_id), as often as it came; ``is_filled`` marks charge levels repaired.
-
-    ``interval_minutes`` is None where the telemetry keeps to no interval.
-    """
-
-    frame: pd.DataFrame
-    interval_minutes: int | None
     problems: list[DataProblem] = field(default_factory=list)
 
 
@@ -134,10 +110,10 @@ def clean_prices(
     (future, off the grid), DuplicateError, ValueRangeError, IntervalError, GapError, IncompleteWindowError,
     UnknownRegionError.
     """
-    rows = _Rows.of(frame, "prices", None)
-    found = _Findings(rows.problems)
-    low, high = _ns(start), _ns(end)
-    window_from = None if low is None else low - warmup_minutes * _MINUTE
+    rows = Rows.of(frame, "prices", None)
+    found = Findings(rows.problems)
+    low, high = nanoseconds(start), nanoseconds(end)
+    window_from = None if low is None else low - warmup_minutes * MINUTE
     regions = frame.attrs.get("regions") if regions is None else regions
     if regions is not None:
         absent = [r for r in regions if r not in rows.names]
@@ -152,7 +128,7 @@ def clean_prices(
                 )
             )
         rows.keep(np.isin(rows.keys, [i for i, name in enumerate(rows.names) if name in regions]))
-    _snap_jitter(rows, found)
+    snap_jitter(rows, found)
     inside = np.ones(len(rows), dtype=bool)
     if window_from is not None:
         inside &= rows.times >= window_from
@@ -169,16 +145,16 @@ def clean_prices(
             )
         )
         found.raise_any()
-    _refuse_future(rows, found, now)
+    refuse_future(rows, found, now)
     _refuse_absurd(rows, found, max_abs_price)
-    _missing_values(rows, found, PRICE)
+    missing_values(rows, found, PRICE)
     rows.sort(found)
-    _merge_duplicates(rows, found)
+    merge_duplicates(rows, found)
     minutes = _interval(rows, found, interval_minutes)
     if minutes is None:
         found.raise_any()
         raise AssertionError("an unknown interval is always refused")
-    off = rows.times % (minutes * _MINUTE) != 0
+    off = rows.times % (minutes * MINUTE) != 0
     if off.any():
         found.refuse(
             TimestampError(
@@ -198,227 +174,6 @@ def clean_prices(
     return CleanPrices(table.to_frame(), minutes, found.problems)
 
 
-def clean_batteries(
-    frame: pd.DataFrame,
-    *,
-    start: pd.Timestamp | None = None,
-    end: pd.Timestamp | None = None,
-    max_gap_minutes: int = 30,
-    now: pd.Timestamp | None = None,
-) -> CleanBatteries:
-    """Check battery telemetry; it accompanies prices, so all but contradictions is repaired or reported.
-
-    Repaired and listed: types, jitter, order, agreeing duplicates; missing charge levels are filled with the last one
-    for up to ``max_gap_minutes`` and left NaN beyond; levels outside [0, capacity] are clipped; all these rows have
-    ``is_filled``. Reported only: gaps in time, and charge levels that change faster than the battery's largest
-    ``power_mw`` allows (without that column: than a full charge in 15 minutes).
-
-    Raises DuplicateError, TimestampError (future), ValueRangeError (capacity not above zero), SchemaError. An empty
-    frame is fine and gives an empty one.
-    """
-    rows = _Rows.of(frame, "batteries", None)
-    found = _Findings(rows.problems)
-    _snap_jitter(rows, found)
-    low, high = _ns(start), _ns(end)
-    inside = np.ones(len(rows), dtype=bool)
-    if low is not None:
-        inside &= rows.times >= low
-    if high is not None:
-        inside &= rows.times < high
-    rows.keep(inside)
-    _refuse_future(rows, found, now)
-    bad = ~(rows.values[CAPACITY] > 0) | np.isinf(rows.values[CAPACITY])
-    if bad.any():
-        found.refuse(
-            ValueRangeError(
-                "capacities aren't above zero",
-                file=rows.file_of(bad),
-                column=CAPACITY,
-                rows=int(bad.sum()),
-                example=rows.example(bad, CAPACITY),
-                expected="MWh above 0",
-                remedy="correct the capacity or drop these rows",
-            )
-        )
-    _missing_values(rows, found, CHARGE)
-    rows.sort(found)
-    _merge_duplicates(rows, found)
-    found.raise_any()
-    repaired = _fill_charge(rows, max_gap_minutes)
-    repaired |= _clip_charge(rows, found)
-    minutes = infer_interval([rows.times[s] for s in rows.series()])
-    _report_telemetry_gaps(rows, found, minutes, max_gap_minutes)
-    _report_jumps(rows, found)
-    order = np.lexsort((rows.keys, rows.times))
-    result = rows.to_frame(order)
-    result[IS_FILLED] = repaired[order]
-    return CleanBatteries(result, minutes, found.problems)
-
-
-def infer_interval(series: Sequence[Ints]) -> int | None:
-    """Most common step, in minutes, of ascending timestamps (ns), one array per region; None if it isn't supported.
-
-    Ties go to the shorter step.
-    """
-    steps = np.concatenate([np.diff(times) for times in series]) if series else np.empty(0, dtype=np.int64)
-    steps = steps[steps > 0]
-    if not len(steps):
-        return None
-    values, counts = np.unique(steps, return_counts=True)
-    minutes, rest = divmod(int(values[np.argmax(counts)]), _MINUTE)
-    return minutes if rest == 0 and minutes in SUPPORTED_INTERVALS else None
-
-
-class _Findings:
-    """Collects problems and errors, so that one run names everything that is wrong."""
-
-    def __init__(self, problems: list[DataProblem]) -> None:
-        self.problems = problems
-        self.errors: list[DataError] = []
-
-    def note(self, kind: str, message: str, rows: int, repaired: bool, **where: str | None) -> None:
-        self.problems.append(DataProblem(kind, message, rows, repaired, **where))
-
-    def refuse(self, error: DataError) -> None:
-        self.errors.append(error)
-
-    def raise_any(self) -> None:
-        """Raise the first error, the others in its message."""
-        if not self.errors:
-            return
-        first, others = self.errors[0], self.errors[1:]
-        unreadable = [p.file for p in self.problems if p.kind == "unreadable_file" and p.file]
-        if unreadable:
-            first.args = (f"{first.args[0]} The rows may be in files that can't be read: {', '.join(unreadable)}.",)
-        if others:
-            more = " | ".join(f"{type(e).__name__}: {e.found}" for e in others)
-            many = f"{len(others)} more problem{'s' if len(others) > 1 else ''}"
-            first.args = (f"{first.args[0]} And {many}: {more}",)
-        raise first
-
-
-@dataclass
-class _Rows:
-    """Columns of one long frame as arrays of n values each; ``keys`` indexes ``names`` (regions or battery ids)."""
-
-    kind: Kind
-    times: Ints
-    keys: Ints
-    names: list[str]
-    values: dict[str, Floats]
-    texts: dict[str, pd.Series]
-    row: Ints
-    """Position in the frame that came in, for naming the file of an example."""
-    sources: list[tuple[str, int]]
-    problems: list[DataProblem]
-
-    @classmethod
-    def of(cls, frame: pd.DataFrame, kind: Kind, extra_columns: Sequence[str] | None) -> _Rows:
-        before = [DataProblem(**p) for p in frame.attrs.get("problems", [])]
-        sources = [(str(path), int(count)) for path, count in frame.attrs.get("sources", [])]
-        in_order = isinstance(frame.index, pd.RangeIndex) and sum(count for _, count in sources) == len(frame)
-        typed, problems = normalise(frame, kind, extra_columns=extra_columns)
-        if (
-            kind == "prices" and IS_FILLED in frame.columns
-        ):  # cleaned before: what was filled isn't known any better now
-            typed[PRICE] = typed[PRICE].mask(frame[IS_FILLED].to_numpy(dtype=bool))
-        codes, names = pd.factorize(typed[KEY_COLUMN[kind]], sort=True)
-        texts = {c: typed[c] for c in (REGION,) if kind == "batteries" and c in typed.columns}
-        skip = {TIMESTAMP, KEY_COLUMN[kind], *texts}
-        return cls(
-            kind=kind,
-            times=pd.DatetimeIndex(typed[TIMESTAMP]).asi8,
-            keys=codes.astype(np.int64),
-            names=[str(name) for name in names],
-            values={str(c): typed[c].to_numpy(dtype=np.float64) for c in typed.columns if c not in skip},
-            texts=texts,
-            row=np.arange(len(typed), dtype=np.int64),
-            sources=sources if in_order else [],
-            problems=before + problems,
-        )
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    def keep(self, which: Array) -> None:
-        """Keep rows by mask or by position."""
-        if which.dtype == bool and which.all():
-            return
-        self.times, self.keys, self.row = self.times[which], self.keys[which], self.row[which]
-        self.values = {name: values[which] for name, values in self.values.items()}
-        positions = np.flatnonzero(which) if which.dtype == bool else which
-        self.texts = {name: values.take(positions).reset_index(drop=True) for name, values in self.texts.items()}
-
-    def sort(self, found: _Findings) -> None:
-        """Sort by key, then time; rows that don't ascend in time within their key are reported."""
-        by_key = np.argsort(self.keys, kind="stable")
-        keys, times = self.keys[by_key], self.times[by_key]
-        back = (np.diff(times) < 0) & (np.diff(keys) == 0)
-        if self.sources and back.any():  # where one file ends and another begins, there is no order to keep
-            ends = np.cumsum([count for _, count in self.sources])
-            files = np.searchsorted(ends, self.row[by_key], side="right")
-            wrong = back & (np.diff(files) == 0)
-        else:
-            wrong = back
-        if wrong.any():
-            late = np.zeros(len(self), dtype=bool)
-            late[by_key[1:][wrong]] = True
-            found.note(
-                "unsorted",
-                "rows weren't in the order of time and were sorted",
-                int(wrong.sum()),
-                True,
-                example=self.example(late),
-                column=TIMESTAMP,
-                file=self.file_of(late),
-            )
-        if back.any():
-            self.keep(np.lexsort((self.row, self.times, self.keys)))
-        elif (np.diff(self.keys) < 0).any():
-            self.keep(by_key)
-
-    def series(self) -> list[slice]:
-        """One slice per key; rows must be sorted."""
-        bounds = np.flatnonzero(np.diff(self.keys)) + 1
-        edges = [0, *bounds.tolist(), len(self)] if len(self) else []
-        return [slice(a, b) for a, b in itertools.pairwise(edges)]
-
-    def example(self, mask: Bools, column: str | None = None) -> str:
-        i = int(np.argmax(mask))
-        text = f"{pd.Timestamp(int(self.times[i]), tz='UTC')} {self.names[self.keys[i]]}"
-        return text if column is None else f"{text} {column} = {self.values[column][i]:g}"
-
-    def file_of(self, mask: Bools) -> str | None:
-        """File of the first row in ``mask``, where the lake told which rows came from which file."""
-        return self.file_at(int(self.row[int(np.argmax(mask))])) if mask.any() else None
-
-    def file_at(self, row: int) -> str | None:
-        ends = np.cumsum([count for _, count in self.sources])
-        return self.sources[int(np.searchsorted(ends, row, side="right"))][0] if self.sources else None
-
-    def to_frame(self, order: Ints) -> pd.DataFrame:
-        names = pd.Series(self.names, dtype=_text_dtype())
-        columns: dict[str, Any] = {
-            TIMESTAMP: pd.DatetimeIndex(self.times[order].view("datetime64[ns]"), tz="UTC"),
-            KEY_COLUMN[self.kind]: names.take(self.keys[order]).reset_index(drop=True),
-        }
-        columns |= {name: values[order] for name, values in self.values.items()}
-        columns |= {name: values.take(order).reset_index(drop=True) for name, values in self.texts.items()}
-        return pd.DataFrame(columns)
-
-
-def _text_dtype() -> Any:
-    return pd.Series(["a"]).dtype
-
-
-def _ns(moment: pd.Timestamp | None) -> int | None:
-    if moment is None:
-        return None
-    stamp = pd.Timestamp(moment)
-    stamp = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
-    return int(stamp.as_unit("ns").value)
-
-
 def _span(start: pd.Timestamp | None, end: pd.Timestamp | None) -> str:
     return (f" from {start}" if start is not None else "") + (f" to {end}" if end is not None else "")
 
@@ -427,44 +182,7 @@ def _time(ns: int) -> str:
     return str(pd.Timestamp(int(ns), tz="UTC"))
 
 
-# --- Timestamps and values --------------------------------------------------------------------------------------
-
-
-def _snap_jitter(rows: _Rows, found: _Findings) -> None:
-    nearest = (rows.times + _MINUTE // 2) // _MINUTE * _MINUTE
-    off = nearest - rows.times
-    jitter = (off != 0) & (np.abs(off) <= _JITTER)
-    if jitter.any():
-        found.note(
-            "jitter",
-            "timestamps up to a second off a whole minute were rounded to it",
-            int(jitter.sum()),
-            True,
-            example=rows.example(jitter),
-            column=TIMESTAMP,
-            file=rows.file_of(jitter),
-        )
-        rows.times = np.where(jitter, nearest, rows.times)
-
-
-def _refuse_future(rows: _Rows, found: _Findings, now: pd.Timestamp | None) -> None:
-    limit = pd.Timestamp(_ns(pd.Timestamp.now("UTC") if now is None else now) or 0, tz="UTC") + FUTURE_TOLERANCE
-    future = rows.times > limit.as_unit("ns").value
-    if future.any():
-        found.refuse(
-            TimestampError(
-                "timestamps lie in the future",
-                file=rows.file_of(future),
-                column=TIMESTAMP,
-                rows=int(future.sum()),
-                example=rows.example(future),
-                expected=f"nothing after {limit.floor('s')}",
-                remedy="correct the timestamps' time zone or this machine's clock; forecasts don't belong here",
-            )
-        )
-
-
-def _refuse_absurd(rows: _Rows, found: _Findings, limit: float) -> None:
+def _refuse_absurd(rows: Rows, found: Findings, limit: float) -> None:
     prices = rows.values[PRICE]
     absurd = (np.abs(prices) > limit) & np.isfinite(prices)
     if absurd.any():
@@ -482,87 +200,7 @@ def _refuse_absurd(rows: _Rows, found: _Findings, limit: float) -> None:
         rows.values[PRICE] = np.where(absurd, np.nan, prices)
 
 
-def _missing_values(rows: _Rows, found: _Findings, column: str) -> None:
-    """Report NaN and infinite values of ``column``; infinite ones become NaN. Other columns too, without a report."""
-    for name, values in rows.values.items():
-        infinite, missing = np.isinf(values), np.isnan(values)
-        if name != column and not infinite.any():
-            continue
-        for kind, mask in (("infinite_values", infinite), ("missing_values", missing)):
-            if mask.any() and (name == column or kind == "infinite_values"):
-                found.note(
-                    kind,
-                    f"{name} is {'infinite' if kind == 'infinite_values' else 'missing'}; taken as a gap",
-                    int(mask.sum()),
-                    True,
-                    example=rows.example(mask),
-                    column=name,
-                    file=rows.file_of(mask),
-                )
-        if infinite.any() and name != CAPACITY:
-            rows.values[name] = np.where(infinite, np.nan, values)
-
-
-def _merge_duplicates(rows: _Rows, found: _Findings) -> None:
-    """Make (key, time) unique; rows must be sorted. Missing values agree with any value, which then stands."""
-    first = np.ones(len(rows), dtype=bool)
-    first[1:] = (np.diff(rows.keys) != 0) | (np.diff(rows.times) != 0)
-    if first.all():
-        return
-    starts = np.flatnonzero(first)
-    size = np.diff([*starts, len(rows)])
-    disagree = np.zeros(len(starts), dtype=bool)
-    column = None
-    for name, values in rows.values.items():
-        low, high = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
-        differs = low != high
-        differs &= ~(np.isnan(low) & np.isnan(high))
-        if differs.any() and column is None:
-            column = name
-        disagree |= differs
-        rows.values[name] = _broadcast_first(values, starts, low)
-    agreeing = int((size[~disagree] - 1).sum())
-    if disagree.any():
-        mask = np.zeros(len(rows), dtype=bool)
-        mask[starts[disagree]] = True
-        where = starts[disagree][0]
-        files = sorted({f for f in (rows.file_at(int(r)) for r in rows.row[where : where + size[disagree][0]]) if f})
-        found.refuse(
-            DuplicateError(
-                "rows share timestamp and " + KEY_COLUMN[rows.kind] + " but disagree in their values",
-                file=" and ".join(files) or None,
-                column=column,
-                rows=int(size[disagree].sum()),
-                example=rows.example(mask),
-                expected="one row each, or repeated rows that agree",
-                remedy="keep the right one of these rows; overlapping files must agree where they overlap",
-            )
-        )
-    if agreeing:
-        mask = np.zeros(len(rows), dtype=bool)
-        mask[starts[(size > 1) & ~disagree]] = True
-        found.note(
-            "duplicates",
-            "repeated rows that agree were dropped",
-            agreeing,
-            True,
-            example=rows.example(mask),
-            column=TIMESTAMP,
-            file=rows.file_of(mask),
-        )
-    rows.keep(first)
-
-
-def _broadcast_first(values: Floats, starts: Ints, merged: Floats) -> Floats:
-    result = values.copy()
-    result[starts] = merged
-    return result
-
-
-# --- Interval and grid ------------------------------------------------------------------------------------------
-
-
-def _interval(rows: _Rows, found: _Findings, given: int | None) -> int | None:
+def _interval(rows: Rows, found: Findings, given: int | None) -> int | None:
     """The window's one interval in minutes; None, with an error noted, if there is none. Rows must be sorted."""
     series = rows.series()
     minutes = given if given is not None else infer_interval([rows.times[s] for s in series])
@@ -570,7 +208,7 @@ def _interval(rows: _Rows, found: _Findings, given: int | None) -> int | None:
     if minutes is None or minutes not in SUPPORTED_INTERVALS:
         steps = np.concatenate([np.diff(rows.times[s]) for s in series])
         values, counts = np.unique(steps, return_counts=True)
-        most = f"{values[np.argmax(counts)] / _MINUTE:g} minutes" if len(values) else "unknown: one row per region"
+        most = f"{values[np.argmax(counts)] / MINUTE:g} minutes" if len(values) else "unknown: one row per region"
         found.refuse(
             IntervalError(
                 f"the interval is {given if given is not None else most}",
@@ -594,7 +232,7 @@ def _interval(rows: _Rows, found: _Findings, given: int | None) -> int | None:
                 f"intervals of {minutes} and {other} minutes are mixed",
                 file=rows.file_of(mask),
                 column=TIMESTAMP,
-                rows=int((np.diff(rows.times[part]) == other * _MINUTE).sum()) + 1,
+                rows=int((np.diff(rows.times[part]) == other * MINUTE).sum()) + 1,
                 example=rows.example(mask),
                 expected="one interval for all regions of a window",
                 remedy="resample the files to one interval, or keep them in separate folders",
@@ -607,13 +245,13 @@ def _interval(rows: _Rows, found: _Findings, given: int | None) -> int | None:
 def _mixed_run(times: Ints, minutes: int) -> tuple[int, int] | None:
     """Another supported interval that at least MIXED_RUN steps in a row keep to, and where; None if there is none."""
     steps = np.diff(times)
-    other = steps != minutes * _MINUTE
+    other = steps != minutes * MINUTE
     if int(other.sum()) < MIXED_RUN:
         return None
     for candidate in SUPPORTED_INTERVALS:
         if candidate == minutes:
             continue
-        starts, lengths = _runs(steps == candidate * _MINUTE)
+        starts, lengths = _runs(steps == candidate * MINUTE)
         if len(lengths) and lengths.max() >= MIXED_RUN:
             return candidate, int(starts[np.argmax(lengths >= MIXED_RUN)])
     return None
@@ -636,7 +274,7 @@ class _Grid:
     filled: Bools
 
     def at(self, step: int) -> str:
-        return _time(self.first + int(step) * self.minutes * _MINUTE)
+        return _time(self.first + int(step) * self.minutes * MINUTE)
 
     def select(self, columns: Ints) -> None:
         self.names = [self.names[c] for c in columns]
@@ -645,8 +283,8 @@ class _Grid:
 
     def to_frame(self) -> pd.DataFrame:
         steps, width = self.filled.shape
-        times = self.first + np.arange(steps, dtype=np.int64) * (self.minutes * _MINUTE)
-        names = pd.Series(self.names, dtype=_text_dtype())
+        times = self.first + np.arange(steps, dtype=np.int64) * (self.minutes * MINUTE)
+        names = pd.Series(self.names, dtype=text_dtype())
         columns: dict[str, Any] = {
             TIMESTAMP: pd.DatetimeIndex(np.repeat(times, width).view("datetime64[ns]"), tz="UTC"),
             REGION: names.take(np.tile(np.arange(width), steps)).reset_index(drop=True),
@@ -657,8 +295,8 @@ class _Grid:
 
 
 def _fill_grid(
-    rows: _Rows,
-    found: _Findings,
+    rows: Rows,
+    found: Findings,
     minutes: int,
     low: int | None,
     high: int | None,
@@ -666,7 +304,7 @@ def _fill_grid(
     min_coverage: float,
     partial: Literal["refuse", "drop", "keep"],
 ) -> _Grid:
-    step = minutes * _MINUTE
+    step = minutes * MINUTE
     first = int(rows.times.min()) if low is None else min(-(-low // step) * step, int(rows.times.min()))
     after = int(rows.times.max()) + step if high is None else -(-high // step) * step
     used = np.unique(rows.keys)
@@ -694,7 +332,7 @@ def _fill_grid(
 
 def _partial_regions(
     grid: _Grid,
-    found: _Findings,
+    found: Findings,
     warm: int,
     limit: int,
     min_coverage: float,
@@ -756,7 +394,7 @@ def _partial_regions(
 
 def _gaps(
     grid: _Grid,
-    found: _Findings,
+    found: Findings,
     warm: int,
     limit: int,
     max_gap_minutes: int,
@@ -828,7 +466,7 @@ def _forward_fill(values: Floats, limit: int) -> Floats:
     return result
 
 
-def _warn_flatlines(grid: _Grid, found: _Findings, minutes: int, flatline_minutes: int) -> None:
+def _warn_flatlines(grid: _Grid, found: Findings, minutes: int, flatline_minutes: int) -> None:
     prices = np.where(grid.filled, np.nan, grid.values[PRICE])
     same = np.diff(prices, axis=0) == 0
     worst: list[tuple[int, int, str]] = []
@@ -846,89 +484,4 @@ def _warn_flatlines(grid: _Grid, found: _Findings, minutes: int, flatline_minute
             False,
             example=f"{name} from {grid.at(start)} for {length * minutes} minutes",
             column=PRICE,
-        )
-
-
-# --- Telemetry --------------------------------------------------------------------------------------------------
-
-
-def _fill_charge(rows: _Rows, max_gap_minutes: int) -> Bools:
-    """Fill missing charge levels with the battery's last one if that is at most ``max_gap_minutes`` old."""
-    charge = rows.values[CHARGE]
-    missing = np.isnan(charge)
-    if not missing.any():
-        return missing
-    index = np.arange(len(rows))
-    last = np.maximum.accumulate(np.where(missing, -1, index))
-    known = np.maximum(last, 0)
-    recent = rows.times - rows.times[known] <= max_gap_minutes * _MINUTE
-    fill = missing & (last >= 0) & (rows.keys[known] == rows.keys) & recent
-    rows.values[CHARGE] = np.where(fill, charge[known], charge)
-    return fill
-
-
-def _clip_charge(rows: _Rows, found: _Findings) -> Bools:
-    charge, capacity = rows.values[CHARGE], rows.values[CAPACITY]
-    above, below = charge > capacity * (1 + 1e-9), charge < 0
-    for kind, mask, words in (
-        ("charge_above_capacity", above, "lie above the capacity and were set to it"),
-        ("negative_charge", below, "are negative and were set to 0"),
-    ):
-        if mask.any():
-            gross = mask & ((charge > capacity * (1 + _OVER_FULL)) | (charge < -_OVER_FULL * capacity))
-            much = f"; {int(gross.sum()):,} of them by more than {_OVER_FULL:.0%} of the capacity"
-            found.note(
-                kind,
-                f"charge levels {words}{much if gross.any() else ''}",
-                int(mask.sum()),
-                True,
-                example=rows.example(mask, CHARGE),
-                column=CHARGE,
-                file=rows.file_of(mask),
-            )
-    rows.values[CHARGE] = np.clip(charge, 0, capacity)
-    return above | below
-
-
-def _report_telemetry_gaps(rows: _Rows, found: _Findings, minutes: int | None, max_gap_minutes: int) -> None:
-    if len(rows) < 2:
-        return
-    limit = max(max_gap_minutes, minutes or 0) * _MINUTE
-    gap = np.zeros(len(rows), dtype=bool)
-    gap[1:] = (np.diff(rows.times) > limit + (minutes or 0) * _MINUTE) & (np.diff(rows.keys) == 0)
-    if gap.any():
-        found.note(
-            "telemetry_gap",
-            f"telemetry pauses for more than {limit // _MINUTE} minutes",
-            int(gap.sum()),
-            False,
-            example=f"before {rows.example(gap)}",
-            column=TIMESTAMP,
-            file=rows.file_of(gap),
-        )
-
-
-def _report_jumps(rows: _Rows, found: _Findings) -> None:
-    if len(rows) < 2:
-        return
-    hours = np.diff(rows.times) / (60 * _MINUTE)
-    limit = 4 * rows.values[CAPACITY]
-    if POWER in rows.values:
-        largest = np.full(len(rows.names), -np.inf)
-        power = np.nan_to_num(np.abs(rows.values[POWER]), nan=-np.inf)
-        np.maximum.at(largest, rows.keys, power)
-        limit = np.where(largest[rows.keys] > 0, largest[rows.keys], limit)
-    change = np.abs(np.diff(rows.values[CHARGE]))
-    allowed = _LOSSES * limit[1:] * hours + 1e-3 * rows.values[CAPACITY][1:]
-    jump = np.zeros(len(rows), dtype=bool)
-    jump[1:] = (change > allowed) & (np.diff(rows.keys) == 0)
-    if jump.any():
-        found.note(
-            "charge_jump",
-            "charge levels change faster than the battery's power allows",
-            int(jump.sum()),
-            False,
-            example=rows.example(jump, CHARGE),
-            column=CHARGE,
-            file=rows.file_of(jump),
         )

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from energy_ml.errors import DataError, NoDataError, SchemaError, UnknownRegionError, UnreadableFileError
-from energy_ml.market_data.cleaning import infer_interval
+from energy_ml.market_data.rows import infer_interval
 from energy_ml.market_data.schema import (
     BATTERY_ID,
     CHARGE,

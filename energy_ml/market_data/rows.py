@@ -1,0 +1,317 @@
+"""Rows of one kind as arrays, and the rules that prices and telemetry share: order, clocks, duplicates, missing values.
+
+What belongs here: whatever doesn't care what the values mean. What doesn't: rules of prices (``cleaning``) or of
+batteries (``telemetry``), types (``schema``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from energy_ml.config import SUPPORTED_INTERVALS
+from energy_ml.errors import DataError, DuplicateError, TimestampError
+from energy_ml.market_data.schema import (
+    CAPACITY,
+    IS_FILLED,
+    KEY_COLUMN,
+    PRICE,
+    REGION,
+    TIMESTAMP,
+    DataProblem,
+    Kind,
+    normalise,
+)
+
+FUTURE_TOLERANCE = pd.Timedelta(hours=1)
+"""How far clocks may be apart before a timestamp counts as lying in the future."""
+MINUTE = 60 * 10**9
+"""Nanoseconds."""
+
+_JITTER = 10**9  # one second: clocks that stamp 00:05:00.2 mean 00:05
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+def infer_interval(series: Sequence[Ints]) -> int | None:
+    """Most common step, in minutes, of ascending timestamps (ns), one array per region; None if it isn't supported.
+
+    Ties go to the shorter step.
+    """
+    steps = np.concatenate([np.diff(times) for times in series]) if series else np.empty(0, dtype=np.int64)
+    steps = steps[steps > 0]
+    if not len(steps):
+        return None
+    values, counts = np.unique(steps, return_counts=True)
+    minutes, rest = divmod(int(values[np.argmax(counts)]), MINUTE)
+    return minutes if rest == 0 and minutes in SUPPORTED_INTERVALS else None
+
+
+class Findings:
+    """Collects problems and errors, so that one run names everything that is wrong."""
+
+    def __init__(self, problems: list[DataProblem]) -> None:
+        self.problems = problems
+        self.errors: list[DataError] = []
+
+    def note(self, kind: str, message: str, rows: int, repaired: bool, **where: str | None) -> None:
+        self.problems.append(DataProblem(kind, message, rows, repaired, **where))
+
+    def refuse(self, error: DataError) -> None:
+        self.errors.append(error)
+
+    def raise_any(self) -> None:
+        """Raise the first error, the others in its message."""
+        if not self.errors:
+            return
+        first, others = self.errors[0], self.errors[1:]
+        unreadable = [p.file for p in self.problems if p.kind == "unreadable_file" and p.file]
+        if unreadable:
+            first.args = (f"{first.args[0]} The rows may be in files that can't be read: {', '.join(unreadable)}.",)
+        if others:
+            more = " | ".join(f"{type(e).__name__}: {e.found}" for e in others)
+            many = f"{len(others)} more problem{'s' if len(others) > 1 else ''}"
+            first.args = (f"{first.args[0]} And {many}: {more}",)
+        raise first
+
+
+@dataclass
+class Rows:
+    """Columns of one long frame as arrays of n values each; ``keys`` indexes ``names`` (regions or battery ids)."""
+
+    kind: Kind
+    times: Ints
+    keys: Ints
+    names: list[str]
+    values: dict[str, Floats]
+    texts: dict[str, pd.Series]
+    row: Ints
+    """Position in the frame that came in, for naming the file of an example."""
+    sources: list[tuple[str, int]]
+    problems: list[DataProblem]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, kind: Kind, extra_columns: Sequence[str] | None) -> Rows:
+        before = [DataProblem(**p) for p in frame.attrs.get("problems", [])]
+        sources = [(str(path), int(count)) for path, count in frame.attrs.get("sources", [])]
+        in_order = isinstance(frame.index, pd.RangeIndex) and sum(count for _, count in sources) == len(frame)
+        typed, problems = normalise(frame, kind, extra_columns=extra_columns)
+        if (
+            kind == "prices" and IS_FILLED in frame.columns
+        ):  # cleaned before: what was filled isn't known any better now
+            typed[PRICE] = typed[PRICE].mask(frame[IS_FILLED].to_numpy(dtype=bool))
+        codes, names = pd.factorize(typed[KEY_COLUMN[kind]], sort=True)
+        texts = {c: typed[c] for c in (REGION,) if kind == "batteries" and c in typed.columns}
+        skip = {TIMESTAMP, KEY_COLUMN[kind], *texts}
+        return cls(
+            kind=kind,
+            times=pd.DatetimeIndex(typed[TIMESTAMP]).asi8,
+            keys=codes.astype(np.int64),
+            names=[str(name) for name in names],
+            values={str(c): typed[c].to_numpy(dtype=np.float64) for c in typed.columns if c not in skip},
+            texts=texts,
+            row=np.arange(len(typed), dtype=np.int64),
+            sources=sources if in_order else [],
+            problems=before + problems,
+        )
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def keep(self, which: Array) -> None:
+        """Keep rows by mask or by position."""
+        if which.dtype == bool and which.all():
+            return
+        self.times, self.keys, self.row = self.times[which], self.keys[which], self.row[which]
+        self.values = {name: values[which] for name, values in self.values.items()}
+        positions = np.flatnonzero(which) if which.dtype == bool else which
+        self.texts = {name: values.take(positions).reset_index(drop=True) for name, values in self.texts.items()}
+
+    def sort(self, found: Findings) -> None:
+        """Sort by key, then time; rows that don't ascend in time within their key are reported."""
+        by_key = np.argsort(self.keys, kind="stable")
+        keys, times = self.keys[by_key], self.times[by_key]
+        back = (np.diff(times) < 0) & (np.diff(keys) == 0)
+        if self.sources and back.any():  # where one file ends and another begins, there is no order to keep
+            ends = np.cumsum([count for _, count in self.sources])
+            files = np.searchsorted(ends, self.row[by_key], side="right")
+            wrong = back & (np.diff(files) == 0)
+        else:
+            wrong = back
+        if wrong.any():
+            late = np.zeros(len(self), dtype=bool)
+            late[by_key[1:][wrong]] = True
+            found.note(
+                "unsorted",
+                "rows weren't in the order of time and were sorted",
+                int(wrong.sum()),
+                True,
+                example=self.example(late),
+                column=TIMESTAMP,
+                file=self.file_of(late),
+            )
+        if back.any():
+            self.keep(np.lexsort((self.row, self.times, self.keys)))
+        elif (np.diff(self.keys) < 0).any():
+            self.keep(by_key)
+
+    def series(self) -> list[slice]:
+        """One slice per key; rows must be sorted."""
+        bounds = np.flatnonzero(np.diff(self.keys)) + 1
+        edges = [0, *bounds.tolist(), len(self)] if len(self) else []
+        return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+    def example(self, mask: Bools, column: str | None = None) -> str:
+        i = int(np.argmax(mask))
+        text = f"{pd.Timestamp(int(self.times[i]), tz='UTC')} {self.names[self.keys[i]]}"
+        return text if column is None else f"{text} {column} = {self.values[column][i]:g}"
+
+    def file_of(self, mask: Bools) -> str | None:
+        """File of the first row in ``mask``, where the lake told which rows came from which file."""
+        return self.file_at(int(self.row[int(np.argmax(mask))])) if mask.any() else None
+
+    def file_at(self, row: int) -> str | None:
+        ends = np.cumsum([count for _, count in self.sources])
+        return self.sources[int(np.searchsorted(ends, row, side="right"))][0] if self.sources else None
+
+    def to_frame(self, order: Ints) -> pd.DataFrame:
+        names = pd.Series(self.names, dtype=text_dtype())
+        columns: dict[str, Any] = {
+            TIMESTAMP: pd.DatetimeIndex(self.times[order].view("datetime64[ns]"), tz="UTC"),
+            KEY_COLUMN[self.kind]: names.take(self.keys[order]).reset_index(drop=True),
+        }
+        columns |= {name: values[order] for name, values in self.values.items()}
+        columns |= {name: values.take(order).reset_index(drop=True) for name, values in self.texts.items()}
+        return pd.DataFrame(columns)
+
+
+def text_dtype() -> Any:
+    return pd.Series(["a"]).dtype
+
+
+def nanoseconds(moment: pd.Timestamp | None) -> int | None:
+    if moment is None:
+        return None
+    stamp = pd.Timestamp(moment)
+    stamp = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+    return int(stamp.as_unit("ns").value)
+
+
+def snap_jitter(rows: Rows, found: Findings) -> None:
+    nearest = (rows.times + MINUTE // 2) // MINUTE * MINUTE
+    off = nearest - rows.times
+    jitter = (off != 0) & (np.abs(off) <= _JITTER)
+    if jitter.any():
+        found.note(
+            "jitter",
+            "timestamps up to a second off a whole minute were rounded to it",
+            int(jitter.sum()),
+            True,
+            example=rows.example(jitter),
+            column=TIMESTAMP,
+            file=rows.file_of(jitter),
+        )
+        rows.times = np.where(jitter, nearest, rows.times)
+
+
+def refuse_future(rows: Rows, found: Findings, now: pd.Timestamp | None) -> None:
+    limit = pd.Timestamp(nanoseconds(pd.Timestamp.now("UTC") if now is None else now) or 0, tz="UTC") + FUTURE_TOLERANCE
+    future = rows.times > limit.as_unit("ns").value
+    if future.any():
+        found.refuse(
+            TimestampError(
+                "timestamps lie in the future",
+                file=rows.file_of(future),
+                column=TIMESTAMP,
+                rows=int(future.sum()),
+                example=rows.example(future),
+                expected=f"nothing after {limit.floor('s')}",
+                remedy="correct the timestamps' time zone or this machine's clock; forecasts don't belong here",
+            )
+        )
+
+
+def missing_values(rows: Rows, found: Findings, column: str) -> None:
+    """Report NaN and infinite values of ``column``; infinite ones become NaN. Other columns too, without a report."""
+    for name, values in rows.values.items():
+        infinite, missing = np.isinf(values), np.isnan(values)
+        if name != column and not infinite.any():
+            continue
+        for kind, mask in (("infinite_values", infinite), ("missing_values", missing)):
+            if mask.any() and (name == column or kind == "infinite_values"):
+                found.note(
+                    kind,
+                    f"{name} is {'infinite' if kind == 'infinite_values' else 'missing'}; taken as a gap",
+                    int(mask.sum()),
+                    True,
+                    example=rows.example(mask),
+                    column=name,
+                    file=rows.file_of(mask),
+                )
+        if infinite.any() and name != CAPACITY:
+            rows.values[name] = np.where(infinite, np.nan, values)
+
+
+def merge_duplicates(rows: Rows, found: Findings) -> None:
+    """Make (key, time) unique; rows must be sorted. Missing values agree with any value, which then stands."""
+    first = np.ones(len(rows), dtype=bool)
+    first[1:] = (np.diff(rows.keys) != 0) | (np.diff(rows.times) != 0)
+    if first.all():
+        return
+    starts = np.flatnonzero(first)
+    size = np.diff([*starts, len(rows)])
+    disagree = np.zeros(len(starts), dtype=bool)
+    column = None
+    for name, values in rows.values.items():
+        low, high = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
+        differs = low != high
+        differs &= ~(np.isnan(low) & np.isnan(high))
+        if differs.any() and column is None:
+            column = name
+        disagree |= differs
+        rows.values[name] = _broadcast_first(values, starts, low)
+    agreeing = int((size[~disagree] - 1).sum())
+    if disagree.any():
+        mask = np.zeros(len(rows), dtype=bool)
+        mask[starts[disagree]] = True
+        where = starts[disagree][0]
+        files = sorted({f for f in (rows.file_at(int(r)) for r in rows.row[where : where + size[disagree][0]]) if f})
+        found.refuse(
+            DuplicateError(
+                "rows share timestamp and " + KEY_COLUMN[rows.kind] + " but disagree in their values",
+                file=" and ".join(files) or None,
+                column=column,
+                rows=int(size[disagree].sum()),
+                example=rows.example(mask),
+                expected="one row each, or repeated rows that agree",
+                remedy="keep the right one of these rows; overlapping files must agree where they overlap",
+            )
+        )
+    if agreeing:
+        mask = np.zeros(len(rows), dtype=bool)
+        mask[starts[(size > 1) & ~disagree]] = True
+        found.note(
+            "duplicates",
+            "repeated rows that agree were dropped",
+            agreeing,
+            True,
+            example=rows.example(mask),
+            column=TIMESTAMP,
+            file=rows.file_of(mask),
+        )
+    rows.keep(first)
+
+
+def _broadcast_first(values: Floats, starts: Ints, merged: Floats) -> Floats:
+    result = values.copy()
+    result[starts] = merged
+    return result

@@ -1,0 +1,180 @@
+"""Rules for battery telemetry: repaired or reported, since it accompanies prices and rarely has to be perfect.
+
+What belongs here: charge levels, capacities and power. What doesn't: rules that prices share (``rows``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from energy_ml.errors import ValueRangeError
+from energy_ml.market_data.rows import (
+    MINUTE,
+    Bools,
+    Findings,
+    Rows,
+    infer_interval,
+    merge_duplicates,
+    missing_values,
+    nanoseconds,
+    refuse_future,
+    snap_jitter,
+)
+from energy_ml.market_data.schema import CAPACITY, CHARGE, IS_FILLED, POWER, TIMESTAMP, DataProblem
+
+_OVER_FULL = 0.01  # share of capacity by which a meter may be off before the message says so
+_LOSSES = 1.2  # power is measured at the grid; what leaves the cells is more by the losses of discharging
+
+
+@dataclass(frozen=True)
+class CleanBatteries:
+    """Telemetry sorted by (timestamp, battery_id), as often as it came; ``is_filled`` marks charge levels repaired.
+
+    ``interval_minutes`` is None where the telemetry keeps to no interval.
+    """
+
+    frame: pd.DataFrame
+    interval_minutes: int | None
+    problems: list[DataProblem] = field(default_factory=list)
+
+
+def clean_batteries(
+    frame: pd.DataFrame,
+    *,
+    start: pd.Timestamp | None = None,
+    end: pd.Timestamp | None = None,
+    max_gap_minutes: int = 30,
+    now: pd.Timestamp | None = None,
+) -> CleanBatteries:
+    """Check battery telemetry; it accompanies prices, so all but contradictions is repaired or reported.
+
+    Repaired and listed: types, jitter, order, agreeing duplicates; missing charge levels are filled with the last one
+    for up to ``max_gap_minutes`` and left NaN beyond; levels outside [0, capacity] are clipped; all these rows have
+    ``is_filled``. Reported only: gaps in time, and charge levels that change faster than the battery's largest
+    ``power_mw`` allows (without that column: than a full charge in 15 minutes).
+
+    Raises DuplicateError, TimestampError (future), ValueRangeError (capacity not above zero), SchemaError. An empty
+    frame is fine and gives an empty one.
+    """
+    rows = Rows.of(frame, "batteries", None)
+    found = Findings(rows.problems)
+    snap_jitter(rows, found)
+    low, high = nanoseconds(start), nanoseconds(end)
+    inside = np.ones(len(rows), dtype=bool)
+    if low is not None:
+        inside &= rows.times >= low
+    if high is not None:
+        inside &= rows.times < high
+    rows.keep(inside)
+    refuse_future(rows, found, now)
+    bad = ~(rows.values[CAPACITY] > 0) | np.isinf(rows.values[CAPACITY])
+    if bad.any():
+        found.refuse(
+            ValueRangeError(
+                "capacities aren't above zero",
+                file=rows.file_of(bad),
+                column=CAPACITY,
+                rows=int(bad.sum()),
+                example=rows.example(bad, CAPACITY),
+                expected="MWh above 0",
+                remedy="correct the capacity or drop these rows",
+            )
+        )
+    missing_values(rows, found, CHARGE)
+    rows.sort(found)
+    merge_duplicates(rows, found)
+    found.raise_any()
+    repaired = _fill_charge(rows, max_gap_minutes)
+    repaired |= _clip_charge(rows, found)
+    minutes = infer_interval([rows.times[s] for s in rows.series()])
+    _report_telemetry_gaps(rows, found, minutes, max_gap_minutes)
+    _report_jumps(rows, found)
+    order = np.lexsort((rows.keys, rows.times))
+    result = rows.to_frame(order)
+    result[IS_FILLED] = repaired[order]
+    return CleanBatteries(result, minutes, found.problems)
+
+
+def _fill_charge(rows: Rows, max_gap_minutes: int) -> Bools:
+    """Fill missing charge levels with the battery's last one if that is at most ``max_gap_minutes`` old."""
+    charge = rows.values[CHARGE]
+    missing = np.isnan(charge)
+    if not missing.any():
+        return missing
+    index = np.arange(len(rows))
+    last = np.maximum.accumulate(np.where(missing, -1, index))
+    known = np.maximum(last, 0)
+    recent = rows.times - rows.times[known] <= max_gap_minutes * MINUTE
+    fill = missing & (last >= 0) & (rows.keys[known] == rows.keys) & recent
+    rows.values[CHARGE] = np.where(fill, charge[known], charge)
+    return fill
+
+
+def _clip_charge(rows: Rows, found: Findings) -> Bools:
+    charge, capacity = rows.values[CHARGE], rows.values[CAPACITY]
+    above, below = charge > capacity * (1 + 1e-9), charge < 0
+    for kind, mask, words in (
+        ("charge_above_capacity", above, "lie above the capacity and were set to it"),
+        ("negative_charge", below, "are negative and were set to 0"),
+    ):
+        if mask.any():
+            gross = mask & ((charge > capacity * (1 + _OVER_FULL)) | (charge < -_OVER_FULL * capacity))
+            much = f"; {int(gross.sum()):,} of them by more than {_OVER_FULL:.0%} of the capacity"
+            found.note(
+                kind,
+                f"charge levels {words}{much if gross.any() else ''}",
+                int(mask.sum()),
+                True,
+                example=rows.example(mask, CHARGE),
+                column=CHARGE,
+                file=rows.file_of(mask),
+            )
+    rows.values[CHARGE] = np.clip(charge, 0, capacity)
+    return above | below
+
+
+def _report_telemetry_gaps(rows: Rows, found: Findings, minutes: int | None, max_gap_minutes: int) -> None:
+    if len(rows) < 2:
+        return
+    limit = max(max_gap_minutes, minutes or 0) * MINUTE
+    gap = np.zeros(len(rows), dtype=bool)
+    gap[1:] = (np.diff(rows.times) > limit + (minutes or 0) * MINUTE) & (np.diff(rows.keys) == 0)
+    if gap.any():
+        found.note(
+            "telemetry_gap",
+            f"telemetry pauses for more than {limit // MINUTE} minutes",
+            int(gap.sum()),
+            False,
+            example=f"before {rows.example(gap)}",
+            column=TIMESTAMP,
+            file=rows.file_of(gap),
+        )
+
+
+def _report_jumps(rows: Rows, found: Findings) -> None:
+    if len(rows) < 2:
+        return
+    hours = np.diff(rows.times) / (60 * MINUTE)
+    limit = 4 * rows.values[CAPACITY]
+    if POWER in rows.values:
+        largest = np.full(len(rows.names), -np.inf)
+        power = np.nan_to_num(np.abs(rows.values[POWER]), nan=-np.inf)
+        np.maximum.at(largest, rows.keys, power)
+        limit = np.where(largest[rows.keys] > 0, largest[rows.keys], limit)
+    change = np.abs(np.diff(rows.values[CHARGE]))
+    allowed = _LOSSES * limit[1:] * hours + 1e-3 * rows.values[CAPACITY][1:]
+    jump = np.zeros(len(rows), dtype=bool)
+    jump[1:] = (change > allowed) & (np.diff(rows.keys) == 0)
+    if jump.any():
+        found.note(
+            "charge_jump",
+            "charge levels change faster than the battery's power allows",
+            int(jump.sum()),
+            False,
+            example=rows.example(jump, CHARGE),
+            column=CHARGE,
+            file=rows.file_of(jump),
+        )
