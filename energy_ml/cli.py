@@ -345,6 +345,172 @@ def report(
         typer.launch(str(path))
 
 
+File = Annotated[Path | None, typer.Option(help="Parquet with recent prices; default: the newest in the data folder.")]
+Region = Annotated[str | None, typer.Option(help="Region; default: every region (predict), FR or the first (act).")]
+
+
+def _recent_prices(file: Path | None, minutes: int = 6 * 1440) -> pd.DataFrame:
+    from energy_ml.market_data.lake import ParquetLake
+    from energy_ml.market_data.window import read_recent_prices
+
+    if file is not None and not file.exists():
+        raise NoDataError("there is no such file", file=file, remedy="name a parquet file with recent prices")
+    root = Settings.from_env().data_dir if file is None else str(file.resolve())
+    return read_recent_prices(ParquetLake(root), minutes=minutes)
+
+
+@app.command()
+def predict(
+    horizon: Annotated[int | None, typer.Option(help="Minutes ahead; default: all that were trained.")] = None,
+    region: Region = None,
+    level: Annotated[float, typer.Option(min=0.5, max=0.99, help="Coverage of the interval.")] = 0.90,
+    file: File = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prices ahead of the newest known ones, with intervals, by the champions."""
+    from energy_ml.price_prediction import PricePredictor
+
+    predictor = PricePredictor(Path(Settings.from_env().models_dir) / "price_prediction")
+    forecasts = predictor.predict_many(
+        _recent_prices(file),
+        None if horizon is None else [horizon],
+        None if region is None else [region],
+        level=level,
+    )
+
+    def show() -> None:
+        made = pd.Timestamp(forecasts["timestamp"].iloc[0])
+        out.print(
+            table(
+                f"known at {made:%Y-%m-%d %H:%M} UTC, currency/MWh",
+                ["region", "ahead", "for", "now", "forecast", f"{level:.0%} from", "to"],
+                [
+                    [
+                        row["region"],
+                        f"{row['horizon']} min",
+                        f"{pd.Timestamp(row['target_time']):%H:%M}",
+                        f"{row['price_now']:.2f}",
+                        f"{row['price']:.2f}",
+                        f"{row['lower']:.2f}",
+                        f"{row['upper']:.2f}",
+                    ]
+                    for row in forecasts.sort_values(["region", "horizon"]).to_dict("records")
+                ],
+                numeric_from=3,
+            )
+        )
+
+    emit(forecasts.to_dict("records"), as_json, show)
+
+
+@app.command()
+def act(
+    charge: Annotated[float, typer.Option(min=0, help="Energy in the battery, MWh.")],
+    region: Region = None,
+    capacity: Annotated[float | None, typer.Option(help="Capacity, MWh; default: that of the trained policy.")] = None,
+    power: Annotated[float | None, typer.Option(help="Power limit at the grid, MW.")] = None,
+    file: File = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a battery should do in the newest interval: charge, hold or discharge, and why."""
+    from energy_ml.price_prediction import PricePredictor
+    from energy_ml.rl_battery import BatteryPolicy
+
+    models = Path(Settings.from_env().models_dir)
+    policy, predictor = BatteryPolicy(models / "rl_battery"), PricePredictor(models / "price_prediction")
+    recent = _recent_prices(file)
+    chosen = region or policy.agent().region
+    mine = recent[recent["region"] == chosen]
+    forecasts = predictor.predict_all_horizons(recent, chosen)
+    newest = pd.Timestamp(mine["timestamp"].iloc[-1])
+    action = policy.get_action(
+        charge,
+        float(mine["real_time_price"].iloc[-1]),
+        hour=newest.hour,
+        minute=newest.minute,
+        region=chosen,
+        recent_prices=mine["real_time_price"].to_numpy()[:-1],
+        forecasts=forecasts,
+        capacity_mwh=capacity,
+        power_mw=power,
+    )
+    facts = {"region": chosen, "timestamp": newest, "price": float(mine["real_time_price"].iloc[-1]), **action}
+
+    def show() -> None:
+        out.print(f"{chosen}, {newest:%Y-%m-%d %H:%M} UTC, {facts['price']:.2f} currency/MWh")
+        out.print(
+            f"[bold]{action['action']}[/bold] {abs(action['power_mw']):.3g} MW, "
+            f"{charge:.3g} → {action['charge_after_mwh']:.3g} MWh"
+        )
+        out.print(action["why"])
+
+    emit(facts, as_json, show)
+
+
+@app.command()
+def backtest(
+    first: Annotated[str, typer.Option("--from", help="First as-of date.")],
+    last: Annotated[str, typer.Option("--to", help="Last as-of date.")],
+    step: Annotated[int, typer.Option(min=1, help="Days between as-of dates.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Dates at once, one core each.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Train and forecast as of many past days, as production would have; resumes where it stopped."""
+    from rich.progress import Progress
+
+    from energy_ml.evaluation.charts import skill_over_time, to_png_bytes
+    from energy_ml.evaluation.metrics import forecast_metrics
+    from energy_ml.model_management.persistence import write_atomically
+    from energy_ml.price_prediction.walk_forward import as_of_dates, walk_forward_parallel
+
+    settings = Settings.from_env()
+    days = list(as_of_dates(parse_date(first), parse_date(last), step))
+    if not days:
+        raise ConfigError(f"--to {last} lies before --from {first}", expected="at least one as-of date")
+    folder = Path(settings.results_dir) / "backtest"
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("backtest", total=1.0)
+        forecasts = walk_forward_parallel(
+            settings.data_dir,
+            days,
+            settings.ml_config(),
+            days=settings.training_window_days,
+            regions=settings.regions,
+            cache_dir=folder / "dates",
+            jobs=jobs,
+            progress=lambda fraction, _: bar.update(task, completed=fraction),
+        )
+    by_day = forecast_metrics(forecasts, by=["as_of", "horizon_minutes"], significance=False)
+    pooled = forecast_metrics(forecasts, by=["horizon_minutes"])
+    target, chart = folder / "forecasts.parquet", folder / "skill.png"
+    write_atomically(target, forecasts.to_parquet(index=False))
+    write_atomically(chart, to_png_bytes(skill_over_time(by_day)))
+
+    def show() -> None:
+        out.print(
+            table(
+                f"{len(days)} as-of dates, test parts",
+                ["horizon", "MAE", "'price stays'", "ratio", "worst day", "days better", "90 % covers"],
+                [
+                    [
+                        f"{row['horizon_minutes']} min",
+                        f"{row['mae']:.2f}",
+                        f"{row['persistence_mae']:.2f}",
+                        f"{row['rmae']:.3f}",
+                        f"{own['rmae'].max():.3f}",
+                        f"{(own['rmae'] < 1).sum()} of {len(own)}",
+                        f"{row['coverage']:.1%}",
+                    ]
+                    for row in pooled.to_dict("records")
+                    for own in [by_day[by_day["horizon_minutes"] == row["horizon_minutes"]]]
+                ],
+            )
+        )
+        out.print(f"\nforecasts: {target}\nchart: {chart}", soft_wrap=True)
+
+    emit({"pooled": pooled.to_dict("records"), "by_day": by_day.to_dict("records")}, as_json, show)
+
+
 def _registry() -> ModelRegistry:
     from energy_ml.model_management.registry import ModelRegistry
 

@@ -7,6 +7,7 @@ from energy_ml.features.battery_features import BATTERY_COLUMNS, build_battery_f
 from energy_ml.features.panel import Panel, to_panel
 from energy_ml.features.price_features import (
     FAMILIES,
+    WARM_UP_MINUTES,
     PriceFeatureSpec,
     build_price_features,
     feature_columns,
@@ -19,6 +20,7 @@ from energy_ml.features.price_features import (
 __all__ = [
     "BATTERY_COLUMNS",
     "FAMILIES",
+    "WARM_UP_MINUTES",
     "Panel",
     "PriceFeatureSpec",
     "build_battery_features",

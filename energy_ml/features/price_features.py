@@ -132,6 +132,10 @@ def feature_names(spec: PriceFeatureSpec, interval_minutes: int) -> list[str]:
     return names + [f"extra_{column}" for column in spec.extra_columns]
 
 
+WARM_UP_MINUTES = 6 * 1440
+"""Read so much before a window where the files have it: at least ``required_history`` at the default settings."""
+
+
 def required_history(spec: PriceFeatureSpec, interval_minutes: int) -> int:
     """Intervals, the current one included, after which a row's features no longer depend on older prices."""
     lengths = [1, *(lag + 1 for lag in spec.lags), *spec.windows]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from energy_ml.errors import NoDataError
 from energy_ml.market_data.cleaning import DataProblem, clean_prices
 from energy_ml.market_data.lake import ParquetLake
 
@@ -47,7 +48,9 @@ def read_price_window(
     Raises the DataErrors of the lake and of ``clean_prices``.
     """
     cleaned = clean_prices(
-        lake.read_prices(start - pd.Timedelta(minutes=warmup_minutes), end, regions=regions, columns=list(extra_columns)),
+        lake.read_prices(
+            start - pd.Timedelta(minutes=warmup_minutes), end, regions=regions, columns=list(extra_columns)
+        ),
         start=start,
         end=end,
         max_gap_minutes=max_gap_minutes,
@@ -72,3 +75,31 @@ def fingerprint_of(prices: pd.DataFrame) -> str:
         digest.update(name.encode())
         digest.update(pd.util.hash_pandas_object(prices[name], index=False).to_numpy().tobytes())
     return digest.hexdigest()
+
+
+def read_recent_prices(
+    lake: ParquetLake,
+    *,
+    minutes: int = 2 * 1440,
+    until: pd.Timestamp | None = None,
+    regions: Sequence[str] | None = None,
+    max_gap_minutes: int = 30,
+) -> pd.DataFrame:
+    """Clean long prices of the last ``minutes`` in the files (or before ``until``): what a predictor is asked with.
+
+    Regions that stop earlier than the others keep NaN at their end. Raises NoDataError where there are no prices, and
+    the DataErrors of ``clean_prices``.
+    """
+    last = [info.last for info in lake.inventory() if info.kind == "prices" and info.last is not None]
+    if not last:
+        raise NoDataError(
+            "there are no price files", file=lake.root, remedy="put parquet files there, or simulate some"
+        )
+    end = min(max(last) + pd.Timedelta(minutes=1), until or pd.Timestamp.max.tz_localize("UTC"))
+    start = end - pd.Timedelta(minutes=minutes)
+    return clean_prices(
+        lake.read_prices(start, end, regions=regions),
+        regions=regions,
+        max_gap_minutes=max_gap_minutes,
+        partial_regions="keep",
+    ).frame

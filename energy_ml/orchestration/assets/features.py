@@ -11,7 +11,13 @@ import pandas as pd
 from energy_ml.config import Settings
 from energy_ml.errors import DataError
 from energy_ml.evaluation.charts import split_timeline
-from energy_ml.features import build_battery_features, build_price_features, feature_columns, feature_family
+from energy_ml.features import (
+    WARM_UP_MINUTES,
+    build_battery_features,
+    build_price_features,
+    feature_columns,
+    feature_family,
+)
 from energy_ml.market_data.cleaning import clean_batteries
 from energy_ml.market_data.window import read_price_window
 from energy_ml.orchestration.assets.raw import BATTERY_TELEMETRY, MARKET_PRICES
@@ -24,9 +30,6 @@ from energy_ml.splits import PARTS, split_window, window_of
 PRICE_FEATURES = dg.AssetKey(["features", "price_features"])
 BATTERY_FEATURES = dg.AssetKey(["features", "battery_features"])
 TIME_SPLIT = dg.AssetKey(["features", "time_split"])
-
-WARM_UP_MINUTES = 6 * 1440
-"""Read before the window where the files have it, so that lags, rolling windows and day profiles are whole."""
 
 
 def feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
