@@ -43,7 +43,7 @@ def read_price_window(
     extra_columns: Sequence[str] = (),
     max_gap_minutes: int = 30,
 ) -> PriceWindow:
-    """Read and clean [start, end), which must be complete, and up to ``warmup_minutes`` before it, which need not exist.
+    """Read and clean [start, end), which must be whole, and up to ``warmup_minutes`` before it, which need not exist.
 
     Raises the DataErrors of the lake and of ``clean_prices``.
     """
