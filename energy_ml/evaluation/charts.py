@@ -319,6 +319,8 @@ def rmae_by_horizon(metrics: pd.DataFrame, by_region: pd.DataFrame | None = None
                 fontsize=10,
                 fontweight="bold",
                 color=BLUE if value <= 1 else RED,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+                zorder=5,
             )
         if np.isfinite(yesterday[i]):
             inside = yesterday[i] <= high
@@ -572,11 +574,13 @@ def battery_day(
     keep = _thin(price)
     top.plot(times[keep], price[keep], color="#9AA5B1", linewidth=1.0, zorder=1)
     cut = np.clip(price, low, high)
-    tiny = 1e-9
-    top.scatter(times[energy > tiny], cut[energy > tiny], s=9, color=GREEN, linewidths=0, label="buys", zorder=3)
-    top.scatter(times[energy < -tiny], cut[energy < -tiny], s=9, color=RED, linewidths=0, label="sells", zorder=3)
+    tiny, size = 1e-9, 9 if len(rows) < 600 else 3.5
+    top.scatter(times[energy > tiny], cut[energy > tiny], s=size, color=GREEN, linewidths=0, label="buys", zorder=3)
+    top.scatter(times[energy < -tiny], cut[energy < -tiny], s=size, color=RED, linewidths=0, label="sells", zorder=3)
     top.set_ylim(low, high)
-    top.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8.5, frameon=False, markerscale=2)
+    top.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8.5, frameon=False, markerscale=6 / size**0.5
+    )
     note = f"   ({beyond} beyond the axis, highest {np.nanmax(price):,.0f})" if beyond else ""
     _label(top, title=f"{region}: price and actions of {strategy_label(strategy)}{note}", y=_PRICE)
     keep = _thin(charge)
@@ -688,9 +692,8 @@ def policy_maps(table: Mapping[str, Any], *, title: str = "") -> Figure:
             image = ax.imshow(grid, origin="lower", aspect="auto", cmap="YlGnBu")
             bar = figure.colorbar(image, ax=ax, shrink=0.9)
             bar.ax.tick_params(labelsize=8)
-            bar.set_label(_PRICE, fontsize=8.5)
             bar.outline.set_visible(False)
-            _label(ax, title=f"{title}  value of one more MWh in store".strip(), x="hour, UTC", y="charge, MWh")
+            _label(ax, title=f"{title}  value of one more MWh, {_PRICE}".strip(), x="hour, UTC", y="charge, MWh")
         else:
             colours = ListedColormap([RED, "#E9EDF1", GREEN])
             image = ax.imshow(

@@ -120,7 +120,7 @@ def forecast_verdict(metrics: pd.DataFrame) -> Verdict:
     elif len(same) == len(table):
         tone, sentence = "mixed", f"Forecasts are no better than {stays} at {every}."
     else:
-        tone = "mixed" if len(better) else "bad"
+        tone = "bad" if not len(better) else "mixed" if len(worse) or len(same) > len(better) else "good"
         parts = []
         if len(better):
             parts.append(f"beat {stays} at {_horizons(better)} ({_percent_range(1 - better['rmae'])} less error)")
@@ -136,8 +136,8 @@ def forecast_verdict(metrics: pd.DataFrame) -> Verdict:
 def _significance_words(table: pd.DataFrame) -> str:
     if "dm_p_value" not in table:
         return ""
-    clear = table["dm_p_value"] < 0.05
-    gains, losses = table[clear & (table["dm_mean_difference"] < 0)], table[clear & (table["dm_mean_difference"] > 0)]
+    clear = table["dm_p_value"] < 0.05  # and large enough to speak of: on thousands of rows a trifle is clear too
+    gains, losses = table[clear & (table["rmae"] < 1 - _SAME)], table[clear & (table["rmae"] > 1 + _SAME)]
     words = (
         f"The gain is statistically clear (p < 0.05) at {_horizons(gains)}."
         if len(gains)
@@ -235,7 +235,7 @@ def _money(value: float) -> str:
 
 def _number(value: Any, form: str = ",.2f") -> Cell:
     number = math.nan if value is None or value is pd.NA else float(value)
-    return Cell(_DASH if math.isnan(number) else format(number, form))
+    return Cell(_DASH if math.isnan(number) else format(number + 0.0, form))  # + 0.0: no minus before a zero
 
 
 def _ratio(value: Any) -> Cell:

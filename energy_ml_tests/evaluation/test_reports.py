@@ -334,6 +334,11 @@ def metrics_of(**rmae: float) -> pd.DataFrame:
             "good",
             "Forecasts beat “the price stays” at both horizons: 0.8–5.0% less error.",
         ),
+        (
+            metrics_of(h1=0.999, h5=0.88, h60=0.8),
+            "good",
+            "Forecasts beat “the price stays” at 5 and 60 min (12–20% less error) and are no better at 1 min.",
+        ),
         (metrics_of(), "none", "There is no test forecast to judge."),
     ],
 )
@@ -350,7 +355,7 @@ def test_forecast_verdict_never_hides_a_loss(values):
     losing, winning = [v for v in values if v > 1.005], [v for v in values if v < 0.995]
     assert ("lose" in verdict.sentence) == bool(losing)
     assert ("beat" in verdict.sentence) == bool(winning)
-    assert (verdict.tone == "good") == (len(winning) == len(values))
+    assert (verdict.tone == "good") == (not losing and len(winning) * 2 >= len(values))
     assert verdict.tone != "bad" or losing
 
 
