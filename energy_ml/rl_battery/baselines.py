@@ -50,6 +50,19 @@ class PerfectForesight:
 
 
 @njit(cache=True)
+def _place(ordered: Floats, size: int, value: float) -> int:
+    """How many of the first ``size`` ordered values lie below ``value``."""
+    low, high = 0, size
+    while low < high:
+        middle = (low + high) // 2
+        if ordered[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True)
 def trailing_rank(prices: Floats, window: int) -> Floats:
     """Share of the last ``window`` prices, the newest included, that lie below the newest (ties count half); (T,).
 
@@ -61,22 +74,24 @@ def trailing_rank(prices: Floats, window: int) -> Floats:
     size = 0
     for t in range(n):
         price = prices[t]
-        place = np.searchsorted(ordered[:size], price)
+        place = _place(ordered, size, price)
         if size < window:
-            ordered[place + 1 : size + 1] = ordered[place:size].copy()
+            gone = size
             size += 1
         else:
-            gone = np.searchsorted(ordered, prices[t - window])
-            if gone < place:
-                place -= 1
-                for i in range(gone, place):
-                    ordered[i] = ordered[i + 1]
-            else:
-                for i in range(gone, place, -1):
-                    ordered[i] = ordered[i - 1]
+            gone = _place(ordered, size, prices[t - window])
+        if gone < place:
+            place -= 1
+            for i in range(gone, place):
+                ordered[i] = ordered[i + 1]
+        else:
+            for i in range(gone, place, -1):
+                ordered[i] = ordered[i - 1]
         ordered[place] = price
-        above = np.searchsorted(ordered[:size], price, side="right")
-        ranks[t] = (np.searchsorted(ordered[:size], price) + above) / (2.0 * size)
+        above = place + 1
+        while above < size and ordered[above] == price:
+            above += 1
+        ranks[t] = (place + above) / (2.0 * size)
     return ranks
 
 
@@ -163,7 +178,7 @@ def plan_lengths(interval_minutes: int, horizon_hours: int = 24) -> Integers:
 
 @njit(cache=True)
 def _roll(
-    physics, prices, slots, days, n_slots, profile_days, cap, decay, first, delay, hours, lengths,
+    physics, prices, slots, days, per_day, n_slots, profile_days, cap, decay, first, delay, hours, lengths,
     lags, forecasts, start, terminal_factor, capacity,
 ):  # fmt: skip
     """Requests (T - first,) of the rolling plan over ``prices`` (T,), cash and last charge, and whether V fitted.
@@ -176,14 +191,13 @@ def _roll(
     ring, seen = np.zeros((n_slots, profile_days)), np.zeros(n_slots, dtype=np.int64)
     profile, total, running, count = np.zeros(n_slots), 0.0, 0.0, 0
     eps = EPS * (physics.high - physics.low)
-    x, slope = np.empty(capacity + 1), np.empty(capacity)
+    x, slope = np.empty(15 * capacity + 26), np.empty(15 * capacity + 25)
     new_x, new_slope = np.empty(15 * capacity + 26), np.empty(15 * capacity + 25)
     y, cuts = np.empty(capacity + 1), np.empty(3 * capacity + 5)
     queue_up, queue_down = np.empty(capacity + 1, dtype=np.int64), np.empty(capacity + 1, dtype=np.int64)
     buy, sell, expected = np.empty(n_plan), np.empty(n_plan), np.empty(n_plan + 1)
     deviation, at = np.empty(n_lags), np.empty(n_lags, dtype=np.int64)
     requests = np.zeros(n - first)
-    per_day = round(24 / hours)
     charge, cash, allowance = start, 0.0, physics.daily_discharge
 
     # u is the newest interval whose price is known, t = u + delay the one to decide on.
@@ -192,7 +206,11 @@ def _roll(
             slot = slots[u - 1]
             ring[slot, seen[slot] % profile_days] = running / count
             seen[slot] += 1
-            profile[slot] = ring[slot, : min(seen[slot], profile_days)].mean()
+            known = min(seen[slot], profile_days)
+            mean = 0.0
+            for i in range(known):
+                mean += ring[slot, i]
+            profile[slot] = mean / known
             running, count = 0.0, 0
         clipped = min(max(prices[u], -cap), cap)
         running += clipped
@@ -239,14 +257,14 @@ def _roll(
             buy[i] = (expected[i + 1] + physics.buy_fee) / physics.charge_eff
             sell[i] = (expected[i + 1] - physics.sell_fee - physics.wear) * physics.discharge_eff
 
-        k = 1
+        k = np.int64(1)  # a literal would have every function below compiled a second time
         x[0], x[1], slope[0] = physics.low, physics.high, max(0.0, mean) * terminal_factor
         concave = True
         for i in range(n_plan - 1, -1, -1):
             c = physics.power * hours * lengths[i] * physics.charge_eff
             d = physics.power * hours * lengths[i] / physics.discharge_eff
             if concave and buy[i] >= sell[i]:
-                k, _ = concave_step(
+                k, _, _, _ = concave_step(
                     x, slope, k, buy[i], sell[i], c, d, physics.low, physics.high, eps, new_x, new_slope
                 )
             else:
@@ -257,7 +275,8 @@ def _roll(
                 concave = is_concave(new_slope, k)
             if k > capacity:
                 return requests, cash, charge, False
-            x[: k + 1], slope[:k] = new_x[: k + 1], new_slope[:k]
+            x, new_x = new_x, x
+            slope, new_slope = new_slope, slope
 
         price = prices[t] if delay == 0 else expected[0]
         c = physics.power * hours * physics.charge_eff
@@ -305,8 +324,8 @@ class RollingMPC:
         capacity = 256
         while True:
             requests, cash, charge, fitted = _roll(
-                context.battery.physics, prices, slots, utc_days(times), 24, self.profile_days, max(cap, 1.0),
-                float(np.exp(-context.hours / tau)), first, context.execution_delay, context.hours,
+                context.battery.physics, prices, slots, utc_days(times), context.per_day, 24, self.profile_days,
+                max(cap, 1.0), float(np.exp(-context.hours / tau)), first, context.execution_delay, context.hours,
                 plan_lengths(minutes), np.array([0] + [h // minutes for h in horizons], dtype=np.int64),
                 np.array(rows), start, context.battery.discharge_efficiency, capacity,
             )  # fmt: skip

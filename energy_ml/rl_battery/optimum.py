@@ -51,17 +51,22 @@ class Optimum:
 
 @njit(cache=True)
 def concave_step(x, slope, k, a, b, c, d, low, high, eps, out_x, out_slope):
-    """One backward step where a >= b and V is concave. Returns (pieces, V_t(first point) - V_{t+1}(first point)).
+    """One backward step where a >= b and V is concave.
 
-    ``x`` (k + 1,) are breakpoints, ``slope`` (k,) the slopes between them. Results go to ``out_*``.
+    ``x`` (k + 1,) are breakpoints, ``slope`` (k,) the slopes between them. Results go to ``out_*``. Returns (pieces,
+    V_t(first point) - V_{t+1}(first point), charge below which to buy up to it, charge above which to sell down to it).
     """
     up, down = 0, 0
-    while up < k and slope[up] >= a:
+    while up < k and slope[up] > a:
+        up += 1
+    buy_to = x[up]
+    while up < k and slope[up] == a:
         up += 1
     down = up
     while down < k and slope[down] >= b:
         down += 1
-    # x[up] is the charge below which buying pays, x[down] the one above which selling does.
+    # Where trading earns exactly nothing the battery is left alone.
+    sell_to = x[down]
     first = max(low, x[0] - c)
     n = 0
     out_x[0] = first
@@ -122,7 +127,7 @@ def concave_step(x, slope, k, a, b, c, d, low, high, eps, out_x, out_slope):
             out_x[n] = end
             last = end
     out_x[n] = high
-    return n, gain
+    return n, gain, buy_to, sell_to
 
 
 @njit(cache=True)
@@ -302,6 +307,15 @@ def decide(x, slope, k, charge, a, b, c, d, eps):
 
 
 @njit(cache=True)
+def _keep(x, slope, k, kept_x, kept_slope):
+    """Copy a function of k pieces. Loops compile in a tenth of the time that slices take."""
+    kept_x[k] = x[k]
+    for i in range(k):
+        kept_x[i] = x[i]
+        kept_slope[i] = slope[i]
+
+
+@njit(cache=True)
 def _optimise(buy, sell, c, d, low, high, final, terminal, start, capacity):
     """Best charges (T + 1,), value of the start, and the greatest number of pieces, for cell prices (T,).
 
@@ -314,7 +328,7 @@ def _optimise(buy, sell, c, d, low, high, final, terminal, start, capacity):
     charges = np.empty(n_steps + 1)
     charges[0] = start
 
-    x, slope = np.empty(capacity + 1), np.empty(capacity)
+    x, slope = np.empty(15 * capacity + 26), np.empty(15 * capacity + 25)
     new_x, new_slope = np.empty(15 * capacity + 26), np.empty(15 * capacity + 25)
     y, cuts = np.empty(capacity + 1), np.empty(3 * capacity + 5)
     queue_up, queue_down = np.empty(capacity + 1, dtype=np.int64), np.empty(capacity + 1, dtype=np.int64)
@@ -327,33 +341,50 @@ def _optimise(buy, sell, c, d, low, high, final, terminal, start, capacity):
     k, most = 1, 1
     x[0], x[1], slope[0] = min(final, high - eps), high, terminal
     value = terminal * x[0]
-    # First backward over all blocks, saving V at the end of each; then forward, with V recomputed within each block.
+    # Where V is concave and a >= b two levels say what to do. In blocks with other intervals V itself is needed again.
+    buy_to, sell_to = np.empty(n_steps), np.empty(n_steps)
+    by_levels = np.ones(n_blocks, dtype=np.bool_)
+    # First backward over all blocks, saving V at the end of each; then forward, with V recomputed where it is needed.
     for visit in range(2 * n_blocks):
         backward = visit < n_blocks
         number = n_blocks - 1 - visit if backward else visit - n_blocks
         first, after = number * block, min(n_steps, (number + 1) * block)
         if backward:
-            saved_x[number, : k + 1], saved_slope[number, :k], saved_k[number] = x[: k + 1], slope[:k], k
+            _keep(x, slope, k, saved_x[number], saved_slope[number])
+            saved_k[number] = k
+        elif by_levels[number]:
+            for t in range(first, after):
+                if charges[t] < buy_to[t]:
+                    charges[t + 1] = min(buy_to[t], charges[t] + c)
+                elif charges[t] > sell_to[t]:
+                    charges[t + 1] = max(sell_to[t], charges[t] - d)
+                else:
+                    charges[t + 1] = charges[t]
+            continue
         else:
             k = saved_k[number]
-            x[: k + 1], slope[:k] = saved_x[number, : k + 1], saved_slope[number, :k]
+            _keep(saved_x[number], saved_slope[number], k, x, slope)
         concave = is_concave(slope, k)
         for t in range(after - 1, first - 1, -1):
             if not backward:
-                block_x[t - first, : k + 1], block_slope[t - first, :k] = x[: k + 1], slope[:k]
+                _keep(x, slope, k, block_x[t - first], block_slope[t - first])
                 block_k[t - first] = k
             if concave and buy[t] >= sell[t]:
-                k, gain = concave_step(x, slope, k, buy[t], sell[t], c, d, low, high, eps, new_x, new_slope)
+                k, gain, buy_to[t], sell_to[t] = concave_step(
+                    x, slope, k, buy[t], sell[t], c, d, low, high, eps, new_x, new_slope
+                )
             else:
                 k, gain = general_step(
                     x, slope, k, buy[t], sell[t], c, d, low, high, eps,
                     y, cuts, queue_up, queue_down, new_x, new_slope,
                 )  # fmt: skip
                 concave = is_concave(new_slope, k)
+                by_levels[number] = False
             most = max(most, k)
             if most > capacity:
                 return charges, value, most
-            x[: k + 1], slope[:k] = new_x[: k + 1], new_slope[:k]
+            x, new_x = new_x, x
+            slope, new_slope = new_slope, slope
             if backward:
                 value += gain
         if backward and number == 0:
