@@ -73,7 +73,7 @@ def by_highs(battery: Battery, prices: np.ndarray, hours: float, integer: bool, 
         lp.integrality_ = kinds
     solver = highspy.Highs()
     solver.silent()
-    for option, value in (("threads", 1), ("time_limit", float(seconds)), ("mip_rel_gap", 1e-9)):
+    for option, value in (("threads", 1), ("time_limit", seconds if integer else 600.0), ("mip_rel_gap", 1e-9)):
         solver.setOptionValue(option, value)
     solver.passModel(lp)
     solver.run()
