@@ -12,81 +12,177 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
-from energy_ml.rl_battery.battery import Battery, Floats
+from energy_ml.rl_battery.battery import Battery, Floats, Physics
 from energy_ml.rl_battery.learning import Integers, decide, follow
-from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, Design, StateSpace
-from energy_ml.rl_battery.value_model import ValueModel, build_inputs
+from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, SIGNALS, Design, StateSpace, table_rows
+from energy_ml.rl_battery.value_model import FIRST_FORECAST, ValueModel, build_inputs, predict_values
 
-FIRST_FORECAST = 4
-"""Column of the first forecast among the inputs of the value model."""
 CAP = 6.0
 """Prices count at most so many typical prices in the price level of a day."""
 FLOOR = 0.25
 """The price level of a day is at least so many typical prices."""
 
 
-@dataclass(frozen=True)
-class Market:
-    """What normalises a region's prices: the typical price (median of absolute training prices) and the usual level."""
+class Market(NamedTuple):
+    """What normalises a region's prices, currency/MWh, from its training prices.
 
-    typical_price: float
+    ``typical``: median of absolute prices; ``usual_level``: their capped mean, the price level where no history is
+    given; ``flat_value``: what a MWh in the cells is worth to a table without a value model to start from.
+    """
+
+    typical: float
     usual_level: float
-    mean_price: float
+    flat_value: float
 
-    @classmethod
-    def of(cls, prices: Floats) -> Market:
-        """Of training prices (N,)."""
-        size = np.abs(prices)
-        typical = max(float(np.median(size)), 0.1 * float(size.mean()))
-        typical = typical if typical > 0 else 1.0
-        level = float(np.clip(np.minimum(size, CAP * typical).mean(), FLOOR * typical, None))
-        return cls(typical, level, float(prices.mean()))
 
-    def levels(self, prices: Floats, per_day: int) -> Floats:
-        """Mean absolute price (capped) of the last day at each interval, (N,); a shorter past is filled up as usual."""
-        size = np.minimum(np.abs(prices), CAP * self.typical_price)
-        sums = np.concatenate([[0.0], np.cumsum(size)])
-        last = np.arange(1, len(prices) + 1)
-        first = np.maximum(0, last - per_day)
-        missing = per_day - (last - first)
-        levels = (sums[last] - sums[first] + missing * self.usual_level) / per_day
-        return np.maximum(levels, FLOOR * self.typical_price)
+def describe_market(prices: Floats, battery: Battery) -> Market:
+    """The market of training prices (N,)."""
+    size = np.abs(prices)
+    typical = max(float(np.median(size)), 0.1 * float(size.mean())) or 1.0
+    level = max(float(np.minimum(size, CAP * typical).mean()), FLOOR * typical)
+    return Market(typical, level, max(0.0, float(prices.mean())) * battery.discharge_efficiency)
+
+
+@njit(cache=True)
+def price_levels(prices: Floats, per_day: int, market: Market, first: int) -> Floats:
+    """Mean absolute price (capped) of the last day, for intervals ``first`` to the end; a short past is filled up."""
+    begin = max(0, first - per_day)
+    sums = np.zeros(len(prices) - begin + 1)
+    for i in range(begin, len(prices)):
+        sums[i - begin + 1] = sums[i - begin] + min(abs(prices[i]), CAP * market.typical)
+    out = np.empty(len(prices) - first)
+    for t in range(first, len(prices)):
+        a = max(begin, t + 1 - per_day)
+        missing = per_day - (t + 1 - a)
+        mean = (sums[t + 1 - begin] - sums[a - begin] + missing * market.usual_level) / per_day
+        out[t - first] = max(mean, FLOOR * market.typical)
+    return out
 
 
 class Observed(NamedTuple):
     """What is known at each of N intervals.
 
-    ``expected`` (N,) the price of the interval that is acted in, ``slopes`` (N, pieces) forecast value of a MWh from
-    empty to full (currency/MWh), ``level`` (N,) currency/MWh, ``information`` (N,) see ``state_space.INFORMATION``,
-    ``signals`` name -> (N,), ``minutes`` (N,) of the UTC day.
+    ``expected`` (N,): price of the interval that is acted in. ``slopes`` (N, pieces): forecast value of a MWh, from the
+    empty to the full battery, currency/MWh. ``level`` (N,): price level, currency/MWh. ``information`` (N,): see
+    ``state_space.INFORMATION``. ``signals`` (signals, N): see ``SIGNALS``. ``minutes`` (N,): of the UTC day.
     """
 
     expected: Floats
     slopes: Floats
     level: Floats
     information: Integers
-    signals: dict[str, Floats]
+    signals: Floats
     minutes: Integers
 
-    def take(self, rows: slice) -> Observed:
+    def rows(self, rows: slice) -> Observed:
         """These rows only."""
         return Observed(
             self.expected[rows],
             self.slopes[rows],
             self.level[rows],
             self.information[rows],
-            {name: values[rows] for name, values in self.signals.items()},
+            self.signals[:, rows],
             self.minutes[rows],
         )
 
 
+@njit(cache=True)
+def observe_inputs(
+    inputs: npt.NDArray[np.float32],
+    prices: Floats,
+    minutes: Integers,
+    levels: Floats,
+    horizons: int,
+    market: Market,
+    model: ValueModel,
+) -> Observed:
+    """Put together what N rows of inputs, prices, minutes and price levels say.
+
+    A model with no outputs stands for "no value model": energy is then worth ``market.flat_value``.
+    """
+    n = len(prices)
+    outputs = predict_values(model, inputs, market.typical)
+    learned = model.trees.outputs > 0
+    slopes = outputs[:, : model.pieces].copy() if learned else np.full((n, 1), market.flat_value)
+    expected = outputs[:, model.pieces].copy() if learned and model.delay > 0 else prices.copy()
+    level, information = np.empty(n), np.zeros(n, np.int64)
+    signals = np.empty((3, n))
+    for i in range(n):
+        level[i] = market.usual_level
+        if not np.isnan(inputs[i, FIRST_FORECAST + horizons]):
+            information[i] += HISTORY
+            level[i] = levels[i]
+        longest = prices[i]
+        if horizons and not np.isnan(inputs[i, FIRST_FORECAST]):
+            information[i] += FORECASTS
+            change = inputs[i, FIRST_FORECAST + horizons - 1]
+            longest = np.sinh(change + inputs[i, 0]) * market.typical
+        signals[0, i] = slopes[i].mean() / level[i]
+        signals[1, i] = prices[i] / level[i]
+        signals[2, i] = longest / level[i]
+    return Observed(expected, slopes, level, information, signals, minutes)
+
+
+@njit(cache=True)
+def base_values(slopes: Floats, usable_mwh: float, nodes: int) -> Floats:
+    """Value of the charge at each node above the empty battery, (N, nodes) currency, from slopes (N, pieces)."""
+    n, pieces = slopes.shape
+    out = np.zeros((n, nodes))
+    for i in range(n):
+        for k in range(1, nodes):
+            share = k * pieces / (nodes - 1)
+            for j in range(pieces):
+                out[i, k] += slopes[i, j] * min(max(share - j, 0.0), 1.0) * usable_mwh / pieces
+    return out
+
+
+class Brain(NamedTuple):
+    """An agent's numbers as compiled code takes them; see ``BatteryAgent``."""
+
+    table: Floats
+    edges: Floats
+    time_bins: int
+    signal: int
+    market: Market
+    model: ValueModel
+    horizons: int
+    dispatch_minutes: int
+
+
+@njit(cache=True)
+def see_now(brain: Brain, prices: Floats, minute: int, ahead: Floats) -> Observed:
+    """What is known in the newest of N intervals, (1,) each: dispatch prices (newest last), minute, forecasts (H,)."""
+    n = len(prices)
+    minutes = np.empty(n, np.int64)
+    for i in range(n):
+        minutes[i] = (minute - (n - 1 - i) * brain.dispatch_minutes) % 1440
+    columns = np.full((brain.horizons, n), np.nan)
+    columns[:, n - 1] = ahead
+    inputs = build_inputs(prices, minutes, columns, brain.dispatch_minutes, brain.market.typical, n - 1)
+    levels = price_levels(prices, 1440 // brain.dispatch_minutes, brain.market, n - 1)
+    return observe_inputs(inputs, prices[n - 1 :], minutes[n - 1 :], levels, brain.horizons, brain.market, brain.model)
+
+
+@njit(cache=True)
+def act_now(
+    brain: Brain, prices: Floats, minute: int, ahead: Floats, physics: Physics, charge: float, hours: float
+) -> tuple[float, float, float, float, Floats]:
+    """One decision from recent prices. Returns what ``decide`` does and the value row (K,), currency."""
+    seen = see_now(brain, prices, minute, ahead)
+    usable = physics.high - physics.low
+    state = table_rows(seen.information, seen.minutes, seen.signals[brain.signal], brain.edges, brain.time_bins)
+    row = base_values(seen.slopes, usable, brain.table.shape[1])[0] + seen.level[0] * usable * brain.table[state[0]]
+    power, up, stay, down = decide(physics, charge, hours, seen.expected[0], row, np.inf)
+    return power, up, stay, down, row
+
+
 def dispatch_starts(minutes: Integers, dispatch_minutes: int) -> Integers:
-    """For each interval the index of the first one of its dispatch interval, (N,)."""
-    index = np.arange(len(minutes))
+    """For each interval the index of the first one of its dispatch interval, (N,); index 0 counts as one."""
     starts = minutes % dispatch_minutes == 0
     starts[0] = True
-    return np.maximum.accumulate(np.where(starts, index, 0))
+    return np.maximum.accumulate(np.where(starts, np.arange(len(minutes)), 0))
 
 
 def inputs_of(
@@ -95,80 +191,36 @@ def inputs_of(
     forecasts: Mapping[int, Floats],
     horizons: tuple[int, ...],
     dispatch_minutes: int,
-    typical_price: float,
+    market: Market,
     *,
     first: int = 0,
-) -> npt.NDArray[np.float32]:
-    """Inputs of the value model of intervals ``first`` to the end. (N - first, F); see ``value_model.build_inputs``.
+) -> tuple[npt.NDArray[np.float32], Floats]:
+    """Inputs of the value model (N - first, F) and price levels (N - first,) of intervals ``first`` to the end.
 
     Where prices are held for a dispatch interval of several data intervals, everything but the forecasts is taken at
-    its start, so that all of its intervals see the same state. A row in which a forecast is missing gets none.
+    its start, so that all of its intervals see the same state.
     """
+    n = len(prices)
+    ahead = np.full((len(horizons), n), np.nan)
+    for i, h in enumerate(horizons):
+        if h in forecasts:
+            ahead[i] = forecasts[h]
     starts = dispatch_starts(minutes, dispatch_minutes)
     boundaries = np.unique(starts)
     wanted = np.searchsorted(boundaries, starts[first:])
-    from_row = int(wanted[0])
-    ahead = [np.asarray(forecasts.get(h, np.full(len(prices), np.nan)), dtype=np.float64) for h in horizons]
-    inputs = build_inputs(
-        prices[boundaries],
-        minutes[boundaries],
-        [f[boundaries] for f in ahead],
-        dispatch_minutes,
-        typical_price,
-        first=from_row,
-    )[wanted - from_row]
-    if len(ahead):
-        forecast_columns = slice(FIRST_FORECAST, FIRST_FORECAST + len(ahead))
-        if len(boundaries) < len(prices):
-            now = np.column_stack([np.arcsinh(f[first:] / typical_price) for f in ahead])
-            levels = np.arcsinh(prices[starts[first:]] / typical_price)
-            inputs[:, forecast_columns] = np.round(now - levels[:, None], 5)
-        inputs[np.isnan(inputs[:, forecast_columns]).any(axis=1), forecast_columns] = np.nan
-    return inputs
-
-
-def observe(
-    inputs: npt.NDArray[np.float32],
-    prices: Floats,
-    minutes: Integers,
-    levels: Floats,
-    horizons: tuple[int, ...],
-    market: Market,
-    model: ValueModel | None,
-    flat_value: float,
-) -> Observed:
-    """Put together what rows of inputs, prices (N,), minutes (N,) and price levels (N,) say."""
-    n, count = len(inputs), len(horizons)
-    has_history = np.isfinite(inputs[:, FIRST_FORECAST + count])
-    has_forecasts = np.isfinite(inputs[:, FIRST_FORECAST]) if count else np.zeros(n, dtype=bool)
-    level = np.where(has_history, levels, market.usual_level)
-    expected = prices
-    if model is None:
-        slopes = np.full((n, 1), flat_value)
-    else:
-        slopes, ahead = model.predict(inputs, market.typical_price)
-        if ahead is not None:
-            expected = ahead
-    longest = prices
-    if count:
-        last = inputs[:, FIRST_FORECAST + count - 1].astype(np.float64) + inputs[:, 0]
-        longest = np.where(has_forecasts, np.sinh(last) * market.typical_price, prices)
-    signals = {
-        "none": np.zeros(n),
-        "value": slopes.mean(axis=1) / level,
-        "price": prices / level,
-        "forecast": longest / level,
-    }
-    information = has_forecasts.astype(np.int64) * FORECASTS + has_history.astype(np.int64) * HISTORY
-    return Observed(expected, slopes, level, information, signals, minutes)
-
-
-def base_values(slopes: Floats, usable_mwh: float, nodes: int) -> Floats:
-    """Value of the charge at each node above the empty battery, (N, nodes) currency, from slopes (N, pieces)."""
-    pieces = slopes.shape[1]
-    share = np.linspace(0.0, 1.0, nodes)[:, None] * pieces - np.arange(pieces)[None, :]
-    weights = np.clip(share, 0.0, 1.0) / pieces * usable_mwh
-    return np.ascontiguousarray(slopes @ weights.T)
+    begin = int(wanted[0])
+    held = prices[boundaries]
+    inputs = build_inputs(held, minutes[boundaries], ahead[:, boundaries], dispatch_minutes, market.typical, begin)
+    levels = price_levels(held, 1440 // dispatch_minutes, market, begin)
+    if len(boundaries) < n:
+        inputs, levels = inputs[wanted - begin], levels[wanted - begin]
+        now = (
+            np.arcsinh(ahead[:, first:].T / market.typical)
+            - np.arcsinh(prices[starts[first:]] / market.typical)[:, None]
+        )
+        now[np.isnan(now).any(axis=1)] = np.nan
+        inputs[:, FIRST_FORECAST : FIRST_FORECAST + len(horizons)] = np.round(now, 5)
+    return inputs, levels
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +239,7 @@ class BatteryAgent:
     design: Design
     space: StateSpace
     table: Floats
-    model: ValueModel | None
+    model: ValueModel
     market: Market
     battery: Battery
     horizons: tuple[int, ...]
@@ -215,62 +267,51 @@ class BatteryAgent:
         return self.space.axes(self.nodes, self.design.signal)
 
     @property
-    def flat_value(self) -> float:
-        """What a MWh in the cells is worth to a table without a value model to start from."""
-        return max(0.0, self.market.mean_price) * self.battery.discharge_efficiency
+    def brain(self) -> Brain:
+        """The agent for compiled code."""
+        return Brain(
+            self.table,
+            self.space.edges,
+            self.space.time_bins,
+            SIGNALS.index(self.design.signal),
+            self.market,
+            self.model,
+            len(self.horizons),
+            self.dispatch_minutes,
+        )
 
     def observe(
         self, prices: Floats, minutes: Integers, forecasts: Mapping[int, Floats], *, first: int = 0
     ) -> Observed:
         """What is known in the intervals ``first`` to the end of a series of prices (N,) (newest last)."""
-        inputs = inputs_of(
-            prices,
-            minutes,
-            forecasts,
-            self.horizons,
-            self.dispatch_minutes,
-            self.market.typical_price,
-            first=first,
+        inputs, levels = inputs_of(
+            prices, minutes, forecasts, self.horizons, self.dispatch_minutes, self.market, first=first
         )
-        recent = max(0, first - 1440 // self.interval_minutes)
-        levels = self.market.levels(prices[recent:], 1440 // self.interval_minutes)[first - recent :]
-        return observe(
-            inputs, prices[first:], minutes[first:], levels, self.horizons, self.market, self.model, self.flat_value
+        return observe_inputs(
+            inputs, prices[first:], minutes[first:], levels, len(self.horizons), self.market, self.model
         )
 
     def arrays(self, seen: Observed, battery: Battery) -> tuple[Floats, Floats, Integers]:
         """(base (N, K) currency, scale (N,) currency, table row (N,)) of observations, for this battery."""
         usable = battery.high_mwh - battery.low_mwh
-        state = self.space.index(seen.information, seen.minutes, seen.signals[self.design.signal])
+        signal = seen.signals[SIGNALS.index(self.design.signal)]
+        state = table_rows(seen.information, seen.minutes, signal, self.space.edges, self.space.time_bins)
         return base_values(seen.slopes, usable, self.nodes), seen.level * usable, state
 
-    def values(self, seen: Observed, battery: Battery) -> Floats:
-        """Value of holding each node's charge after the interval, above the empty battery's, (N, K) currency."""
-        base, scale, state = self.arrays(seen, battery)
-        return base + scale[:, None] * self.table[state]
-
     def requests(
-        self,
-        seen: Observed,
-        prices: Floats,
-        battery: Battery,
-        start_mwh: float,
-        days: Integers,
-        *,
-        delay: int,
+        self, seen: Observed, prices: Floats, battery: Battery, start_mwh: float, days: Integers, *, delay: int
     ) -> tuple[Floats, float, float]:
-        """Act in N intervals. ``seen`` has N rows, the last ``delay`` of which come too late to be used, preceded by
-        as many rows of history as there were, up to ``delay``.
+        """Act in N intervals. ``seen`` has a row for each of them, preceded by up to ``delay`` rows of history; the
+        action in an interval uses the row ``delay`` before.
 
         Returns (requested power (N,) MW, cash, charge at the end MWh).
         """
         base, scale, state = self.arrays(seen, battery)
         n = len(prices)
-        expected = seen.expected
-        missing = n + delay - len(expected)
-        rows = np.clip(np.arange(n) - missing, 0, None)
-        expected = np.where(np.arange(n) < missing, np.nan, expected[rows])
-        requests, cash, end = follow(
+        missing = n + delay - len(seen.expected)
+        rows = np.maximum(np.arange(n) - missing, 0)
+        expected = np.where(np.arange(n) < missing, np.nan, seen.expected[rows])
+        return follow(
             battery.physics,
             start_mwh,
             self.interval_minutes / 60.0,
@@ -282,33 +323,24 @@ class BatteryAgent:
             self.table,
             days,
         )
-        return requests, cash, end
-
-    def action(self, seen: Observed, charge_mwh: float, battery: Battery) -> tuple[float, dict[str, float], Floats]:
-        """The action for the newest row of ``seen``: (power MW, Q-value of each possible action, value row (K,))."""
-        row = self.values(seen.take(slice(-1, None)), battery)[0]
-        power, charge, hold, discharge = decide(
-            battery.physics, charge_mwh, self.interval_minutes / 60.0, float(seen.expected[-1]), row, np.inf
-        )
-        return power, {"charge": charge, "hold": hold, "discharge": discharge}, row
 
     def heat_maps(self, prices: int = 41) -> dict[str, Any]:
         """Views of the table at typical conditions, for charts.
 
         Returns ``charge`` (C,) MWh, ``hour`` (H,) UTC, ``value`` (C, H) currency per MWh more in the cells, ``price``
-        (P,) currency/MWh, and ``action`` (C, P) in -1 (discharge), 0, 1 (charge), averaged over the hours.
+        (P,) currency/MWh, and ``action`` (C, P) in -1 (discharge), 0, 1 (charge), for the mean over the hours.
         """
         battery, bins = self.battery, self.space.time_bins
         usable = battery.high_mwh - battery.low_mwh
         highest = FORECASTS * bool(self.horizons) + HISTORY
         minutes = (np.arange(bins) * 1440 + 720) // bins
-        state = self.space.index(np.full(bins, highest), minutes, self.typical_signal)
+        state = table_rows(np.full(bins, highest), minutes, self.typical_signal, self.space.edges, bins)
         worth = base_values(self.typical_slopes, usable, self.nodes)
         worth = worth + self.market.usual_level * usable * self.table[state]
         charge = np.linspace(battery.low_mwh, battery.high_mwh, self.nodes)
         slopes = np.diff(worth, axis=1) / np.diff(charge)
         middle = (charge[1:] + charge[:-1]) / 2
-        grid = np.linspace(-1.0, 4.0, prices) * self.market.typical_price
+        grid = np.linspace(-1.0, 4.0, prices) * self.market.typical
         row = worth.mean(axis=0)
         action = np.zeros((len(middle), prices), dtype=np.int64)
         for i, level in enumerate(middle):

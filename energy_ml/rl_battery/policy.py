@@ -15,7 +15,7 @@ import numpy as np
 from energy_ml.config import project_root
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
 from energy_ml.model_management.persistence import load_champion
-from energy_ml.rl_battery.agent import BatteryAgent
+from energy_ml.rl_battery.agent import BatteryAgent, Brain, act_now
 from energy_ml.rl_battery.battery import ACTIONS, Battery, Floats, step
 from energy_ml.rl_battery.strategy import Context
 from energy_ml.rl_battery.value_model import HISTORY_MINUTES
@@ -46,6 +46,7 @@ class BatteryPolicy:
         path = Path(policy_path)
         self.path = path if path.is_absolute() else project_root() / path
         self._learned: LearnedPolicy | None = None
+        self._brains: dict[str, Brain] = {}
 
     @classmethod
     def of(cls, learned: LearnedPolicy) -> BatteryPolicy:
@@ -85,6 +86,11 @@ class BatteryPolicy:
                 remedy="train with prices of that region",
             )
         return agents[region]
+
+    def _brain(self, agent: BatteryAgent) -> Brain:
+        if agent.region not in self._brains:
+            self._brains[agent.region] = agent.brain
+        return self._brains[agent.region]
 
     def strategy(self) -> BatteryPolicy:
         """The policy as a Strategy of backtests: itself."""
@@ -171,6 +177,7 @@ class BatteryPolicy:
             capacity = battery.capacity_mwh if capacity_mwh is None else float(capacity_mwh)
             power = battery.power_mw / battery.capacity_mwh * capacity if power_mw is None else float(power_mw)
             battery = replace(battery, capacity_mwh=capacity, power_mw=power)
+        physics = battery.physics
         if not 0.0 <= charge_level <= battery.capacity_mwh:
             raise BatteryError(
                 f"charge_level is {charge_level!r}",
@@ -186,23 +193,30 @@ class BatteryPolicy:
         ahead = {h: float(v) for h, v in given.items() if v}
         if forecasts:
             ahead.update({int(h): float(v) for h, v in forecasts.items() if v is not None})
-        interval = agent.interval_minutes
-        past = np.asarray(recent_prices if recent_prices is not None else (), dtype=np.float64)
-        past = past[max(0, len(past) - HISTORY_MINUTES // interval) :]
-        prices = np.append(past, float(current_price))
+        interval, dispatch = agent.interval_minutes, agent.dispatch_minutes
+        now = hour * 60 + (30 if minute is None else minute)
+        prices = np.empty(0 if recent_prices is None else len(recent_prices), dtype=np.float64)
+        prices[:] = () if recent_prices is None else recent_prices
+        prices = np.append(prices, current_price)[-HISTORY_MINUTES // interval - 1 :]
+        if dispatch > interval:
+            # Only the first interval of each dispatch interval counts; before the first such one there is none.
+            newest = (len(prices) - 1 - now % dispatch // interval) % (dispatch // interval)
+            prices = prices[newest :: dispatch // interval] if newest < len(prices) else prices[-1:]
         if not np.isfinite(prices).all():
             raise BatteryError("recent_prices hold values that aren't finite", remedy="fill or leave out gaps")
-        now = hour * 60 + (30 if minute is None else minute)
-        minutes = (now - interval * np.arange(len(prices) - 1, -1, -1)) % 1440
-        columns = {}
-        for h, value in ahead.items():
-            columns[h] = np.full(len(prices), np.nan)
-            columns[h][-1] = value
-        seen = agent.observe(prices, minutes, columns, first=len(prices) - 1)
         charge = float(charge_level)
-        power, values, row = agent.action(seen, charge, battery)
+        power, up, stay, down, row = act_now(
+            self._brain(agent),
+            prices,
+            now - now % dispatch,
+            np.array([ahead.get(h, np.nan) for h in agent.horizons]),
+            physics,
+            charge,
+            interval / 60.0,
+        )
+        values = {"charge": up, "hold": stay, "discharge": down}
         after, energy, _, _ = step(
-            battery.physics, charge, power, interval / 60.0, float(current_price), battery.physics.daily_discharge
+            physics, charge, power, interval / 60.0, float(current_price), physics.daily_discharge
         )
         chosen = ACTIONS[0 if energy > 0 else 2 if energy < 0 else 1]
         scale = self.learned.config["reward_scale"]

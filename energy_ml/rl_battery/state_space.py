@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from energy_ml.rl_battery.battery import Floats
 
@@ -18,8 +19,9 @@ INFORMATION = ("price", "forecasts", "history", "forecasts and history")
 """What a decision may know beside the price and the hour; the position is the number used as the first axis."""
 FORECASTS, HISTORY = 1, 2
 TAIL_QUANTILES = (0.97, 0.985, 0.995)
-SIGNALS = ("none", "value", "price", "forecast")
-"""What is binned: nothing, the forecast value of stored energy, the price, or the longest price forecast given."""
+SIGNALS = ("value", "price", "forecast")
+"""What can be binned: the forecast value of stored energy, the price, or the longest price forecast given; each over
+the price level of the last day."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Design:
     """One way to lay out the state.
 
     ``learned_base`` starts from the value model; otherwise energy starts at the mean price and the table does it all.
-    ``signal`` is binned into ``bins`` quantile bins, with further ones for the upper tail if ``tails``.
+    ``signal`` is binned into ``bins`` quantile bins (1: not at all), with further ones for the upper tail if ``tails``.
     ``discount`` is per hour.
     """
 
@@ -37,6 +39,25 @@ class Design:
     bins: int
     discount: float
     tails: bool = False
+
+
+@njit(cache=True)
+def table_rows(
+    information: npt.NDArray[np.int64],
+    minutes: npt.NDArray[np.int64],
+    signal: Floats,
+    edges: Floats,
+    time_bins: int,
+) -> npt.NDArray[np.int64]:
+    """Row of the table of each of N intervals; see ``StateSpace``."""
+    rows = np.empty(len(signal), np.int64)
+    bins = edges.shape[1] + 1
+    for i in range(len(signal)):
+        place = 0
+        while place < bins - 1 and signal[i] >= edges[information[i], place]:
+            place += 1
+        rows[i] = (information[i] * time_bins + minutes[i] * time_bins // 1440) * bins + place
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,24 +80,12 @@ class StateSpace:
         """Rows of the table."""
         return len(INFORMATION) * self.time_bins * self.bins
 
-    def index(
-        self, information: npt.NDArray[np.int64], minutes: npt.NDArray[np.int64], signal: Floats
-    ) -> npt.NDArray[np.int64]:
-        """Row of each interval, (N,): ``information`` 0..3, ``minutes`` of the UTC day, ``signal`` any float."""
-        time = minutes * self.time_bins // 1440
-        binned = np.zeros(len(signal), dtype=np.int64)
-        for level in range(len(INFORMATION)):
-            rows = information == level
-            if rows.any():
-                binned[rows] = np.searchsorted(self.edges[level], signal[rows], side="right")
-        return (information * self.time_bins + time) * self.bins + binned
-
     def axes(self, nodes: int, signal: str) -> dict[str, Any]:
         """Names and labels of the axes of ``table.reshape(information, time, bin, charge)``, in that order."""
         return {
             "information": list(INFORMATION),
             "hour": [24.0 * i / self.time_bins for i in range(self.time_bins)],
-            signal if signal != "none" else "all": list(range(self.bins)),
+            signal: list(range(self.bins)),
             "charge": np.linspace(0.0, 1.0, nodes).tolist(),
         }
 

@@ -18,14 +18,24 @@ import pandas as pd
 from energy_ml.config import MLConfig, RLBatteryConfig, Settings, default_config
 from energy_ml.errors import ModelError, NoDataError, UnknownRegionError
 from energy_ml.model_management.persistence import save_artifact, write_json
-from energy_ml.rl_battery.agent import BatteryAgent, Market, Observed, base_values, inputs_of, observe
+from energy_ml.rl_battery.agent import (
+    BatteryAgent,
+    Market,
+    Observed,
+    base_values,
+    describe_market,
+    inputs_of,
+    observe_inputs,
+)
 from energy_ml.rl_battery.battery import Battery, Floats, utc_days
 from energy_ml.rl_battery.learning import Experience, Integers, possible_moves, sampled_episode, sweep
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
-from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, Design, StateSpace
+from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, SIGNALS, Design, StateSpace, table_rows
 from energy_ml.rl_battery.strategy import region_series
 from energy_ml.rl_battery.value_model import (
+    FIRST_FORECAST,
     SLOPES,
+    BoostedTrees,
     ValueModel,
     cross_fit,
     hindsight_slopes,
@@ -54,9 +64,9 @@ MAX_VALUE_ROWS = 60_000
 def candidate_designs(config: RLBatteryConfig, with_forecasts: bool) -> list[Design]:
     """The state designs to choose from; the first is taken unless another is clearly better on validation."""
     designs = [
-        Design("value of energy", True, "none", 1, PATIENT_DISCOUNT),
+        Design("value of energy", True, "value", 1, PATIENT_DISCOUNT),
         Design("value of energy, binned", True, "value", 3, PATIENT_DISCOUNT),
-        Design("value of energy, configured discount", True, "none", 1, config.discount_factor),
+        Design("value of energy, configured discount", True, "value", 1, config.discount_factor),
         Design("price table", False, "price", config.price_bins, PATIENT_DISCOUNT, tails=True),
     ]
     if with_forecasts:
@@ -323,19 +333,20 @@ class BatteryRLTrainer:
         config, delay = self.config, self.config.execution_delay
         rng = np.random.default_rng(config.random_state)
         physics, hours = self.battery.physics, dispatch / 60.0
-        markets = [Market.of(s.prices[: getattr(s, until)]) for s in series]
-        inputs, targets, when, keep = [], [], [], []
+        markets = [describe_market(s.prices[: getattr(s, until)], self.battery) for s in series]
+        inputs, levels, targets, when, keep = [], [], [], [], []
         for s, market in zip(series, markets, strict=True):
             n = getattr(s, until)
-            x = inputs_of(s.prices, s.minutes, s.forecasts, horizons, dispatch, market.typical_price)
+            x, level = inputs_of(s.prices, s.minutes, s.forecasts, horizons, dispatch, market)
             starts = np.flatnonzero(s.minutes[:n] % dispatch == 0)
-            capped = np.clip(s.prices[:n], -PRICE_CAP * market.typical_price, PRICE_CAP * market.typical_price)
+            capped = np.clip(s.prices[:n], -PRICE_CAP * market.typical, PRICE_CAP * market.typical)
             slopes = hindsight_slopes(physics, capped[starts], hours)
             y = np.full((n, SLOPES + bool(delay)), np.nan)
-            y[starts] = value_targets(slopes, capped[starts], market.typical_price, delay)
+            y[starts] = value_targets(slopes, capped[starts], market.typical, delay)
             # Near the end hindsight knows nothing but the price put on what is left.
             y[max(0, n - PURGE_MINUTES // interval) :] = np.nan
             inputs.append(x)
+            levels.append(level)
             targets.append(y)
             when.append(np.arange(n))
             keep.append(starts)
@@ -360,31 +371,18 @@ class BatteryRLTrainer:
         wanted = [v for v in range(highest, -1, -1) if v & ~highest == 0] if all_levels else [highest]
         edges = np.linspace(0, max(getattr(s, until) for s in series), FOLDS + 1).astype(np.int64)
         fitted = []
-        for s, market, x in zip(series, markets, inputs, strict=True):
-            levels = market.levels(s.prices, 1440 // interval)
+        for s, market, x, level in zip(series, markets, inputs, levels, strict=True):
             observed = {}
-            for level in wanted:
-                masked = _masked(x, level, len(horizons))
+            blocks = [*zip(edges[:-1], edges[1:], folds, strict=True), (edges[-1], len(x), final)]
+            for known in wanted:
+                masked = _masked(x, known, len(horizons))
                 parts = []
-                bounds = [*[(a, b, m) for a, b, m in zip(edges[:-1], edges[1:], folds, strict=True)]]
-                bounds.append((int(edges[-1]), len(x), final))
-                for a, b, model in bounds:
-                    rows_ = slice(int(a), min(int(b), len(x)))
-                    if rows_.start >= rows_.stop:
-                        continue
+                for a, b, model in blocks:
+                    r = slice(int(a), int(b))
                     parts.append(
-                        observe(
-                            masked[rows_],
-                            s.prices[rows_],
-                            s.minutes[rows_],
-                            levels[rows_],
-                            horizons,
-                            market,
-                            model,
-                            0.0,
-                        )
+                        observe_inputs(masked[r], s.prices[r], s.minutes[r], level[r], len(horizons), market, model)
                     )
-                observed[level] = _join(parts)
+                observed[known] = _join(parts)
             fitted.append(_Fitted(s, market, observed, final))
         return fitted
 
@@ -407,21 +405,22 @@ class BatteryRLTrainer:
         highest = FORECASTS * bool(horizons) + HISTORY
         learned = [_flatten(f, design, battery) for f in fitted]
         top = [
-            observed[highest].take(slice(0, getattr(f.series, until)))
+            observed[highest].rows(slice(0, getattr(f.series, until)))
             for f, observed in zip(fitted, learned, strict=True)
         ]
+        signal = SIGNALS.index(design.signal)
         space = StateSpace.fit(
             config.time_bins,
             design,
             np.concatenate([o.information for o in top]),
-            np.concatenate([o.signals[design.signal] for o in top]),
+            np.concatenate([o.signals[signal] for o in top]),
         )
         seen, paid, base, scale, state, linked = [], [], [], [], [], []
         for f, observed in zip(fitted, learned, strict=True):
             s = f.series
             # Learning walks dispatch intervals: within one nothing new happens.
             starts = np.flatnonzero(s.minutes[: getattr(s, until)] % dispatch == 0)
-            cap = PRICE_CAP * f.market.typical_price
+            cap = PRICE_CAP * f.market.typical
             for level in observed.values():
                 rows = starts[: len(starts) - delay]
                 acted = starts[delay:]
@@ -430,7 +429,13 @@ class BatteryRLTrainer:
                 base.append(base_values(level.slopes[rows], usable, nodes))
                 scale.append(level.level[rows] * usable)
                 state.append(
-                    space.index(level.information[rows], level.minutes[rows], level.signals[design.signal][rows])
+                    table_rows(
+                        level.information[rows],
+                        level.minutes[rows],
+                        level.signals[signal, rows],
+                        space.edges,
+                        space.time_bins,
+                    )
                 )
                 follows = np.ones(len(rows), dtype=bool)
                 follows[-1] = False
@@ -542,8 +547,8 @@ def _with_gaps(inputs: npt.NDArray[np.float32], horizons: int, rng: np.random.Ge
     """Copies of input rows with forecasts, history or both missing, so that the model learns to do without."""
     copies = inputs.copy()
     kind = rng.integers(0, 3 if horizons else 1, len(inputs)) if horizons else np.full(len(inputs), 1)
-    copies[kind != 1, 4 : 4 + horizons] = np.nan
-    copies[kind != 0, 4 + horizons :] = np.nan
+    copies[kind != 1, FIRST_FORECAST : FIRST_FORECAST + horizons] = np.nan
+    copies[kind != 0, FIRST_FORECAST + horizons :] = np.nan
     return copies
 
 
@@ -551,9 +556,9 @@ def _masked(inputs: npt.NDArray[np.float32], level: int, horizons: int) -> npt.N
     """The inputs as they are at an information level."""
     out = inputs.copy()
     if not level & FORECASTS:
-        out[:, 4 : 4 + horizons] = np.nan
+        out[:, FIRST_FORECAST : FIRST_FORECAST + horizons] = np.nan
     if not level & HISTORY:
-        out[:, 4 + horizons :] = np.nan
+        out[:, FIRST_FORECAST + horizons :] = np.nan
     return out
 
 
@@ -563,17 +568,19 @@ def _join(parts: Sequence[Observed]) -> Observed:
         np.concatenate([p.slopes for p in parts]),
         np.concatenate([p.level for p in parts]),
         np.concatenate([p.information for p in parts]),
-        {name: np.concatenate([p.signals[name] for p in parts]) for name in parts[0].signals},
+        np.concatenate([p.signals for p in parts], axis=1),
         np.concatenate([p.minutes for p in parts]),
     )
+
+
+NO_MODEL = ValueModel(BoostedTrees.empty(), 0, 0)
 
 
 def _flatten(fitted: _Fitted, design: Design, battery: Battery) -> dict[int, Observed]:
     """Observations as the design has them: without a learned base, a MWh is worth the mean price."""
     if design.learned_base:
         return fitted.observed
-    flat = max(0.0, fitted.market.mean_price) * battery.discharge_efficiency
-    prices = fitted.series.prices
+    prices, flat = fitted.series.prices, fitted.market.flat_value
     return {
         level: o._replace(slopes=np.full((len(o.slopes), 1), flat), expected=prices)
         for level, o in fitted.observed.items()
@@ -594,7 +601,7 @@ def _agent(
     rows: int,
 ) -> BatteryAgent:
     time_of_day = observed.minutes[:rows] * space.time_bins // 1440
-    signal = observed.signals[design.signal][:rows]
+    signal = observed.signals[SIGNALS.index(design.signal)][:rows]
     slopes = np.zeros((space.time_bins, observed.slopes.shape[1]))
     middle = np.zeros(space.time_bins)
     for b in range(space.time_bins):
@@ -607,7 +614,7 @@ def _agent(
         design=design,
         space=space,
         table=table,
-        model=fitted.model if design.learned_base else None,
+        model=fitted.model if design.learned_base else NO_MODEL,
         market=fitted.market,
         battery=battery,
         horizons=horizons,
@@ -625,7 +632,7 @@ def _profit_after(agent: BatteryAgent, series: _Series, observed: Observed) -> f
     battery = agent.battery
     start = battery.initial_mwh
     _, cash, end = agent.requests(
-        observed.take(slice(max(0, n - delay), None)), series.prices[n:], battery, start, series.days[n:], delay=delay
+        observed.rows(slice(max(0, n - delay), None)), series.prices[n:], battery, start, series.days[n:], delay=delay
     )
     worth = max(0.0, float(series.prices[:n].mean())) * battery.discharge_efficiency
     return float(cash + (end - start) * worth)

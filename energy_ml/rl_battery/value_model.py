@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ ENOUGH_HISTORY_MINUTES = 60
 SLOPES = 2
 """Pieces of the value's slope: the worth of a MWh in the emptier and in the fuller half of the battery."""
 HINDSIGHT_NODES = 17
-_ROUNDING = 5
+_ROUNDING = 1e5
 
 
 def input_names(horizons: Sequence[int]) -> list[str]:
@@ -51,8 +51,9 @@ def input_names(horizons: Sequence[int]) -> list[str]:
     return names
 
 
-_LAGS, _MEANS, _DEVIATIONS = np.array(LAGS), np.array(MEANS), np.array(DEVIATIONS)
-_YESTERDAY = np.array(YESTERDAY)
+_HISTORY_INPUTS = len(LAGS) + len(MEANS) + len(DEVIATIONS) + 2 * len(YESTERDAY)
+FIRST_FORECAST = 4
+"""Column of the first forecast; the columns after the last one come from history."""
 
 
 @njit(cache=True)
@@ -64,73 +65,66 @@ def _mean(sums: Floats, first: int, last: int) -> float:
 
 
 @njit(cache=True)
-def _fill(out, levels, forecasts, minutes, first, interval, lags, means, deviations, yesterday):
-    n = len(levels)
-    sums, squares = np.zeros(n + 1), np.zeros(n + 1)
-    for i in range(n):
-        sums[i + 1] = sums[i] + levels[i]
-        squares[i + 1] = squares[i] + levels[i] * levels[i]
-    day = 1440 // interval
-    for t in range(first, n):
-        row = out[t - first]
-        now = levels[t]
-        angle = 2.0 * np.pi * minutes[t] / 1440.0
-        row[0], row[1], row[2], row[3] = now, np.sin(angle), np.cos(angle), minutes[t]
-        c = 4
-        for h in range(forecasts.shape[0]):
-            row[c] = forecasts[h, t] - now
-            c += 1
-        enough = t * interval >= 60
-        for m in lags:
-            s = max(1, m // interval)
-            row[c] = now - levels[t - s] if enough and t >= s else np.nan
-            c += 1
-        for m in means:
-            s = max(1, m // interval)
-            row[c] = _mean(sums, max(0, t + 1 - s), t + 1) - now if enough else np.nan
-            c += 1
-        for m in deviations:
-            s = max(2, m // interval)
-            a = max(0, t + 1 - s)
-            mean = _mean(sums, a, t + 1)
-            row[c] = np.sqrt(max(0.0, _mean(squares, a, t + 1) - mean * mean)) if enough else np.nan
-            c += 1
-        for back in range(1, 3):
-            for i in range(yesterday.shape[0]):
-                a = t + 1 - back * day + yesterday[i, 0] // interval
-                b = t + 1 - back * day + max(yesterday[i, 1] // interval, yesterday[i, 0] // interval + 1)
-                row[c] = _mean(sums, a, b) - now if enough else np.nan
-                c += 1
-
-
 def build_inputs(
-    prices: Floats,
-    minutes: Integers,
-    forecasts: Sequence[Floats],
-    interval_minutes: int,
-    price_scale: float,
-    *,
-    first: int = 0,
+    prices: Floats, minutes: Integers, ahead: Floats, interval: int, price_scale: float, first: int
 ) -> npt.NDArray[np.float32]:
-    """Inputs of intervals ``first`` to the end: (N - first, F) float32, NaN where history or a forecast is missing.
+    """Inputs of intervals ``first`` to the end: (N - first, F) float32, NaN where history or forecasts are missing.
 
     Parameters
     ----------
     prices : (N,) currency/MWh, the newest last; row t uses prices up to t only.
     minutes : (N,) minute of the UTC day at which each interval starts.
-    forecasts : one (N,) array per horizon, made at t; NaN where there is none.
+    ahead : (H, N) forecasts made at t; NaN where there is none. A row in which one is missing gets none.
+    interval : minutes.
     price_scale : a typical price of the market; prices enter as asinh(price / scale), which tames spikes.
 
     Values are rounded to 1e-5, so that sums over a longer or a shorter series give the same input.
     """
-    levels = np.asarray(np.arcsinh(prices / price_scale), dtype=np.float64)
-    ahead = np.empty((len(forecasts), len(levels)))
-    for i, values in enumerate(forecasts):
-        ahead[i] = np.arcsinh(np.asarray(values, dtype=np.float64) / price_scale)
-    width = 4 + len(forecasts) + len(LAGS) + len(MEANS) + len(DEVIATIONS) + 2 * len(YESTERDAY)
-    out = np.empty((len(levels) - first, width))
-    _fill(out, levels, ahead, minutes, first, interval_minutes, _LAGS, _MEANS, _DEVIATIONS, _YESTERDAY)
-    return np.round(out, _ROUNDING).astype(np.float32)
+    n, horizons = len(prices), ahead.shape[0]
+    levels = np.arcsinh(prices / price_scale)
+    sums, squares = np.zeros(n + 1), np.zeros(n + 1)
+    for i in range(n):
+        sums[i + 1] = sums[i] + levels[i]
+        squares[i + 1] = squares[i] + levels[i] * levels[i]
+    day = 1440 // interval
+    out = np.empty((n - first, FIRST_FORECAST + horizons + _HISTORY_INPUTS), np.float32)
+    row = np.empty(out.shape[1])
+    for t in range(first, n):
+        now = levels[t]
+        angle = 2.0 * np.pi * minutes[t] / 1440.0
+        row[0], row[1], row[2], row[3] = now, np.sin(angle), np.cos(angle), minutes[t]
+        c = FIRST_FORECAST
+        for h in range(horizons):
+            row[c] = np.arcsinh(ahead[h, t] / price_scale) - now
+            c += 1
+        for h in range(horizons):
+            if np.isnan(row[FIRST_FORECAST + h]):
+                row[FIRST_FORECAST:c] = np.nan
+        if t * interval < ENOUGH_HISTORY_MINUTES:
+            row[c:] = np.nan
+        else:
+            for m in LAGS:
+                s = max(1, m // interval)
+                row[c] = now - levels[t - s] if t >= s else np.nan
+                c += 1
+            for m in MEANS:
+                s = max(1, m // interval)
+                row[c] = _mean(sums, max(0, t + 1 - s), t + 1) - now
+                c += 1
+            for m in DEVIATIONS:
+                a = max(0, t + 1 - max(2, m // interval))
+                mean = _mean(sums, a, t + 1)
+                row[c] = np.sqrt(max(0.0, _mean(squares, a, t + 1) - mean * mean))
+                c += 1
+            for back in range(1, 3):
+                for start, stop in YESTERDAY:
+                    a = t + 1 - back * day + start // interval
+                    b = t + 1 - back * day + max(stop // interval, start // interval + 1)
+                    row[c] = _mean(sums, a, b) - now
+                    c += 1
+        for i in range(len(row)):
+            out[t - first, i] = np.round(row[i] * _ROUNDING) / _ROUNDING
+    return out
 
 
 @njit(cache=True)
@@ -163,22 +157,7 @@ def hindsight_slopes(physics: Physics, prices: Floats, hours: float, pieces: int
     return (values[:, step::step] - values[:, :-step:step]) / (step * width)
 
 
-@njit(cache=True)
-def _evaluate(inputs, roots, groups, feature, threshold, left, right, missing_left, out):
-    for i in range(inputs.shape[0]):
-        for r in range(len(roots)):
-            node = roots[r]
-            while left[node] >= 0:
-                value = inputs[i, feature[node]]
-                if np.isnan(value):
-                    node = left[node] if missing_left[node] else right[node]
-                else:
-                    node = left[node] if value < threshold[node] else right[node]
-            out[i, groups[r]] += threshold[node]
-
-
-@dataclass(frozen=True, eq=False)
-class BoostedTrees:
+class BoostedTrees(NamedTuple):
     """Boosted regression trees as flat arrays: a row takes a few microseconds, without a call into XGBoost.
 
     ``roots``, ``groups`` (R,): first node and output of each tree. Of the nodes (M,): ``feature``, ``threshold`` (left
@@ -193,14 +172,6 @@ class BoostedTrees:
     right: Integers
     missing_left: npt.NDArray[np.bool_]
     outputs: int
-
-    def predict(self, inputs: npt.NDArray[np.float32]) -> Floats:
-        """(N, F) float32 -> (N, outputs)."""
-        out = np.zeros((len(inputs), self.outputs))
-        _evaluate(
-            inputs, self.roots, self.groups, self.feature, self.threshold, self.left, self.right, self.missing_left, out
-        )
-        return out
 
     @classmethod
     def fit(
@@ -229,6 +200,12 @@ class BoostedTrees:
         return cls.from_xgboost(booster, targets.shape[1])
 
     @classmethod
+    def empty(cls) -> BoostedTrees:
+        """No trees, no outputs."""
+        whole = np.zeros(0, dtype=np.int64)
+        return cls(whole, whole, whole, np.zeros(0, np.float32), whole, whole, np.zeros(0, bool), 0)
+
+    @classmethod
     def from_xgboost(cls, booster: object, outputs: int) -> BoostedTrees:
         """The arrays of a trained ``xgboost.Booster`` with base score 0 and one output per tree."""
         raw = booster.save_raw(raw_format="json")  # type: ignore[attr-defined]
@@ -254,9 +231,23 @@ class BoostedTrees:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class ValueModel:
-    """Forecasts the slopes of the value of stored energy and, under a delay, the price that the action will meet.
+@njit(cache=True)
+def evaluate_trees(trees: BoostedTrees, inputs: npt.NDArray[np.float32]) -> Floats:
+    """(N, F) float32 -> (N, outputs)."""
+    out = np.zeros((inputs.shape[0], trees.outputs))
+    for i in range(inputs.shape[0]):
+        for r in range(len(trees.roots)):
+            node = trees.roots[r]
+            while trees.left[node] >= 0:
+                value = inputs[i, trees.feature[node]]
+                below = trees.missing_left[node] if np.isnan(value) else value < trees.threshold[node]
+                node = trees.left[node] if below else trees.right[node]
+            out[i, trees.groups[r]] += trees.threshold[node]
+    return out
+
+
+class ValueModel(NamedTuple):
+    """Forecasts ``pieces`` slopes of the value of stored energy and, under a delay, the price the action will meet.
 
     Everything is learned in the asinh of price / typical price of the region, so that regions can be trained together.
     ``delay`` is in intervals: row t then speaks about interval t + delay.
@@ -266,11 +257,17 @@ class ValueModel:
     pieces: int
     delay: int
 
-    def predict(self, inputs: npt.NDArray[np.float32], price_scale: float) -> tuple[Floats, Floats | None]:
-        """(N, F) inputs -> slopes (N, pieces), falling with charge, and the expected price (N,) or None (per MWh)."""
-        out = np.sinh(self.trees.predict(inputs) + inputs[:, :1].astype(np.float64)) * price_scale
-        slopes = np.minimum.accumulate(out[:, : self.pieces], axis=1)
-        return slopes, (out[:, self.pieces] if self.delay else None)
+
+@njit(cache=True)
+def predict_values(model: ValueModel, inputs: npt.NDArray[np.float32], price_scale: float) -> Floats:
+    """(N, F) inputs -> (N, pieces), falling with charge, and under a delay the expected price as one more column."""
+    out = evaluate_trees(model.trees, inputs)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = np.sinh(out[i, j] + inputs[i, 0]) * price_scale
+            if 0 < j < model.pieces:
+                out[i, j] = min(out[i, j], out[i, j - 1])
+    return out
 
 
 def value_targets(slopes: Floats, prices: Floats, price_scale: float, delay: int) -> Floats:
