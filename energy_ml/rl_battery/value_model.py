@@ -35,8 +35,8 @@ HISTORY_MINUTES = 2 * 1440
 """How far back the inputs reach."""
 ENOUGH_HISTORY_MINUTES = 60
 """With less than this before the newest price, inputs from history count as missing."""
-SLOPES = 2
-"""Pieces of the value's slope: the worth of a MWh in the emptier and in the fuller half of the battery."""
+SLOPES = 4
+"""Pieces of the value: the worth of a MWh in each quarter of the usable range, from empty to full."""
 HINDSIGHT_NODES = 17
 _ROUNDING = 1e5
 

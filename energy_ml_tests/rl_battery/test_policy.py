@@ -1,0 +1,155 @@
+"""A single action: equal to the backtest's, within the limits, free of look-ahead, and clear about bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from energy_ml.errors import BatteryError, ModelError, ModelNotFoundError, UnknownRegionError
+from energy_ml.rl_battery.battery import Battery, simulate
+from energy_ml.rl_battery.policy import BatteryPolicy
+from energy_ml.rl_battery.strategy import build_context
+from energy_ml.rl_battery.trainer import BatteryRLTrainer
+from energy_ml_tests.rl_battery.markets import market, true_forecasts
+
+HORIZONS = (5, 15)
+
+
+@pytest.fixture(scope="module")
+def held():
+    """Five-minute prices on a one-minute grid, with their forecasts and a policy trained on them."""
+    prices, split = market(days=4, minutes=5, seed=2)
+    times = pd.date_range(split.start, split.end, freq="1min", inclusive="left", tz="UTC").rename("timestamp")
+    minute = prices.set_index("timestamp").reindex(times, method="ffill").reset_index()
+    forecasts = true_forecasts(minute, HORIZONS, 1, error=3.0)
+    policy = BatteryRLTrainer().train_all(prices=minute, forecasts=forecasts, split=split)["policy"]
+    return minute, split, forecasts, policy
+
+
+def test_dispatch_interval_is_found(held):
+    assert held[3].agent("FR").dispatch_minutes == 5 and held[3].agent("FR").interval_minutes == 1
+
+
+def test_single_actions_equal_the_backtest(held):
+    prices, split, forecasts, policy = held
+    context = build_context(prices, "FR", split, Battery(), forecasts=forecasts)
+    run = simulate(context.battery, policy.actions(context), context.prices, context.hours)
+    known = np.concatenate([context.history_prices, context.prices])
+    before = len(context.history_prices)
+    for t in range(0, len(context.prices) - 20, 7):
+        now = context.timestamps[t]
+        ahead = {h: context.forecasts[h][t] for h in HORIZONS}
+        answer = policy.get_action(
+            run.charge[t],
+            context.prices[t],
+            hour=now.hour,
+            minute=now.minute,
+            region="FR",
+            recent_prices=known[: before + t],
+            forecasts=ahead,
+        )
+        assert answer["energy_mwh"] == pytest.approx(run.energy[t], abs=1e-9)
+        assert answer["charge_after_mwh"] == pytest.approx(run.charge[t + 1], abs=1e-9)
+        assert answer["action"] == ("charge", "hold", "discharge")[run.actions[t]]
+        assert answer["q_values"][answer["action"]] >= max(answer["q_values"].values()) - 1e-6
+
+
+def test_minutes_earn_what_five_minutes_earn(held):
+    prices, split, forecasts, policy = held
+    five = prices[prices["timestamp"].dt.minute % 5 == 0].reset_index(drop=True)
+    theirs = forecasts[forecasts["timestamp"].dt.minute % 5 == 0].reset_index(drop=True)
+    coarse = BatteryRLTrainer().train_all(prices=five, forecasts=theirs, split=split)["policy"]
+
+    def profit(frame, ahead, which):
+        context = build_context(frame, "FR", split, Battery(), forecasts=ahead)
+        run = simulate(context.battery, which.actions(context), context.prices, context.hours)
+        return run.cash.sum() + (run.charge[-1] - run.charge[0]) * context.terminal_value
+
+    assert profit(prices, forecasts, policy) == pytest.approx(profit(five, theirs, coarse), rel=0.06)
+
+
+def test_the_future_changes_nothing_earlier(held):
+    prices, split, forecasts, policy = held
+    context = build_context(prices, "FR", split, Battery(), forecasts=forecasts)
+    t = 333
+    later = prices.copy()
+    later.loc[later["timestamp"] > context.timestamps[t], "real_time_price"] = -5e3
+    ahead = forecasts.copy()
+    ahead.loc[ahead["timestamp"] > context.timestamps[t], "price_forecast"] = 5e3
+    other = build_context(later, "FR", split, Battery(), forecasts=ahead)
+    np.testing.assert_array_equal(policy.actions(context)[: t + 1], policy.actions(other)[: t + 1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.floats(0, 1),
+    st.floats(-1000, 17000),
+    st.floats(-1000, 17000),
+    st.integers(0, 23),
+    st.floats(0.2, 50),
+    st.floats(0.05, 60),
+    st.integers(0, 200),
+)
+def test_never_asks_for_what_the_limits_forbid(held, share, price, ahead, hour, capacity, power, past):
+    policy = held[3]
+    answer = policy.get_action(
+        share * capacity,
+        price,
+        price_forecast_5m=ahead,
+        price_forecast_15m=ahead,
+        hour=hour,
+        recent_prices=[price / 2] * past,
+        capacity_mwh=capacity,
+        power_mw=power,
+    )
+    low, high = 0.1 * capacity, 0.9 * capacity
+    after = answer["charge_after_mwh"]
+    assert abs(answer["power_mw"]) <= power + 1e-9
+    assert min(low, share * capacity) - 1e-9 <= after <= max(high, share * capacity) + 1e-9
+    if answer["action"] == "hold":
+        assert answer["energy_mwh"] == 0 and after == share * capacity
+    assert set(answer["q_values"]) <= {"charge", "hold", "discharge"} and answer["action"] in answer["q_values"]
+    assert answer["why"].endswith(".")
+
+
+def test_works_with_nothing_but_charge_and_price(held):
+    policy = held[3]
+    assert policy.get_action(0.5, 500.0, hour=18)["action"] == "discharge"
+    assert policy.get_action(0.5, -50.0, hour=12)["action"] == "charge"
+    full = policy.get_action(0.9, -50.0)
+    assert full["action"] == "hold" and "upper limit" in full["why"] and "charge" not in full["q_values"]
+    empty = policy.get_action(0.1, 500.0)
+    assert empty["action"] == "hold" and "lower limit" in empty["why"]
+
+
+def test_zero_means_not_given_but_not_in_the_dict(held):
+    policy = held[3]
+    without = policy.get_action(0.5, 50.0, hour=3)
+    assert policy.get_action(0.5, 50.0, 0, 0, None, 3) == without
+    assert policy.get_action(0.5, 50.0, hour=3, forecasts={5: 0.0, 15: 0.0}) != without
+
+
+def test_the_last_bit_of_room_is_used(held):
+    answer = held[3].get_action(0.8999, -100.0, hour=12)
+    assert answer["action"] == "charge" and answer["charge_after_mwh"] == pytest.approx(0.9, abs=1e-12)
+
+
+def test_bad_input_is_refused_by_name(held, tmp_path):
+    prices, split, _, policy = held
+    for bad in (-0.1, 1.1, float("nan")):
+        with pytest.raises(BatteryError, match="charge_level"):
+            policy.get_action(bad, 50.0)
+    with pytest.raises(BatteryError, match="current_price"):
+        policy.get_action(0.5, float("inf"))
+    with pytest.raises(BatteryError, match="hour"):
+        policy.get_action(0.5, 50.0, hour=24)
+    with pytest.raises(BatteryError, match="recent_prices"):
+        policy.get_action(0.5, 50.0, recent_prices=[float("nan")] * 300)
+    with pytest.raises(UnknownRegionError, match="XX"):
+        policy.get_action(0.5, 50.0, region="XX")
+    five = prices[prices["timestamp"].dt.minute % 5 == 0].reset_index(drop=True)
+    with pytest.raises(ModelError, match="1-minute prices"):
+        policy.actions(build_context(five, "FR", split, Battery()))
+    with pytest.raises(ModelNotFoundError):
+        BatteryPolicy(tmp_path).get_action(0.5, 50.0)

@@ -1,0 +1,152 @@
+"""Training end to end on small synthetic markets."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from energy_ml.config import MLConfig, RLBatteryConfig
+from energy_ml.errors import GapError, ModelError, NoDataError, UnknownRegionError
+from energy_ml.evaluation.backtest_evaluator import backtest, reference_units
+from energy_ml.model_management.persistence import load_artifact
+from energy_ml.rl_battery.baselines import Hold, ThresholdRule
+from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.obvious import ObviousQLearning
+from energy_ml.rl_battery.policy import BatteryPolicy
+from energy_ml.rl_battery.strategy import Strategy
+from energy_ml.rl_battery.trainer import BatteryRLTrainer
+from energy_ml_tests.rl_battery.markets import market, true_forecasts
+
+REGIONS = ("BE", "FR")
+
+
+@pytest.fixture(scope="module")
+def data():
+    prices, split = market(days=8, minutes=15, regions=REGIONS, seed=1)
+    return prices, split, true_forecasts(prices, (15, 60), 15, error=5.0)
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    prices, split, forecasts = data
+    seen = []
+    trainer = BatteryRLTrainer(MLConfig())
+    result = trainer.train_all(
+        prices=prices, forecasts=forecasts, split=split, progress=lambda f, m: seen.append((f, m))
+    )
+    return trainer, result, seen
+
+
+def shares(prices, split, strategies, forecasts, delay=0):
+    summary = backtest(
+        prices, strategies, reference_units(REGIONS, Battery()), split, forecasts=forecasts, execution_delay=delay,
+        bootstrap=10,
+    ).summary  # fmt: skip
+    return summary[summary["region"] == "all"].set_index("strategy")["share"]
+
+
+def test_earns_most_of_the_optimum_and_more_than_the_baselines(data, trained):
+    prices, split, forecasts = data
+    policy = trained[1]["policy"]
+    assert isinstance(policy, Strategy)
+    found = shares(prices, split, [policy, ThresholdRule(), ObviousQLearning(), Hold()], forecasts)
+    assert found["q_learning"] > 0.75
+    assert found["q_learning"] > found["threshold"] + 0.02
+    assert found["threshold"] > found["obvious_q_learning"]
+
+
+def test_forecasts_help(data, trained):
+    prices, split, forecasts = data
+    policy = trained[1]["policy"]
+    assert (
+        shares(prices, split, [policy], forecasts)["q_learning"] > shares(prices, split, [policy], None)["q_learning"]
+    )
+
+
+def test_result_says_what_was_learned(trained):
+    _, result, seen = trained
+    assert result["regions"] == list(REGIONS) and set(result["agents"]) == set(REGIONS)
+    assert result["converged"] and result["episodes"] < 1000 and result["finite"]
+    assert result["q_table"].shape == tuple(len(labels) for labels in result["axes"].values())
+    assert set(result["validation"][result["design"]["name"]]) == set(REGIONS)
+    assert result["metrics"]["validation_profit"] > 0
+    assert list(result["learning"].columns) == ["step", "value", "region"]
+    fractions = [fraction for fraction, _ in seen]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    table = result["tables"]["FR"]
+    assert table["value"].shape == (len(table["charge"]), len(table["hour"]))
+    assert table["action"].shape == (len(table["charge"]), len(table["price"]))
+    # Dearer never means buying rather than selling; more charge never makes energy worth more by much.
+    assert (np.diff(table["action"], axis=1) <= 0).all()
+
+
+def test_same_seed_same_policy_and_the_test_rows_are_never_looked_at(data, trained):
+    prices, split, forecasts = data
+    changed = prices.copy()
+    changed.loc[changed["timestamp"] >= split.val_end, "real_time_price"] = 1e4
+    again = BatteryRLTrainer().train_all(prices=changed, forecasts=forecasts, split=split)
+    np.testing.assert_array_equal(again["q_table"], trained[1]["q_table"])
+    for region in REGIONS:
+        ours, theirs = again["agents"][region], trained[1]["agents"][region]
+        np.testing.assert_array_equal(ours.model.trees.threshold, theirs.model.trees.threshold)
+        assert ours.market == theirs.market
+
+
+def test_one_region_of_the_frame(data):
+    prices, split, _ = data
+    result = BatteryRLTrainer(RLBatteryConfig(charge_level_bins=4)).train(20, "FR", prices=prices, split=split)
+    assert result["region"] == "FR" and result["policy"].regions == ["FR"]
+    assert result["episodes"] <= 20 and result["q_table"].shape[-1] == 5
+
+
+def test_sampled_updates_still_earn(data):
+    prices, split, _ = data
+    config = RLBatteryConfig(update="sampled", episodes=30)
+    result = BatteryRLTrainer(config).train_all(n_episodes=30, prices=prices, split=split)
+    assert result["episodes"] == 30 and not result["converged"]
+    assert shares(prices, split, [result["policy"]], None)["q_learning"] > 0.4
+
+
+def test_a_late_policy_is_trained_for_its_delay(data):
+    prices, split, forecasts = data
+    late = BatteryRLTrainer(RLBatteryConfig(execution_delay=1)).train_all(
+        prices=prices, forecasts=forecasts, split=split
+    )["policy"]
+    found = shares(prices, split, [late], forecasts, delay=1)["q_learning"]
+    assert found > 0.5
+    with pytest.raises(ModelError, match="delay"):
+        shares(prices, split, [late], forecasts, delay=0)
+
+
+def test_saved_policy_acts_the_same(tmp_path, data, trained):
+    prices, split, forecasts = data
+    trainer, result, _ = trained
+    saved = trainer.save(tmp_path / "rl_battery")
+    facts = json.loads((tmp_path / "rl_battery" / "training_results.json").read_text())
+    assert facts["sha256"] == saved["sha256"] and facts["design"]["name"] == result["design"]["name"]
+    assert load_artifact(saved["path"], saved["sha256"]).battery == Battery()
+    loaded = BatteryPolicy(tmp_path / "rl_battery")
+    assert shares(prices, split, [loaded], forecasts)["q_learning"] == pytest.approx(
+        shares(prices, split, [result["policy"]], forecasts)["q_learning"]
+    )
+    assert sorted(p.name for p in (tmp_path / "rl_battery").iterdir()) == [
+        "battery_policy.pkl",
+        "training_results.json",
+    ]
+
+
+def test_bad_data_is_refused_by_name(data):
+    prices, split, _ = data
+    trainer = BatteryRLTrainer()
+    with pytest.raises(UnknownRegionError, match="DE"):
+        trainer.train_all(["DE"], prices=prices, split=split)
+    with pytest.raises(GapError):
+        trainer.train_all(prices=prices.drop(index=prices.index[100:140]), split=split)
+    short = prices[prices["timestamp"] < prices["timestamp"].min() + pd.Timedelta(hours=20)]
+    with pytest.raises(NoDataError, match="at least one day"):
+        trainer.train_all(prices=short)
+    with pytest.raises(NoDataError):
+        trainer.train_all(prices=prices.iloc[:0])
+    with pytest.raises(ModelError, match="no policy"):
+        BatteryRLTrainer().save("unused")
