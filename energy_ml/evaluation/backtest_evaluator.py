@@ -230,8 +230,9 @@ def summarise(
 
     Returns
     -------
-    One row per (region, battery_id, strategy); where there are several batteries also rows pooled over all of them
-    (region and battery_id ``all``) and, beside reference batteries, over the telemetry's (region ``fleet``). Columns:
+    One row per (region, battery_id, strategy); where there are several batteries also rows pooled over the
+    reference batteries (region and battery_id ``all``; over every battery where there is no reference) and, beside
+    reference batteries, over the telemetry's (region ``fleet``). Columns:
     ``profit`` (currency), ``share`` of the optimum's profit with ``share_low`` and ``share_high``, ``profit_per_day``
     with ``_low`` and ``_high``, ``cash``, ``days``, ``cycles`` (equivalent full ones: capacities drawn from the cells),
     ``cycles_per_day``, ``profit_per_cycle``, ``worst_day`` and ``losing_days`` (UTC days), ``max_drawdown`` (largest
@@ -244,10 +245,10 @@ def summarise(
         for (region, battery_id), rows in marked.groupby(["region", "battery_id"], sort=False, observed=True)
     ]
     if len(groups) > 1:
-        telemetry = marked[marked["battery_id"] != REFERENCE]
-        if 0 < len(telemetry) < len(marked):
-            groups.append((FLEET, POOLED, telemetry))
-        groups.insert(0, (POOLED, POOLED, marked))
+        is_reference = marked["battery_id"] == REFERENCE
+        if is_reference.any() and not is_reference.all():
+            groups.append((FLEET, POOLED, marked[~is_reference]))
+        groups.insert(0, (POOLED, POOLED, headline(marked)))
     records = []
     for region, battery_id, rows in groups:
         hourly = hourly_profits(rows)
@@ -321,6 +322,15 @@ def mark_to_market(frame: pd.DataFrame, batteries: pd.DataFrame) -> pd.DataFrame
     return marked.sort_values("timestamp", kind="stable")
 
 
+def headline(rows: pd.DataFrame) -> pd.DataFrame:
+    """The reference batteries' rows, or all where there is none.
+
+    Headlines compare markets: a big fleet must not drown the same battery in each of them.
+    """
+    reference = rows[rows["battery_id"] == REFERENCE]
+    return reference if len(reference) else rows
+
+
 def hourly_profits(marked: pd.DataFrame) -> pd.DataFrame:
     """Profit per UTC hour (rows) and strategy (columns), batteries summed: they share hours and aren't independent."""
     hours = marked["timestamp"].dt.floor("h").rename("hour")
@@ -367,13 +377,13 @@ def compare_strategies(
     bootstrap: int = 1000,
     seed: int = 42,
 ) -> pd.DataFrame:
-    """``strategy`` against every other one by a paired block bootstrap over all batteries together.
+    """``strategy`` against every other one by a paired block bootstrap over the ``headline`` batteries.
 
     Returns one row per rival: ``rival``, ``difference_per_day`` (currency, ours minus theirs) with ``_low`` and
     ``_high``, and ``probability``: the share of resamples in which ours earned more (ties count half).
     Raises ConfigError if the frame doesn't hold ``strategy``.
     """
-    hourly = hourly_profits(mark_to_market(frame, batteries))
+    hourly = hourly_profits(mark_to_market(headline(frame), batteries))
     if strategy not in hourly:
         raise ConfigError(f"the backtest has no strategy {strategy!r}", expected=f"one of {', '.join(hourly)}")
     draws = BlockBootstrap(len(hourly), n=bootstrap, seed=seed)

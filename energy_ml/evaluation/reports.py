@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from energy_ml import __version__
 from energy_ml.errors import DataError
 from energy_ml.evaluation import charts
-from energy_ml.evaluation.backtest_evaluator import FLEET, OPTIMUM, POOLED, mark_to_market
+from energy_ml.evaluation.backtest_evaluator import FLEET, OPTIMUM, POOLED, headline, mark_to_market
 from energy_ml.evaluation.metrics import forecast_metrics
 from energy_ml.model_management.persistence import write_atomically
 
@@ -734,7 +734,9 @@ def _tiles(metrics: pd.DataFrame, strategies: pd.DataFrame | None, level: float,
         ours = strategies[strategies["strategy"] == MAIN].iloc[0]
         tiles.append({"value": _number(ours["share"], ".0%").text, "name": "of the possible battery profit earned"})
         if "profit_per_day" in strategies:
-            tiles.append({"value": _money(float(ours["profit_per_day"])), "name": "currency per day, all batteries"})
+            tiles.append(
+                {"value": _money(float(ours["profit_per_day"])), "name": "currency per day, a battery in each region"}
+            )
         if "cycles_per_day" in strategies:
             tiles.append({"value": _number(ours["cycles_per_day"], ".1f").text, "name": "cycles per day and battery"})
     tiles.append({"value": str(problems), "name": f"problem{'' if problems == 1 else 's'} found in the input data"})
@@ -806,6 +808,7 @@ def _battery_charts(
     learning: pd.DataFrame | None,
     region: str,
 ) -> None:
+    backtest = headline(backtest)
     said = ", ".join(
         f"{charts.strategy_label(str(r['strategy']))} {_share(float(r['share']), float(r['profit']))}"
         for r in strategies.to_dict("records")
@@ -820,7 +823,7 @@ def _battery_charts(
         "profit",
         charts.cumulative_profit(backtest),
         "Cumulative profit of each strategy over the test part",
-        "All batteries together."
+        "The reference battery of each region, together."
         + (" Energy in store is valued at the mean training price." if "profit" in backtest else " Money only."),
     )
     where = region if region in set(backtest["region"].astype(str)) else str(backtest["region"].iloc[0])

@@ -9,7 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from energy_ml.config import Settings
-from energy_ml.evaluation.backtest_evaluator import backtest, reference_units, telemetry_units
+from energy_ml.evaluation.backtest_evaluator import backtest, mark_to_market, reference_units, telemetry_units
 from energy_ml.evaluation.charts import cumulative_profit, error_by_hour, rmae_by_horizon, share_of_optimum
 from energy_ml.evaluation.metrics import forecast_metrics
 from energy_ml.evaluation.reports import pool_summary, render_report
@@ -186,7 +186,11 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                     "dagster/column_schema": columns_of(frame),
                     "strategies": pooled[["strategy", "profit", "share", "cycles_per_day"]],
                     "share_of_optimum": share_of_optimum(pooled),
-                    "cumulative_profit": cumulative_profit(frame),
+                    "cumulative_profit": cumulative_profit(
+                        mark_to_market(
+                            frame, summary[summary["capacity_mwh"].notna() & summary["terminal_value"].notna()]
+                        )
+                    ),
                     "batteries": ", ".join(u.battery_id for u in fleet) or "no telemetry: reference battery only",
                 }
             ),
@@ -227,7 +231,8 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     ):
         """One self-contained HTML page: verdicts, forecasts, intervals, the battery's day, what was decided and why."""
         store, day = results.store(), context.partition_key
-        summary = pd.DataFrame(store.read(day, "evaluation/battery_summary.json")["summary"])
+        batteries = store.read(day, "evaluation/battery_summary.json")
+        summary = pd.DataFrame(batteries["summary"])
         overall = pd.DataFrame(price_evaluation["overall"])
         importance = pd.concat(
             [
@@ -249,7 +254,7 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             policy_tables={name: agent.heat_maps() for name, agent in battery_policy.agents.items()},
             learning=store.read(day, "rl_battery/learning.parquet"),
             registry_decision=registry_entry,
-            data_problems=time_split["problems"],
+            data_problems=[*time_split["problems"], *batteries["problems"]],
             interval_level=level,
         )
         pooled = pool_summary(summary)
