@@ -31,7 +31,7 @@ from energy_ml.model_management.persistence import write_atomically
 MAIN = "q_learning"
 """The strategy that is ours; every other one is a baseline or a bound."""
 
-_OWN = (MAIN, OPTIMUM, "hold", "obvious_q_learning", "q_learning_obvious")
+_OWN = (MAIN, OPTIMUM, "hold", "obvious_q_learning")
 _SAME = 0.005
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DASH = "–"

@@ -24,6 +24,7 @@ from energy_ml.provenance import provenance
 from energy_ml.rl_battery import BatteryPolicy
 from energy_ml.rl_battery.baselines import baselines
 from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.splits import TimeSplit
 
 PRICE_EVALUATION = dg.AssetKey(["evaluation", "price_evaluation"])
@@ -160,7 +161,7 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         )
         frame, summary = backtest(
             prices,
-            [BatteryPolicy.of(battery_policy), *baselines(with_forecasts=True)],
+            [BatteryPolicy.of(battery_policy), *baselines(with_forecasts=True), ObviousQLearning()],
             [*units, *fleet],
             split,
             forecasts=forecasts,
