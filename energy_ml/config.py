@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,6 +218,68 @@ class PromotionConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number of at least 1")
 
 
+CHECK_NAMES = (
+    "data_recent",
+    "regions_present",
+    "features_stable",
+    "newest_day_as_promised",
+    "intervals_honest",
+    "beats_threshold_rule",
+)
+"""Freshness and drift checks that ``OperationsConfig.blocking_checks`` may name."""
+
+
+@dataclass(frozen=True)
+class OperationsConfig:
+    """When the project retrains by itself, whom it tells, and which warnings stop a run."""
+
+    nightly_at: str = "01:30"
+    """Local time of the nightly retraining, HH:MM; until the day's data is there it looks again every hour."""
+    nightly_zone: str = "UTC"
+    """IANA time zone of ``nightly_at``. As-of dates stay UTC days."""
+    sensor_seconds: int = 30
+    """Seconds between two looks into the data folder."""
+    settle_seconds: float = 4.0
+    """How long a new file's content must stay the same before it is used."""
+    alert_webhook: str | None = None
+    """http(s) address that gets a JSON message about each failed run."""
+    blocking_checks: tuple[str, ...] = ()
+    """Which of ``CHECK_NAMES`` stop the run instead of warning."""
+    max_psi: float = 0.25
+    """Population stability index of a feature, newest day against training part, that counts as drift."""
+    max_error_growth: float = 2.0
+    """Newest day's error over the error on validation, both relative to "the price stays", that counts as a break."""
+    max_coverage_gap: float = 0.05
+    """Distance between nominal and found coverage of the intervals."""
+
+    def __post_init__(self) -> None:
+        hours, colon, minutes = self.nightly_at.partition(":")
+        _require(
+            bool(colon) and hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60,
+            "nightly_at (ENERGY_ML_NIGHTLY_AT)",
+            self.nightly_at,
+            "a time of day as HH:MM",
+        )
+        try:
+            zoneinfo.ZoneInfo(self.nightly_zone)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            _require(False, "nightly_zone (ENERGY_ML_NIGHTLY_ZONE)", self.nightly_zone, "a name such as Europe/Paris")
+        _require(self.sensor_seconds >= 1, "sensor_seconds", self.sensor_seconds, "at least 1")
+        _require(self.settle_seconds >= 0, "settle_seconds", self.settle_seconds, "0 or more")
+        _require(
+            self.alert_webhook is None or self.alert_webhook.startswith(("http://", "https://")),
+            "alert_webhook (ENERGY_ML_ALERT_WEBHOOK)",
+            self.alert_webhook,
+            "an address that begins with http:// or https://",
+        )
+        unknown = sorted(set(self.blocking_checks) - set(CHECK_NAMES))
+        _require(
+            not unknown, "blocking_checks (ENERGY_ML_BLOCKING_CHECKS)", unknown, f"some of {', '.join(CHECK_NAMES)}"
+        )
+        for name in ("max_psi", "max_error_growth", "max_coverage_gap"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+
+
 @dataclass
 class MLConfig:
     """Both halves together with what they share: where models and results live, cores, backups."""
@@ -269,6 +332,7 @@ class Settings:
     executor: str
     preset: str
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
+    operations: OperationsConfig = field(default_factory=OperationsConfig)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -364,12 +428,40 @@ class Settings:
                 max_p_value=number("PROMOTION_MAX_P_VALUE", PromotionConfig.max_p_value),
                 require_beats_naive=flag("PROMOTION_REQUIRE_BEATS_NAIVE", PromotionConfig.require_beats_naive),
             ),
+            operations=OperationsConfig(
+                nightly_at=text("NIGHTLY_AT", OperationsConfig.nightly_at),
+                nightly_zone=text("NIGHTLY_ZONE", OperationsConfig.nightly_zone),
+                sensor_seconds=int(number("SENSOR_SECONDS", OperationsConfig.sensor_seconds)),
+                settle_seconds=number("SETTLE_SECONDS", OperationsConfig.settle_seconds),
+                alert_webhook=text("ALERT_WEBHOOK", "") or None,
+                blocking_checks=tuple(c.strip() for c in text("BLOCKING_CHECKS", "").split(",") if c.strip()),
+                max_psi=number("MAX_PSI", OperationsConfig.max_psi),
+                max_error_growth=number("MAX_ERROR_GROWTH", OperationsConfig.max_error_growth),
+                max_coverage_gap=number("MAX_COVERAGE_GAP", OperationsConfig.max_coverage_gap),
+            ),
         )
 
     @property
     def first_as_of(self) -> dt.date:
         """The first day D whose trailing training window is covered."""
         return self.start_date + dt.timedelta(days=self.training_window_days - 1)
+
+    def check_as_of(self, day: dt.date) -> dt.date:
+        """``day``, if a whole window lies before it. Raises ConfigError naming the setting that stands in the way."""
+        if day < self.first_as_of:
+            raise ConfigError(
+                f"as-of date {day} has no whole window of {self.training_window_days} days: "
+                f"the data is said to start on {self.start_date}",
+                expected=f"{self.first_as_of} or later",
+                remedy="set ENERGY_ML_START_DATE to the first day of your data, "
+                "or ENERGY_ML_TRAINING_WINDOW_DAYS to fewer",
+            )
+        last = self.end_date or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+        if day > last:
+            raise ConfigError(
+                f"as-of date {day} lies after {last}", expected=f"{last} or earlier", remedy="set ENERGY_ML_END_DATE"
+            )
+        return day
 
     def ml_config(self) -> MLConfig:
         """The model configs with these settings' paths, horizons and preset in them."""

@@ -19,6 +19,8 @@ from energy_ml.orchestration.executors import build_executor
 from energy_ml.orchestration.io_managers import ResultsIOManager
 from energy_ml.orchestration.jobs import build_jobs
 from energy_ml.orchestration.resources import LakeResource, RegistryResource, ResultsResource, TrainerResource
+from energy_ml.orchestration.schedules import build_schedules
+from energy_ml.orchestration.sensors import build_sensors
 
 
 def build_definitions(
@@ -37,6 +39,8 @@ def build_definitions(
             *model_management_assets(settings),
         ],
         jobs=build_jobs(),
+        schedules=build_schedules(settings),
+        sensors=build_sensors(settings),
         executor=build_executor(settings.executor),
         resources={
             "lake": LakeResource(root=settings.data_dir),

@@ -1,0 +1,56 @@
+"""Telling people about failed runs: one readable line, and JSON to a webhook.
+
+What belongs here: the message and its delivery. What doesn't: deciding what is a failure (Dagster does).
+"""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+
+TIMEOUT_SECONDS = 10.0
+
+
+def failure_message(context: dg.RunFailureSensorContext) -> dict[str, Any]:
+    """What failed and why, as plain JSON; ``text`` is the whole of it in one line."""
+    run, steps = context.dagster_run, context.get_step_failure_events()
+    as_of = run.tags.get(PARTITION_NAME_TAG)
+    failures = [{"step": event.step_key, "error": _reason(event)} for event in steps]
+    why = "; ".join(f"{f['step']}: {f['error']}" for f in failures) or _one_line(context.failure_event.message or "")
+    return {
+        "text": f"energy_ml: {run.job_name} for {as_of or 'no as-of date'} failed (run {run.run_id}): {why}",
+        "run_id": run.run_id,
+        "job": run.job_name,
+        "as_of": as_of,
+        "failures": failures,
+        "tags": {name: value for name, value in run.tags.items() if name.startswith("energy_ml/")},
+    }
+
+
+def post(url: str, message: dict[str, Any]) -> str | None:
+    """POST ``message`` as JSON. Returns None, or in words why it didn't arrive (an alert never fails its sensor)."""
+    call = urllib.request.Request(
+        url, json.dumps(message).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(call, timeout=TIMEOUT_SECONDS):
+            return None
+    except (OSError, ValueError) as error:  # URLError, HTTPError and timeouts are OSErrors
+        return f"{type(error).__name__}: {error}"
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    data = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return _one_line(data.user_failure_data.description)
+    error = data.error
+    while error is not None and error.cause is not None:  # the user's error lies under Dagster's wrapping
+        error = error.cause
+    return _one_line(error.message if error is not None else event.message or "unknown error")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:1000]

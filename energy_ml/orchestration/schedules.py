@@ -1,0 +1,77 @@
+"""The nightly retraining.
+
+What belongs here: the schedule and its reasons to skip. What doesn't: what a run does (jobs, assets).
+Concept: https://docs.dagster.io/guides/automate/schedules
+"""
+
+import datetime as dt
+
+import dagster as dg
+import pandas as pd
+
+from energy_ml.config import Settings
+from energy_ml.errors import DataError
+from energy_ml.market_data.lake import ParquetLake
+from energy_ml.orchestration.jobs import RETRAIN
+from energy_ml.orchestration.triggers import data_version, expected_day, request, taken, version_of_problem
+
+NIGHTLY = "nightly_retrain"
+
+
+def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """The one schedule; off until somebody switches it on."""
+    operations = settings.operations
+    minute = int(operations.nightly_at.split(":")[1])
+    lake = ParquetLake(settings.data_dir)  # kept, so that unchanged files aren't opened at every tick
+
+    @dg.schedule(
+        name=NIGHTLY,
+        job_name=RETRAIN,
+        # Every hour: ticks after the nightly time look whether late data has come.
+        cron_schedule=f"{minute} * * * *",
+        execution_timezone=operations.nightly_zone,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=f"Retrains for the UTC day that has ended by {operations.nightly_at} {operations.nightly_zone}. "
+        "Where that day's data is missing or incomplete it skips, says why, and looks again every hour. "
+        "One run per day and data version. Time and zone: ENERGY_ML_NIGHTLY_AT, ENERGY_ML_NIGHTLY_ZONE.",
+    )
+    def nightly_retrain(context: dg.ScheduleEvaluationContext):
+        day = expected_day(operations, context.scheduled_execution_time)
+        if settings.end_date is not None:
+            day = min(day, settings.end_date)
+        if day < settings.first_as_of:
+            return dg.SkipReason(
+                f"{day} has no whole window of {settings.training_window_days} days: the data starts on "
+                f"{settings.start_date} (ENERGY_ML_START_DATE), so the first as-of date is {settings.first_as_of}"
+            )
+        try:
+            newest = lake.latest_complete_day(regions=settings.regions)
+        except DataError as error:
+            return dg.SkipReason(f"{day} can't be trained: {error}")
+        if newest < day:
+            return dg.SkipReason(
+                f"{day} isn't complete: {rows_in_words(lake, day)}; the newest complete day is {newest}. "
+                "Looks again in an hour."
+            )
+        try:
+            version = data_version(settings, lake, day)
+        except DataError as error:
+            # The day is there but its window is not usable: a run that fails by its check puts that on record and
+            # tells the failure sensor.
+            version = version_of_problem(error)
+            context.log.warning(f"{day}: {error}")
+        if done := taken(context.instance, settings, day, version):
+            return dg.SkipReason(done)
+        return request(day, version, run_key=f"{day}:{version}")
+
+    return [nightly_retrain]
+
+
+def rows_in_words(lake: ParquetLake, day: dt.date) -> str:
+    """How many prices ``day`` has by region."""
+    start = pd.Timestamp(day, tz="UTC")
+    try:
+        counts = lake.read_prices(start, start + pd.Timedelta(days=1)).groupby("region")["timestamp"].nunique()
+    except DataError as error:
+        return str(error)
+    return ", ".join(f"{region} {n} prices" for region, n in counts.items()) or "it has no prices"

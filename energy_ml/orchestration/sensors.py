@@ -1,0 +1,192 @@
+"""Sensors: new files in the data folder, and failed runs.
+
+What belongs here: what a tick does. What doesn't: how files are compared (``market_data.watch``), what a message says
+(``alerts``).
+Concept: https://docs.dagster.io/guides/automate/sensors
+"""
+
+import datetime as dt
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from energy_ml.config import Settings
+from energy_ml.errors import DataError
+from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.watch import DayChange, WatchState, look
+from energy_ml.orchestration.alerts import failure_message, post
+from energy_ml.orchestration.assets.raw import BATTERY_TELEMETRY, MARKET_PRICES
+from energy_ml.orchestration.jobs import RETRAIN
+from energy_ml.orchestration.triggers import STALE_TAG, data_version, request, short_days, taken
+from energy_ml.results import ResultsStore
+
+NEW_PARQUET = "new_parquet"
+RUN_FAILURES = "run_failures"
+
+
+def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """Both sensors; off until somebody switches them on, but for alerts that were asked for by their setting."""
+    return [_new_parquet(settings), _run_failures(settings)]
+
+
+def _new_parquet(settings: Settings) -> dg.SensorDefinition:
+    operations = settings.operations
+    lake = ParquetLake(settings.data_dir)  # kept, so that unchanged files aren't opened at every tick
+
+    @dg.sensor(
+        name=NEW_PARQUET,
+        job_name=RETRAIN,
+        minimum_interval_seconds=operations.sensor_seconds,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description=f"Watches {settings.data_dir}. New or changed prices retrain the newest complete day, once however "
+        "many files came; days and regions they cover are reported on the raw assets. Files that are being written "
+        "wait, unreadable ones are named and left alone. As-of dates whose window holds a changed old day are named "
+        f"in the run's tag {STALE_TAG}; a backfill renews them. Interval: ENERGY_ML_SENSOR_SECONDS.",
+    )
+    def new_parquet(context: dg.SensorEvaluationContext):
+        before = WatchState.from_json(context.cursor)
+        try:
+            found = look(lake, before, now=time.time(), settle_seconds=operations.settle_seconds)
+        except DataError as error:
+            return dg.SensorResult(skip_reason=f"looks again: {error}")  # a file went away while it was looked at
+        cursor = found.state.to_json()
+        for name, problem in found.unreadable:
+            context.log.warning(f"left alone: {name}: {problem}")
+        if not found.changes:
+            return dg.SensorResult(skip_reason=_nothing_new(found.waiting, found.unreadable), cursor=cursor)
+        newest, reason = _newest(lake, settings)
+        stale = _stale(settings, found.changes, newest)
+        events = _events(settings, found.changes, stale)
+        result: dict[str, Any] = {"cursor": cursor, "asset_events": events}
+        if reason is None:
+            assert newest is not None
+            reason, run = _decide(context, lake, settings, newest, found.changes, found.state.batch, stale)
+            if run is not None:
+                return dg.SensorResult(run_requests=[run], **result)
+        notes = [reason or "", *(f"left alone: {name}: {problem}" for name, problem in found.unreadable)]
+        if stale:
+            notes.append(f"trained on data that has changed since: {short_days(stale)}")
+        return dg.SensorResult(skip_reason="; ".join(notes), **result)
+
+    return new_parquet
+
+
+def _nothing_new(waiting: Sequence[str], unreadable: Sequence[tuple[str, str]]) -> str:
+    parts = [f"left alone: {name}: {problem}" for name, problem in unreadable]
+    if waiting:
+        more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""
+        parts.append(f"waits until {', '.join(waiting[:3])}{more} settle{'s' if len(waiting) == 1 else ''}")
+    return "; ".join(parts) or "nothing new"
+
+
+def _newest(lake: ParquetLake, settings: Settings) -> tuple[dt.date | None, str | None]:
+    """The as-of date to train, or why there is none."""
+    try:
+        day = lake.latest_complete_day(regions=settings.regions)
+    except DataError as error:
+        return None, f"nothing to train: {error}"
+    if settings.end_date is not None:
+        day = min(day, settings.end_date)
+    if day < settings.first_as_of:
+        return None, (
+            f"nothing to train: the newest complete day is {day}, and the first with a whole window of "
+            f"{settings.training_window_days} days is {settings.first_as_of} (ENERGY_ML_START_DATE)"
+        )
+    return day, None
+
+
+def _decide(
+    context: dg.SensorEvaluationContext,
+    lake: ParquetLake,
+    settings: Settings,
+    day: dt.date,
+    changes: Sequence[DayChange],
+    batch: int,
+    stale: Sequence[dt.date],
+) -> tuple[str | None, dg.RunRequest | None]:
+    """A reason not to run, or the run."""
+    first = day - dt.timedelta(days=settings.training_window_days - 1)
+    changed = [c.day for c in changes if c.kind == "prices"]
+    inside = [d for d in changed if first <= d <= day]
+    if not changed:
+        return "only telemetry changed: the next run takes it in", None
+    if not inside:
+        return f"{short_days(changed)} lies outside of the window of {day} ({first}..{day})", None
+    try:
+        version = data_version(settings, lake, day)
+    except DataError as error:
+        return f"{day} can't be trained: {error}", None
+    if done := taken(context.instance, settings, day, version):
+        return done, None
+    tags = {"energy_ml/changed_days": short_days(inside)}
+    if stale:
+        tags[STALE_TAG] = short_days(stale)
+    # The batch makes the key new when data goes back to what it was; a tick that is repeated after a crash has the
+    # same batch and asks for the same run.
+    return None, request(day, version, run_key=f"{day}:{version}:{batch}", tags=tags)
+
+
+def _stale(settings: Settings, changes: Sequence[DayChange], newest: dt.date | None) -> list[dt.date]:
+    """As-of dates with results whose window holds a changed day, the one to be trained now aside."""
+    changed = [c.day for c in changes if c.kind == "prices"]
+    length = dt.timedelta(days=settings.training_window_days - 1)
+    return [
+        as_of
+        for as_of in ResultsStore(settings.results_dir).as_of_dates()
+        if as_of != newest and any(day <= as_of <= day + length for day in changed)
+    ]
+
+
+def _events(
+    settings: Settings, changes: Sequence[DayChange], stale: Sequence[dt.date]
+) -> list[dg.AssetMaterialization | dg.AssetObservation]:
+    """Per raw asset and day: what is there now; days outside of the partitions have no place in the UI."""
+    length = dt.timedelta(days=settings.training_window_days - 1)
+    last = settings.end_date or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    events: list[dg.AssetMaterialization | dg.AssetObservation] = []
+    for change in changes:
+        if not settings.start_date <= change.day <= last:
+            continue
+        metadata: dict[str, Any] = {
+            "regions" if change.kind == "prices" else "batteries": ", ".join(change.rows) or "none",
+            "rows": dg.MetadataValue.json(dict(change.rows)),
+            "dagster/partition_row_count": sum(change.rows.values()),
+            "files": ", ".join(change.files) or "none",
+            "change": "gone" if not change.files else "changed" if change.was_there else "new",
+        }
+        touched = [as_of for as_of in stale if change.day <= as_of <= change.day + length]
+        if touched and change.kind == "prices":
+            metadata["stale_as_of"] = short_days(touched)
+        key = MARKET_PRICES if change.kind == "prices" else BATTERY_TELEMETRY
+        if not change.files:
+            events.append(dg.AssetObservation(key, partition=change.day.isoformat(), metadata=metadata))
+            continue
+        events.append(
+            dg.AssetMaterialization(
+                key,
+                partition=change.day.isoformat(),
+                metadata=metadata,
+                tags={"dagster/data_version": change.fingerprint},
+            )
+        )
+    return events
+
+
+def _run_failures(settings: Settings) -> dg.SensorDefinition:
+    webhook = settings.operations.alert_webhook
+
+    @dg.run_failure_sensor(
+        name=RUN_FAILURES,
+        default_status=dg.DefaultSensorStatus.RUNNING if webhook else dg.DefaultSensorStatus.STOPPED,
+        description="Writes one line about each failed run and posts it as JSON to ENERGY_ML_ALERT_WEBHOOK, if that is "
+        "set; it is then on by default.",
+    )
+    def run_failures(context: dg.RunFailureSensorContext):
+        message = failure_message(context)
+        context.log.error(message["text"])
+        if webhook and (trouble := post(webhook, message)):
+            context.log.error(f"the alert webhook didn't take the message: {trouble}")
+
+    return run_failures
