@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
-from energy_ml.price_prediction.ensemble import Member
+from energy_ml.price_prediction.ensemble import LARGEST_LEAF, Member
 
 Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -82,9 +82,13 @@ class _Report(xgb.callback.TrainingCallback):
         return False
 
 
-def booster_parameters(member: Member, *, seed: int, threads: int, max_bin: int, device: str) -> dict[str, Any]:
-    """XGBoost parameters of a member."""
+def booster_parameters(
+    member: Member, rows: int, *, seed: int, threads: int, max_bin: int, device: str
+) -> dict[str, Any]:
+    """XGBoost parameters of a member for a fit on so many rows (of mean weight one)."""
     parameters = dict(member.params)
+    if member.leaf_share:
+        parameters["min_child_weight"] = min(max(member.leaf_share * rows, 1.0), LARGEST_LEAF)
     if "quantile_alpha" in parameters:
         parameters["quantile_alpha"] = np.asarray(parameters["quantile_alpha"])
     return parameters | {

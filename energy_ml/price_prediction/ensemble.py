@@ -21,6 +21,7 @@ from energy_ml.price_prediction.conformal import QUANTILES
 Array = npt.NDArray[np.float64]
 
 VOLATILITY, ARCSINH = "volatility", "arcsinh"
+LARGEST_LEAF = 150.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Member:
     patience: int
     weight_power: float = 0.0
     """Rows are weighted by ``vol`` to this power: 0 learns relative moves, 1 learns currency."""
+    recency: float | None = None
+    """Half-life of a row's weight as a fraction of the time that the fit spans; None weighs all times alike."""
+    leaf_share: float = 0.0
+    """Smallest weight of a leaf as a share of all rows, at most ``LARGEST_LEAF`` rows."""
 
     @property
     def outputs(self) -> int:
@@ -57,26 +62,28 @@ class Preset:
 def preset_of(config: PricePredictionConfig) -> Preset:
     """The preset that the config names. Its own numbers (trees, depth, rate, sampling) drive the ``brief`` member;
     the other members' limits of boosting are multiples of them."""
+    median = (("objective", "reg:absoluteerror"), ("eval_metric", "mae"))
     own = (
         ("eta", config.learning_rate),
         ("max_depth", config.max_depth),
         ("subsample", config.subsample),
         ("colsample_bytree", config.colsample_bytree),
     )
-    median = (("objective", "reg:absoluteerror"), ("eval_metric", "mae"))
-    slow = (
-        *median,
-        ("eta", 0.04),
-        ("max_depth", 6),
-        ("min_child_weight", 20),
-        ("subsample", 0.7),
-        ("colsample_bytree", 0.4),
+    rounds, patience = config.n_estimators, config.early_stopping_rounds
+    brief = Member("brief", VOLATILITY, (*median, *own, ("min_child_weight", 5)), rounds, patience)
+    # Wide leaves: ten days hold only some hundred independent hours, and narrow leaves remember single ones.
+    steady = (("eta", 0.06), ("max_depth", 4), ("subsample", 0.5), ("colsample_bytree", 0.3))
+    volatility = Member(
+        "volatility",
+        VOLATILITY,
+        (*median, *steady),
+        rounds,
+        2 * patience,
+        weight_power=0.3,
+        recency=0.35,
+        leaf_share=0.012,
     )
-    # A third of the rate needs some three times the trees, and a longer look before giving up.
-    slowly = 3 * config.n_estimators, 2 * config.early_stopping_rounds
-    brief = Member(
-        "brief", VOLATILITY, (*median, *own, ("min_child_weight", 5)), config.n_estimators, config.early_stopping_rounds
-    )
+    arcsinh = Member("arcsinh", ARCSINH, (*median, *steady), rounds, 2 * patience, recency=0.35, leaf_share=0.012)
     quantiles = Member(
         "quantiles",
         ARCSINH,
@@ -90,22 +97,12 @@ def preset_of(config: PricePredictionConfig) -> Preset:
             ("subsample", 0.7),
             ("colsample_bytree", 0.4),
         ),
-        config.n_estimators,
-        max(config.early_stopping_rounds * 3 // 4, 1),
+        rounds,
+        max(patience * 3 // 4, 1),
     )
     if config.preset == "fast":
-        return Preset((brief,), quantiles, folds=3, max_rows=12_000, max_bin=128)
-    return Preset(
-        (
-            Member("volatility", VOLATILITY, slow, *slowly, weight_power=0.5),
-            Member("arcsinh", ARCSINH, slow, *slowly),
-            brief,
-        ),
-        quantiles,
-        folds=3,
-        max_rows=16_000,
-        max_bin=128,
-    )
+        return Preset((volatility, brief), quantiles, folds=3, max_rows=12_000, max_bin=128)
+    return Preset((volatility, arcsinh, brief), quantiles, folds=3, max_rows=16_000, max_bin=128)
 
 
 def combine(members: Array) -> Array:

@@ -22,6 +22,8 @@ Array = npt.NDArray[np.float64]
 GRID = np.round(np.arange(0.0, 1.25, 0.1), 1)
 HALF_LIFE_MINUTES = 1440.0
 PRIOR_OUTCOMES = 30.0
+POOLED = 0.2
+"""Weight of the other regions' outcomes in a region's choice: a region alone is noisy, all together are deaf."""
 
 
 @dataclass
@@ -59,42 +61,53 @@ class OnlineGate:
         there is none. Returns gated forecasts (R, T). Moves the state.
         """
         out = np.empty_like(price)
-        _run(price, ensemble, self.loss, self.size, self.count, self.pending, self.decay, GRID, PRIOR_OUTCOMES, out)
+        _run(
+            price,
+            ensemble,
+            self.loss,
+            self.size,
+            self.count,
+            self.pending,
+            self.decay,
+            GRID,
+            PRIOR_OUTCOMES,
+            POOLED,
+            out,
+        )
         return out
 
     def apply(self, region: int, price: float, ensemble: float) -> float:
         """The gated forecast of one region at the present state, which doesn't move."""
         return float(
-            price
-            + _factor(self.loss[region], self.size[region], self.count[region], GRID, PRIOR_OUTCOMES)
-            * (ensemble - price)
+            price + _factor(region, self.loss, self.size, self.count, GRID, PRIOR_OUTCOMES, POOLED) * (ensemble - price)
         )
 
     def factors(self) -> Array:
         """Today's factor of each region, shape (R,)."""
         return np.array(
-            [_factor(self.loss[r], self.size[r], self.count[r], GRID, PRIOR_OUTCOMES) for r in range(self.regions)]
+            [_factor(r, self.loss, self.size, self.count, GRID, PRIOR_OUTCOMES, POOLED) for r in range(self.regions)]
         )
 
 
 @numba.njit(cache=True)
-def _factor(loss, size, count, grid, prior):
+def _factor(region, loss, size, count, grid, prior, pooled):
     # The prior speaks in moves of the usual size, so that it weighs the same in calm and in wild markets.
-    usual = size / count if count > 0.0 else 1.0
+    usual = size[region] / count[region] if count[region] > 0.0 else 1.0
     best, least = 1.0, np.inf
     for g in range(grid.shape[0]):
-        total = loss[g] + prior * usual * abs(grid[g] - 1.0)
-        # Ties go to the larger factor only while nothing was learned.
+        total = prior * usual * abs(grid[g] - 1.0)
+        for r in range(loss.shape[0]):
+            total += loss[r, g] * (1.0 if r == region else pooled)
         if total < least:
             least, best = total, grid[g]
     return best
 
 
 @numba.njit(cache=True)
-def _run(price, ensemble, loss, size, count, pending, decay, grid, prior, out):
-    steps = pending.shape[1]
-    for r in range(price.shape[0]):
-        for t in range(price.shape[1]):
+def _run(price, ensemble, loss, size, count, pending, decay, grid, prior, pooled, out):
+    regions, steps = pending.shape[0], pending.shape[1]
+    for t in range(price.shape[1]):
+        for r in range(regions):
             actual = price[r, t]
             before, forecast = pending[r, 0, 0], pending[r, 0, 1]
             for g in range(grid.shape[0]):
@@ -109,4 +122,7 @@ def _run(price, ensemble, loss, size, count, pending, decay, grid, prior, out):
             for k in range(steps - 1):
                 pending[r, k, 0], pending[r, k, 1] = pending[r, k + 1, 0], pending[r, k + 1, 1]
             pending[r, steps - 1, 0], pending[r, steps - 1, 1] = actual, ensemble[r, t]
-            out[r, t] = actual + _factor(loss[r], size[r], count[r], grid, prior) * (ensemble[r, t] - actual)
+        # All regions of an instant learn before any forecasts from it: their outcomes are known together.
+        for r in range(regions):
+            factor = _factor(r, loss, size, count, grid, prior, pooled)
+            out[r, t] = price[r, t] + factor * (ensemble[r, t] - price[r, t])

@@ -11,6 +11,7 @@ calibration run through time over all of them: what they use of an outcome, they
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -60,7 +61,7 @@ class PricePredictionTrainer:
         self.config: PricePredictionConfig = (
             config.price_prediction if isinstance(config, MLConfig) else config or PricePredictionConfig()
         )
-        self.threads = 0 if whole is not None and whole.n_jobs == -1 else (whole or MLConfig()).n_jobs
+        self.threads = _threads((whole or MLConfig()).n_jobs)
         self.enable_gpu = whole.enable_gpu if whole is not None else False
         self.preset = preset_of(self.config)
         self.models: dict[int, PricePredictionModel] = {}
@@ -303,6 +304,22 @@ def _evenly(rows: IntArray, count: int) -> IntArray:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))]
 
 
+def _threads(n_jobs: int) -> int:
+    """XGBoost's threads: never more than this process may use, since waiting threads spin and slow the others."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if n_jobs == -1 else min(n_jobs, cores)
+
+
+def refit_rounds(member: Member, stopped: int) -> int:
+    """Rounds of the final fit.
+
+    Stopping on a day and a half is a noisy measurement: for members with a recency (wide leaves, no harm in more trees)
+    the count is the geometric mean of what was measured and of the limit.
+    """
+    scaled = stopped * REFIT_FACTOR
+    return max(round((scaled * member.rounds) ** 0.5 if member.recency is not None else scaled), 1)
+
+
 class _Meter:
     """Turns boosting rounds into a fraction that never falls: each fit has a fixed share of the whole."""
 
@@ -369,9 +386,9 @@ class _HorizonFits:
 
         refitted = []
         for member in every:
-            count = max(round(rounds[member.name] * REFIT_FACTOR), 1)
+            count = refit_rounds(member, rounds[member.name])
             self.meter.start(f"{member.name}: refit", member, 0.3, count)
-            refitted.append(self._fit(member, chosen["both"], self.before_test, count))
+            refitted.append(self._fit(member, chosen["both"], self.before_test, count, recent=True))
             self.meter.finish()
         final = self._fitted(refitted, chosen["both"], self.before_test)
 
@@ -386,7 +403,7 @@ class _HorizonFits:
                 self.meter.start(
                     f"{member.name}: cross-fit", member, 0.3 / self.trainer.preset.folds, rounds[member.name]
                 )
-                boosters.append(self._fit(member, chosen["train"], allowed, rounds[member.name]))
+                boosters.append(self._fit(member, chosen["train"], allowed, rounds[member.name], recent=False))
                 self.meter.finish()
             self._forecast(self._fitted(boosters, chosen["train"], allowed), held_out, prices, spread)
         return prices, spread, final, rounds
@@ -405,38 +422,55 @@ class _HorizonFits:
             folds.append((train & inside, self.inside["train"] & ~near))
         return folds
 
-    def _parameters(self, member: Member) -> dict[str, Any]:
+    def _parameters(self, member: Member, rows: IntArray) -> dict[str, Any]:
         trainer = self.trainer
         return booster_parameters(
             member,
+            len(rows),
             seed=trainer.config.random_state,
             threads=trainer.threads,
             max_bin=trainer.preset.max_bin,
             device=trainer.device,
         )
 
-    def _matrix(self, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_]) -> xgb.QuantileDMatrix:
-        weight = np.ones(len(self.window.vol))
+    def _weights(self, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_], recent: bool) -> Array:
+        """Row weights (n,) with mean one over the rows that teach."""
+        window = self.window
+        weight = np.ones(len(window.vol))
         if member.weight_power:
-            vol = self.window.vol
             # A few wild hours must not own the fit.
-            cap = np.nanquantile(vol[self.window.chosen["train"]], 0.995)
-            weight = np.minimum(np.nan_to_num(vol, nan=0.0), cap) ** member.weight_power
-        return self.window.binned.labelled(rows, self.target[member.space], np.where(allowed, weight, 0.0))
+            cap = np.nanquantile(window.vol[window.chosen["train"]], 0.995)
+            weight = np.minimum(np.nan_to_num(window.vol, nan=0.0), cap) ** member.weight_power
+        if recent and member.recency is not None:
+            newest, oldest = self.instant[rows].max(), self.instant[rows].min()
+            half_life = max(member.recency * float(newest - oldest), 1.0)
+            weight = weight * 0.5 ** ((newest - self.instant) / half_life)
+        weight = np.where(allowed & np.isfinite(self.target[member.space]), weight, 0.0)
+        mean = weight[rows].sum() / max(np.count_nonzero(weight[rows]), 1)
+        return weight / mean if mean > 0 else weight
+
+    def _matrix(
+        self, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_], recent: bool
+    ) -> xgb.QuantileDMatrix:
+        weights = self._weights(member, rows, allowed, recent)
+        return self.window.binned.labelled(rows, self.target[member.space], weights)
 
     def _stop(self, member: Member) -> tuple[xgb.Booster, int]:
         chosen = self.window.chosen
         return fit_stopped(
             member,
-            self._parameters(member),
-            self._matrix(member, chosen["train"], self.inside["train"]),
-            self._matrix(member, chosen["validation"], self.inside["validation"]),
+            self._parameters(member, chosen["train"]),
+            self._matrix(member, chosen["train"], self.inside["train"], recent=True),
+            self._matrix(member, chosen["validation"], self.inside["validation"], recent=False),
             self.trainer.config.early_stopping_threshold,
             self.meter.round,
         )
 
-    def _fit(self, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_], rounds: int) -> xgb.Booster:
-        return fit_rounds(self._parameters(member), self._matrix(member, rows, allowed), rounds, self.meter.round)
+    def _fit(
+        self, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_], rounds: int, *, recent: bool
+    ) -> xgb.Booster:
+        matrix = self._matrix(member, rows, allowed, recent)
+        return fit_rounds(self._parameters(member, rows), matrix, rounds, self.meter.round)
 
     def _fitted(self, boosters: list[xgb.Booster], rows: IntArray, allowed: npt.NDArray[np.bool_]) -> Fitted:
         target = self.target["volatility"]
