@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 	$(BIN)/energy-ml retrain --date latest
 
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ What belongs here: prices and battery telemetry up to a clean window. What doesn
 from energy_ml.market_data.cleaning import CleanBatteries, CleanPrices, clean_batteries, clean_prices
 from energy_ml.market_data.lake import FileDays, FileInfo, ParquetLake
 from energy_ml.market_data.schema import DataProblem, read_kind
+from energy_ml.market_data.window import PriceWindow, read_price_window, read_recent_prices
 
 __all__ = [
     "CleanBatteries",
@@ -14,7 +15,10 @@ __all__ = [
     "FileDays",
     "FileInfo",
     "ParquetLake",
+    "PriceWindow",
     "clean_batteries",
     "clean_prices",
     "read_kind",
+    "read_price_window",
+    "read_recent_prices",
 ]

@@ -33,7 +33,7 @@ def replay(model: PricePredictionModel, features: pd.DataFrame, since: pd.Timest
     rows = model.design.rows(used, model.price_col)
     price = used[model.price_col].to_numpy(dtype=np.float64)
     members, _ = model.fitted.forecast(rows, price, model.design.volatility(used), model.design.price_scale)
-    minutes = (pd.DatetimeIndex(used["timestamp"]) - since) / pd.Timedelta(minutes=1)
+    minutes = np.asarray((pd.DatetimeIndex(used["timestamp"]) - since) / pd.Timedelta(minutes=1))
     places = model.design.region_codes(used), np.rint(minutes / model.interval_minutes).astype(np.int64)
     shape = (len(model.regions), int(places[1].max(initial=-1)) + 1)
     prices, ensemble = np.full(shape, np.nan), np.full(shape, np.nan)

@@ -1,0 +1,76 @@
+"""The README's commands and Python example, run as they stand on a small project."""
+
+import datetime as dt
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from energy_ml.config import project_root
+from energy_ml.market_data.simulator import write_simulation
+
+README = (project_root() / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder with the project's configuration and a few days of half-hourly prices in place of the sample."""
+    root = tmp_path_factory.mktemp("readme")
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(project_root() / name, root / name)
+    write_simulation(str(root / "data/processed"), days=5, regions=2, start=dt.date(2026, 2, 6), interval_minutes=30)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ENERGY_ML_", "DAGSTER"))}
+    environment |= {
+        "ENERGY_ML_PROJECT_ROOT": str(root),
+        "ENERGY_ML_START_DATE": "2026-02-06",
+        "ENERGY_ML_HORIZONS": "30,60",
+        "ENERGY_ML_TRAINING_WINDOW_DAYS": "4",
+        "ENERGY_ML_PRESET": "fast",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "100",
+    }
+    return root, environment
+
+
+def test_shell_commands_and_python_example(project: tuple[Path, dict[str, str]]) -> None:
+    root, environment = project
+    commands = [line for block in _blocks("bash") for line in block.splitlines() if line.strip()]
+    assert len(commands) >= 8 and commands[0].startswith("energy-ml retrain")
+    for command in commands:
+        command = command.replace("price_prediction_15m", "price_prediction_60m")
+        done = subprocess.run(
+            command, shell=True, cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert not [line for line in done.stdout.splitlines() if len(line) > 100 and "/" not in line], "fits a terminal"
+    assert (root / "results/2026-02-10/report.html").stat().st_size > 50_000
+    assert (root / "models/registry.json").is_file()
+
+    (example,) = _blocks("python")
+    example = example.replace("horizon=15", "horizon=60")
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert re.search(r"^-?\d+\.\d\d \(-?\d+\.\d\d to -?\d+\.\d\d\)$", done.stdout, flags=re.MULTILINE)
+    assert re.search(r"^(charge|hold|discharge) ", done.stdout, flags=re.MULTILINE)
+
+
+def test_every_setting_of_the_readme_exists() -> None:
+    config = (project_root() / "energy_ml" / "config.py").read_text()
+    for name in set(re.findall(r"`ENERGY_ML_(\w+)`", README)):
+        assert f'"{name}"' in config or f"ENERGY_ML_{name}" in config, name
+
+
+def test_pictures_and_links_are_there() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if not target.startswith("http"):
+            assert (project_root() / target).exists(), target
