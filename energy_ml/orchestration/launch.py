@@ -14,7 +14,6 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
 from energy_ml.config import Settings, project_root
-from energy_ml.errors import ConfigError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.jobs import RETRAIN
@@ -43,19 +42,7 @@ def newest_as_of(settings: Settings) -> dt.date:
 
 def check_as_of(settings: Settings, day: dt.date) -> dt.date:
     """``day``, if it is one of the partitions. Raises ConfigError naming the setting that stands in the way."""
-    if day < settings.first_as_of:
-        raise ConfigError(
-            f"as-of date {day} has no whole window of {settings.training_window_days} days: "
-            f"the data is said to start on {settings.start_date}",
-            expected=f"{settings.first_as_of} or later",
-            remedy="set ENERGY_ML_START_DATE to the first day of your data, or ENERGY_ML_TRAINING_WINDOW_DAYS to fewer",
-        )
-    last = settings.end_date or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
-    if day > last:
-        raise ConfigError(
-            f"as-of date {day} lies after {last}", expected=f"{last} or earlier", remedy="set ENERGY_ML_END_DATE"
-        )
-    return day
+    return settings.check_as_of(day)
 
 
 def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None) -> dg.ExecuteInProcessResult:

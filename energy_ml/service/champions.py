@@ -1,0 +1,254 @@
+"""Champions kept warm: loaded when first asked for, replaced soon after a promotion, never by something broken.
+
+What belongs here: which version is in memory, and swapping it. What doesn't: what a model is asked.
+
+Readers take a whole immutable set by one attribute read; whoever is in the middle of a request keeps the set it has.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError
+from energy_ml.model_management.persistence import load_champion, read_registry
+from energy_ml.price_prediction.model import PricePredictionModel
+from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
+
+log = logging.getLogger("energy_ml.service")
+
+POLL_SECONDS = 0.25
+RETRY_SECONDS = 5.0
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Champion:
+    """One model in memory: a PricePredictionModel or a BatteryPolicy, and the registry's entry of its version."""
+
+    model_id: str
+    type: str
+    model: Any
+    entry: Mapping[str, Any]
+
+    @property
+    def version(self) -> str:
+        """The version's name."""
+        return str(self.entry["version"])
+
+
+@dataclass(frozen=True, eq=False)
+class ChampionSet:
+    """Everything that serves at one instant: champions in memory, all of the registry's models, what is wrong."""
+
+    loaded: Mapping[str, Champion] = field(default_factory=dict)
+    listed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Model id, or ``registry``, -> what is wrong, in words."""
+
+    def price_models(self) -> dict[int, Champion]:
+        """Loaded price models by minutes ahead, ascending."""
+        found = {c.model.horizon: c for c in self.loaded.values() if isinstance(c.model, PricePredictionModel)}
+        return dict(sorted(found.items()))
+
+
+class Champions:
+    """The champions of one models folder, for many threads. ``start`` watches the registry in a thread of its own."""
+
+    def __init__(self, models_dir: str | Path, *, poll_seconds: float = POLL_SECONDS) -> None:
+        self.folder = Path(models_dir)
+        self._registry = self.folder / "registry.json"
+        self._poll = poll_seconds
+        self._set = ChampionSet()
+        self._stamp: tuple[int, ...] | None = (-1,)
+        self._looked = -math.inf
+        self._retry_at = math.inf
+        self._changing = threading.Lock()
+        self._stop = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    def current(self) -> ChampionSet:
+        """What serves now. Without a watcher, looks at the registry first if it hasn't done so for a moment."""
+        if self._watcher is None and time.monotonic() - self._looked >= self._poll:
+            self.refresh()
+        return self._set
+
+    def get(self, model_id: str) -> Champion:
+        """One champion, loaded if need be. Raises ModelNotFoundError, or ServiceError 503 if it is broken."""
+        found = self.current().loaded.get(model_id)
+        if found is not None:
+            return found
+        listed = self.current().listed
+        if model_id not in listed:
+            raise ModelNotFoundError(
+                f"there is no model {model_id!r}",
+                expected=f"one of {', '.join(sorted(listed))}" if listed else "a trained model; there is none yet",
+                remedy="see GET /api/v1/models, or train first (energy-ml retrain)",
+            )
+        if listed[model_id]["champion"] is None:
+            raise ModelNotFoundError(
+                f"no version of {model_id} was promoted yet",
+                expected="a champion",
+                remedy=f"see why with `energy-ml models show {model_id}`, or promote one",
+            )
+        with self._changing:
+            self._load([model_id])
+        found = self._set.loaded.get(model_id)
+        if found is None:
+            raise ServiceError(
+                f"{model_id} can't be loaded: {self._set.problems.get(model_id, 'unknown reason')}",
+                status=503,
+                remedy="retrain, or roll back with `energy-ml models rollback`",
+            )
+        return found
+
+    def load_all(self) -> ChampionSet:
+        """Load every champion that isn't in memory yet; those that can't be are in ``problems``."""
+        now = self.current()
+        missing = [m for m, entry in now.listed.items() if entry["champion"] and m not in now.loaded]
+        if missing and any(m not in now.problems for m in missing):
+            with self._changing:
+                self._load([m for m in missing if m not in self._set.loaded])
+        return self._set
+
+    def refresh(self) -> None:
+        """Look at the registry; load what was promoted since. Cheap when nothing changed. Never raises."""
+        if not self._changing.acquire(blocking=False):
+            return  # another thread is at it; the old set serves until it is done
+        try:
+            self._looked = time.monotonic()
+            stamp = self._stamp_now()
+            if stamp == self._stamp and self._looked < self._retry_at:
+                return
+            self._stamp, self._retry_at = stamp, math.inf
+            self._read_registry()
+        finally:
+            self._changing.release()
+
+    def start(self) -> None:
+        """Watch the registry in a daemon thread, and load all champions at once."""
+        if self._watcher is None:
+            self.refresh()
+            self.load_all()
+            self._stop.clear()
+            self._watcher = threading.Thread(target=self._watch, name="champions", daemon=True)
+            self._watcher.start()
+
+    def stop(self) -> None:
+        """End the watcher."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            self._stop.set()
+            watcher.join(timeout=5)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._poll):
+            try:
+                self.refresh()
+                self.load_all()
+            except Exception:  # the watcher must outlive whatever a disk can do
+                log.exception("looking for new champions failed")
+
+    def _stamp_now(self) -> tuple[int, ...] | None:
+        try:
+            found = self._registry.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _read_registry(self) -> None:
+        """Called with the lock held."""
+        before = self._set
+        try:
+            registry = read_registry(self._registry)
+        except EnergyMLError as error:
+            self._problem("registry", f"{error} The models in memory go on serving.")
+            return
+        if registry is None and before.listed:
+            self._problem("registry", f"{self._registry} is gone. The models in memory go on serving.")
+            return
+        listed = {} if registry is None else registry["models"]
+        for entry in listed.values():
+            entry.setdefault("champion", None)
+        loaded = {m: c for m, c in before.loaded.items() if m in listed and listed[m]["champion"] is not None}
+        problems = {m: text for m, text in before.problems.items() if m in listed}
+        self._set = ChampionSet(MappingProxyType(loaded), MappingProxyType(listed), MappingProxyType(problems))
+        changed = [
+            m for m, champion in loaded.items() if _entry_of(listed[m]).get("sha256") != champion.entry["sha256"]
+        ]
+        moved = [m for m, c in loaded.items() if m not in changed and listed[m]["champion"] != c.version]
+        self._load([*changed, *moved, *(m for m in problems if m not in changed)])
+
+    def _load(self, model_ids: list[str]) -> None:
+        """Load and swap in, each by itself; called with the lock held."""
+        for model_id in dict.fromkeys(model_ids):
+            before = self._set
+            kept = before.loaded.get(model_id)
+            try:
+                champion = self._load_one(model_id)
+            except EnergyMLError as error:
+                serving = f"version {kept.version} goes on serving" if kept else "nothing serves"
+                self._problem(model_id, f"the champion can't be loaded; {serving}. {error}")
+                continue
+            problems = {m: text for m, text in before.problems.items() if m != model_id}
+            loaded = {**before.loaded, model_id: champion}
+            self._set = ChampionSet(MappingProxyType(loaded), before.listed, MappingProxyType(problems))
+            log.info("%s: version %s serves", model_id, champion.version)
+
+    def _load_one(self, model_id: str) -> Champion:
+        for _ in range(_ATTEMPTS):
+            registry = read_registry(self._registry)
+            entry = (registry or {"models": {}})["models"].get(model_id)
+            if entry is None or not entry.get("champion"):
+                raise ModelNotFoundError(f"the registry has no champion of {model_id}", remedy="train first")
+            loaded = load_champion(self.folder, entry["champion_path"])
+            again = (read_registry(self._registry) or {"models": {}})["models"].get(model_id)
+            if again is not None and again.get("champion") == entry["champion"]:
+                return Champion(model_id, entry["type"], _checked(model_id, loaded), _entry_of(entry))
+        raise ArtifactError(f"{model_id} was promoted {_ATTEMPTS} times while it was loaded", remedy="wait a moment")
+
+    def _problem(self, what: str, text: str) -> None:
+        before = self._set
+        if before.problems.get(what) != text:
+            log.error("%s: %s", what, text)
+        self._set = ChampionSet(before.loaded, before.listed, MappingProxyType({**before.problems, what: text}))
+        self._retry_at = time.monotonic() + RETRY_SECONDS
+
+
+def _entry_of(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((v for v in model["versions"] if v["version"] == model["champion"]), {})
+
+
+def _checked(model_id: str, loaded: Any) -> Any:
+    """The object, after it has shown that it can answer. A pickle of something else is as broken as a cut-off one."""
+    try:
+        if isinstance(loaded, LearnedPolicy):
+            loaded = BatteryPolicy.of(loaded)
+        if isinstance(loaded, BatteryPolicy):
+            battery = loaded.agent().battery
+            loaded.get_action(battery.initial_mwh, 50.0, hour=12)
+            return loaded
+        if isinstance(loaded, PricePredictionModel):
+            one = np.ones(1)
+            forecast = loaded.forecast_rows(loaded.sample_rows[:1], one, one, np.zeros(1, dtype=np.int64))
+            if np.isfinite(forecast.price).all():
+                return loaded
+            raise ValueError("its forecast isn't finite")
+    except Exception as error:
+        raise ArtifactError(
+            f"{model_id} loads but can't answer ({type(error).__name__}: {error})", remedy="retrain, or roll back"
+        ) from error
+    raise ArtifactError(
+        f"{model_id} holds a {type(loaded).__name__}", expected="a price model or a battery policy", remedy="roll back"
+    )

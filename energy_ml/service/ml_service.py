@@ -1,0 +1,472 @@
+"""MLService: forecasts and battery actions of the champions, from the lake's newest prices or from given ones.
+
+What belongs here: what a caller may ask of the models, as plain Python. What doesn't: HTTP, training.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from energy_ml.config import Settings
+from energy_ml.errors import (
+    BatteryError,
+    EnergyMLError,
+    HistoryError,
+    HorizonError,
+    ModelNotFoundError,
+    ServiceError,
+    StaleDataError,
+    UnknownRegionError,
+)
+from energy_ml.features import PriceFeatureSpec, required_history
+from energy_ml.market_data.lake import ParquetLake
+from energy_ml.price_prediction.model import PricePredictionModel
+from energy_ml.price_prediction.predictor import PricePredictor
+from energy_ml.rl_battery.policy import BatteryPolicy
+from energy_ml.rl_battery.value_model import HISTORY_MINUTES
+from energy_ml.service.champions import Champion, Champions, ChampionSet
+from energy_ml.service.recent import RecentMarket, RecentPrices
+
+log = logging.getLogger("energy_ml.service")
+
+POLICY_ID = "battery_policy"
+_REGISTRY_FIELDS = ("version", "registered_at", "sha256", "size", "decision")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _View:
+    """A predictor over one set of price champions, and how much history makes its forecasts exact."""
+
+    champions: Mapping[int, Champion]
+    predictor: PricePredictor
+    history_minutes: int
+
+
+class MLService:
+    """Answers from the champions of ``settings.models_dir``; safe for many threads.
+
+    Models are loaded when first asked for and stay; after a promotion the new champion is loaded beside the old one and
+    then takes over. ``start`` does that in the background, without it each call looks whether the registry changed.
+
+    Parameters
+    ----------
+    settings : where data and models are; by default from the environment.
+    stale_after_minutes : answers from data older than this carry ``stale: True``.
+    max_age_minutes : data older than this is refused with StaleDataError; None never refuses.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        stale_after_minutes: float = 30.0,
+        max_age_minutes: float | None = None,
+    ) -> None:
+        self.settings = settings or Settings.from_env()
+        self.stale_after_minutes = stale_after_minutes
+        self.max_age_minutes = max_age_minutes
+        self.champions = Champions(self.settings.models_dir)
+        self.market = RecentMarket(ParquetLake(self.settings.data_dir), self.settings.regions)
+        self._lock = threading.Lock()
+        self._view: _View | None = None
+        self._live: tuple[object, object, _View] | None = None
+        self._cached: tuple[object, object, dict[tuple[str, int], dict[str, Any]]] | None = None
+
+    def start(self) -> MLService:
+        """Load all champions and watch for promotions in the background. Returns itself."""
+        self.champions.start()
+        return self
+
+    def stop(self) -> None:
+        """End what ``start`` began."""
+        self.champions.stop()
+
+    # --- models -------------------------------------------------------------------------------------------------------
+
+    def list_models(self) -> list[dict[str, Any]]:
+        """Every model of the registry: ``model_id, type, champion, latest, versions, serving, problem``."""
+        now = self.champions.current()
+        return [self._summary(now, model_id) for model_id in sorted(now.listed)]
+
+    def get_model(self, model_id: str) -> dict[str, Any]:
+        """One model with its versions, newest last. Raises ModelNotFoundError."""
+        now = self.champions.current()
+        entry = self._listed(now, model_id)
+        versions = [
+            {
+                **{name: version[name] for name in _REGISTRY_FIELDS if version.get(name) is not None},
+                "as_of": version.get("metadata", {}).get("as_of"),
+                "metrics": version.get("metadata", {}).get("metrics", {}),
+            }
+            for version in entry["versions"]
+        ]
+        return {**self._summary(now, model_id), "history": versions}
+
+    def get_model_metrics(self, model_id: str) -> dict[str, Any]:
+        """Metrics of the champion: ``model_id, version, as_of, metrics``. Raises ModelNotFoundError."""
+        now = self.champions.current()
+        entry = self._listed(now, model_id)
+        version = next((v for v in entry["versions"] if v["version"] == entry["champion"]), None)
+        if version is None:
+            raise ModelNotFoundError(f"no version of {model_id} was promoted yet", remedy="train and promote one")
+        metadata = version.get("metadata", {})
+        return {
+            "model_id": model_id,
+            "version": version["version"],
+            "as_of": metadata.get("as_of"),
+            "metrics": metadata.get("metrics", {}),
+        }
+
+    def get_feature_importance(self, model_id: str, *, method: str = "gain") -> pd.DataFrame:
+        """Columns ``feature, family, importance`` (shares), largest first. Raises ModelNotFoundError, ServiceError."""
+        champion = self.champions.get(model_id)
+        if not isinstance(champion.model, PricePredictionModel):
+            raise ServiceError(
+                f"{model_id} has no feature importance",
+                status=404,
+                expected="a price model; the battery policy is a table, shown as a map in the report",
+                remedy="ask for one of the price_prediction models",
+            )
+        return champion.model.feature_importance(method)
+
+    def health(self) -> dict[str, Any]:
+        """``ready`` (something can be answered), ``models`` (id -> version in memory), ``problems`` (in words)."""
+        now = self.champions.current()
+        return {
+            "ready": bool(now.loaded),
+            "models": {model_id: champion.version for model_id, champion in sorted(now.loaded.items())},
+            "problems": dict(now.problems),
+        }
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        model_id: str,
+        timestamp: pd.Timestamp | str | None = None,
+        features: pd.DataFrame | Mapping[str, Any] | None = None,
+        *,
+        region: str | None = None,
+        level: float | None = None,
+    ) -> dict[str, Any]:
+        """One answer of one model.
+
+        Parameters
+        ----------
+        model_id : ``price_prediction_{h}m`` or ``battery_policy``.
+        timestamp : the interval that is known last, UTC; None is the newest. Prices after it are refused.
+        features : for a price model recent prices (columns timestamp, region, real_time_price) or None for those of the
+            data folder; for the policy a mapping with ``charge_level_mwh`` and whatever else ``act`` takes.
+        region : needed where the prices hold several.
+
+        Returns what ``forecast`` gives per row, or what ``act`` gives. Raises the named errors of ``energy_ml.errors``.
+        """
+        if model_id == POLICY_ID:
+            asked = dict(features) if isinstance(features, Mapping) else {}
+            if "charge_level_mwh" not in asked:
+                raise BatteryError("charge_level_mwh is missing", remedy="pass features={'charge_level_mwh': …}")
+            return self.act(timestamp=timestamp, region=region, **asked)
+        champion = self.champions.get(model_id)
+        if features is not None and not isinstance(features, pd.DataFrame):
+            features = pd.DataFrame(features)
+        rows = self.forecast(
+            features, [champion.model.horizon], None if region is None else [region], level=level, timestamp=timestamp
+        )
+        if len(rows) > 1:
+            names = ", ".join(row["region"] for row in rows)
+            raise UnknownRegionError(f"there are prices of {len(rows)} regions", expected=f"one of {names}")
+        return rows[0]
+
+    def forecast(
+        self,
+        prices: pd.DataFrame | None = None,
+        horizons: Sequence[int] | None = None,
+        regions: Sequence[str] | None = None,
+        *,
+        level: float | None = None,
+        timestamp: pd.Timestamp | str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Forecasts with intervals, one dict per horizon and region.
+
+        ``price, lower, upper, level, region, horizon, timestamp, target_time, price_now, known_region, penalty`` as
+        the predictor gives them, with ``model_id, version, source`` (request or lake), ``data_age_minutes, stale``.
+
+        Given prices are served by the champions as they were trained; those of the lake also by what the outcomes since
+        then have taught their calibration. A past ``timestamp`` never uses anything after it.
+        """
+        view = self._current_view()
+        wanted = self._horizons(view, horizons)
+        end = None if timestamp is None else _utc(timestamp)
+        if prices is None and end is None:
+            return self._from_lake(wanted, regions, level)
+        if prices is None:
+            recent = self.market.until(end, view.history_minutes)
+            prices, source = recent.frame, "lake"
+            regions = regions if regions is not None else recent.regions
+        else:
+            source = "request"
+        age = self._age(pd.Timestamp(pd.DatetimeIndex(prices["timestamp"]).max()) if len(prices) else None, end)
+        rows = view.predictor.predict_many(prices, wanted, regions, level=level, now=end).to_dict("records")
+        return [self._row(view, row, source, age) for row in rows]
+
+    def act(
+        self,
+        charge_level_mwh: float,
+        *,
+        region: str | None = None,
+        prices: pd.DataFrame | None = None,
+        forecasts: Mapping[int, float] | None = None,
+        capacity_mwh: float | None = None,
+        power_mw: float | None = None,
+        timestamp: pd.Timestamp | str | None = None,
+    ) -> dict[str, Any]:
+        """The battery's action for the newest interval.
+
+        Parameters
+        ----------
+        charge_level_mwh : energy in the cells, MWh.
+        prices : recent prices, newest last; None takes the lake's. One row is enough; two days sharpen the answer.
+        forecasts : minutes ahead -> price; None lets the price models make them where the prices suffice.
+        capacity_mwh, power_mw : of the battery, if it isn't the one of training.
+
+        Returns ``action, q_values, power_mw, energy_mwh, charge_after_mwh, why`` (see BatteryPolicy), and ``region,
+        timestamp, price, forecasts, forecast_source, bounds_mwh, version, source, data_age_minutes, stale``.
+        """
+        champion = self.champions.get(POLICY_ID)
+        policy: BatteryPolicy = champion.model
+        end = None if timestamp is None else _utc(timestamp)
+        source = "lake" if prices is None else "request"
+        if prices is None:
+            prices = self._recent(end).frame
+        name = self._one_region(policy, prices, region)
+        own = prices[prices["region"] == name] if "region" in prices.columns else prices
+        own = own[own["real_time_price"].notna()].sort_values("timestamp")
+        if not len(own):
+            raise HistoryError(f"there is no price of {name}", expected="at least the present price")
+        newest = pd.Timestamp(own["timestamp"].iloc[-1])
+        age = self._age(newest, end)
+        agent = policy.agent(name)
+        made, how = dict(forecasts or {}), "request" if forecasts else "none"
+        if forecasts is None:
+            made, how = self._forecasts_for(name, prices, source, end)
+        battery = agent.battery
+        capacity = battery.capacity_mwh if capacity_mwh is None else capacity_mwh
+        answer = policy.get_action(
+            charge_level_mwh,
+            float(own["real_time_price"].iloc[-1]),
+            hour=newest.hour,
+            minute=newest.minute,
+            region=name,
+            recent_prices=own["real_time_price"].to_numpy()[-1 - HISTORY_MINUTES // agent.interval_minutes : -1],
+            forecasts=made,
+            capacity_mwh=capacity_mwh,
+            power_mw=power_mw,
+        )
+        return {
+            "action": str(answer["action"]),
+            "q_values": {str(k): float(v) for k, v in answer["q_values"].items()},
+            **{key: float(answer[key]) for key in ("power_mw", "energy_mwh", "charge_after_mwh")},
+            "why": answer["why"],
+            "region": name,
+            "timestamp": newest,
+            "price": float(own["real_time_price"].iloc[-1]),
+            "forecasts": {int(h): float(v) for h, v in made.items()},
+            "forecast_source": how,
+            "charge_level_mwh": float(charge_level_mwh),
+            "bounds_mwh": [battery.min_reserve * capacity, battery.max_charge * capacity],
+            "model_id": POLICY_ID,
+            "version": champion.version,
+            "source": source,
+            **age,
+        }
+
+    def recent_prices(self, minutes: int) -> tuple[RecentPrices, dict[str, Any]]:
+        """The last ``minutes`` of the lake's prices and their ``data_age_minutes`` and ``stale``."""
+        recent = self._recent(None)
+        since = recent.newest - pd.Timedelta(minutes=minutes)
+        frame = recent.frame[np.asarray(recent.frame["timestamp"] > since)]
+        return dataclasses.replace(recent, frame=frame), self._age(recent.newest, None, refuse=False)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _summary(self, now: ChampionSet, model_id: str) -> dict[str, Any]:
+        entry = now.listed[model_id]
+        serving = now.loaded.get(model_id)
+        champion = next((v for v in entry["versions"] if v["version"] == entry["champion"]), None)
+        return {
+            "model_id": model_id,
+            "type": entry["type"],
+            "champion": entry["champion"],
+            "as_of": None if champion is None else champion.get("metadata", {}).get("as_of"),
+            "latest": entry["latest"],
+            "versions": len(entry["versions"]),
+            "serving": None if serving is None else serving.version,
+            "problem": now.problems.get(model_id),
+        }
+
+    @staticmethod
+    def _listed(now: ChampionSet, model_id: str) -> Mapping[str, Any]:
+        if model_id not in now.listed:
+            raise ModelNotFoundError(
+                f"there is no model {model_id!r}",
+                expected=f"one of {', '.join(sorted(now.listed))}" if now.listed else "a trained model; none yet",
+                remedy="see GET /api/v1/models, or train first (energy-ml retrain)",
+            )
+        return now.listed[model_id]
+
+    def _current_view(self) -> _View:
+        now = self.champions.current()
+        champions = now.price_models()
+        trained = [m for m, e in now.listed.items() if e["type"] == "price_prediction" and e["champion"]]
+        if any(m not in now.loaded and m not in now.problems for m in trained):
+            champions = self.champions.load_all().price_models()
+        if not champions:
+            now = self.champions.current()
+            broken = {m: text for m, text in now.problems.items() if m in trained}
+            if broken:
+                raise ServiceError(f"no price model can be loaded: {next(iter(broken.values()))}", status=503)
+            raise ModelNotFoundError(
+                "no price model is trained yet", expected="a champion", remedy="train first (energy-ml retrain)"
+            )
+        view = self._view
+        if view is None or {h: c.version for h, c in view.champions.items()} != {
+            h: c.version for h, c in champions.items()
+        }:
+            view = self._view = self._make_view(champions, {h: c.model for h, c in champions.items()})
+        return view
+
+    def _make_view(self, champions: Mapping[int, Champion], models: dict[int, PricePredictionModel]) -> _View:
+        predictor = PricePredictor(f"{self.settings.models_dir}/price_prediction").use(models)
+        needed = max(
+            required_history(PriceFeatureSpec.from_dict(m.provenance["feature_spec"]), m.interval_minutes)
+            * m.interval_minutes
+            for m in models.values()
+        )
+        return _View(champions, predictor, max(needed, HISTORY_MINUTES) + 60)
+
+    @staticmethod
+    def _horizons(view: _View, horizons: Sequence[int] | None) -> list[int]:
+        available = list(view.champions)
+        for horizon in horizons or ():
+            if horizon not in available:
+                raise HorizonError(
+                    f"there is no model for {horizon} minutes ahead",
+                    expected=f"one of {', '.join(map(str, available))}",
+                    remedy="ask for one of these, or train with ENERGY_ML_HORIZONS including it",
+                )
+        return list(dict.fromkeys(horizons)) if horizons else available
+
+    def _recent(self, end: pd.Timestamp | None) -> RecentPrices:
+        try:
+            minutes = self._current_view().history_minutes
+        except EnergyMLError:  # prices can be shown, and a policy asked, without any price model
+            minutes = 2 * HISTORY_MINUTES
+        return self.market.prices(minutes) if end is None else self.market.until(end, minutes)
+
+    def _live_view(self, view: _View, recent: RecentPrices) -> _View:
+        """The champions with their calibration moved over the outcomes that the lake holds. Called with the lock."""
+        if self._live is not None and self._live[0] is view and self._live[1] is recent:
+            return self._live[2]
+        models = {h: c.model for h, c in view.champions.items()}
+        if any(model.state_time < recent.newest for model in models.values()):
+            models = {
+                h: dataclasses.replace(m, gate=copy.deepcopy(m.gate), conformal=copy.deepcopy(m.conformal))
+                for h, m in models.items()
+            }
+            live = self._make_view(view.champions, models)
+            try:
+                live.predictor.update(recent.frame)
+            except EnergyMLError as error:
+                log.warning("the calibration couldn't follow the newest prices: %s", error)
+                live = view
+        else:
+            live = view
+        self._live = (view, recent, live)
+        return live
+
+    def _from_lake(
+        self, horizons: Sequence[int], regions: Sequence[str] | None, level: float | None
+    ) -> list[dict[str, Any]]:
+        view = self._current_view()
+        recent = self.market.prices(view.history_minutes)
+        age = self._age(recent.newest, None)
+        names = list(recent.regions) if regions is None else list(regions)
+        for name in names:
+            if name not in recent.regions:
+                raise UnknownRegionError(
+                    f"region {name!r} has no price at {recent.newest}", expected=f"one of {', '.join(recent.regions)}"
+                )
+        with self._lock:
+            live = self._live_view(view, recent)
+            if level is not None:
+                made = live.predictor.predict_many(recent.frame, horizons, names, level=level).to_dict("records")
+                return [self._row(view, row, "lake", age) for row in made]
+            if self._cached is None or self._cached[0] is not live or self._cached[1] is not recent:
+                rows = live.predictor.predict_many(recent.frame, list(view.champions), recent.regions).to_dict(
+                    "records"
+                )
+                self._cached = (live, recent, {(row["region"], row["horizon"]): row for row in rows})
+            cached = self._cached[2]
+        return [self._row(view, cached[name, horizon], "lake", age) for horizon in horizons for name in names]
+
+    def _row(self, view: _View, row: dict[str, Any], source: str, age: dict[str, Any]) -> dict[str, Any]:
+        champion = view.champions[row["horizon"]]
+        return {**row, "model_id": champion.model_id, "version": champion.version, "source": source, **age}
+
+    def _age(
+        self, newest: pd.Timestamp | None, end: pd.Timestamp | None, *, refuse: bool = True
+    ) -> dict[str, float | bool]:
+        """How old the newest price is by the clock; a question about the past is as old as it says."""
+        if newest is None:
+            return {"data_age_minutes": 0.0, "stale": False}
+        newest = _utc(newest)
+        clock = pd.Timestamp.now(tz="UTC") if end is None else end
+        minutes = (clock - newest) / pd.Timedelta(minutes=1)
+        if refuse and self.max_age_minutes is not None and minutes > self.max_age_minutes:
+            raise StaleDataError(
+                f"the newest price is {minutes:,.0f} minutes old ({newest})",
+                expected=f"at most {self.max_age_minutes:g} minutes",
+                remedy="send newer prices, see why the feed stands still, or raise ENERGY_ML_API_MAX_AGE_MINUTES",
+            )
+        return {"data_age_minutes": round(minutes, 2), "stale": bool(minutes > self.stale_after_minutes)}
+
+    @staticmethod
+    def _one_region(policy: BatteryPolicy, prices: pd.DataFrame, region: str | None) -> str:
+        known = policy.regions
+        there = [str(r) for r in prices["region"].unique()] if "region" in prices.columns else known[:1]
+        if region is None:
+            region = there[0] if len(there) == 1 else next((r for r in known if r in there), known[0])
+        if region not in known:
+            raise UnknownRegionError(
+                f"the policy wasn't trained for region {region!r}", expected=f"one of {', '.join(known)}"
+            )
+        if region not in there:
+            raise UnknownRegionError(f"there are no prices of {region!r}", expected=f"prices of {', '.join(known)}")
+        return region
+
+    def _forecasts_for(
+        self, region: str, prices: pd.DataFrame, source: str, end: pd.Timestamp | None
+    ) -> tuple[dict[int, float], str]:
+        """Forecasts of the price models, or none with the reason: the policy can do without."""
+        try:
+            given = None if source == "lake" and end is None else prices
+            return {
+                row["horizon"]: row["price"] for row in self.forecast(given, None, [region], timestamp=end)
+            }, "models"
+        except StaleDataError:
+            raise
+        except EnergyMLError as error:
+            return {}, f"none: {error.found}"
+
+
+def _utc(moment: pd.Timestamp | str) -> pd.Timestamp:
+    stamp = pd.Timestamp(moment)
+    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")

@@ -1,0 +1,101 @@
+"""Errors as RFC 9457 problem details: what was found, what was expected, what to do, and which field is meant.
+
+What belongs here: which named error becomes which HTTP status, and the body. What doesn't: raising them.
+"""
+
+from __future__ import annotations
+
+import http
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from energy_ml.errors import (
+    ArtifactError,
+    BatteryError,
+    ConfigError,
+    DataError,
+    EnergyMLError,
+    HorizonError,
+    ModelNotFoundError,
+    NoDataError,
+    RegistryError,
+    ServiceError,
+    StaleDataError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+_FIELDS = {"HorizonError": "horizons", "UnknownRegionError": "regions", "BatteryError": "charge_level_mwh"}
+_STATUS: tuple[tuple[type[EnergyMLError], int], ...] = (
+    (ModelNotFoundError, 404),
+    (NoDataError, 404),
+    (StaleDataError, 409),
+    (HorizonError, 422),
+    (DataError, 422),
+    (BatteryError, 422),
+    (ConfigError, 422),
+    (ArtifactError, 503),
+    (RegistryError, 503),
+)
+
+
+def status_of(error: EnergyMLError) -> int:
+    """The HTTP status of a named error; 422 for those that no rule names, since the request led to them."""
+    if isinstance(error, ServiceError):
+        return error.status
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 422)
+
+
+def problem(
+    status: int,
+    title: str,
+    detail: str,
+    *,
+    errors: Sequence[Mapping[str, str]] = (),
+    expected: str | None = None,
+    remedy: str | None = None,
+) -> dict[str, Any]:
+    """A problem document; ``errors`` name fields, each ``{field, message}``."""
+    body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": _clean(detail)}
+    if expected:
+        body["expected"] = _clean(expected)
+    if remedy:
+        body["remedy"] = _clean(remedy)
+    if errors:
+        body["errors"] = [dict(error) for error in errors]
+    return body
+
+
+def problem_of(error: EnergyMLError) -> dict[str, Any]:
+    """The problem document of a named error."""
+    status, name = status_of(error), type(error).__name__
+    title = http.HTTPStatus(status).phrase if isinstance(error, ServiceError) else _words(name)
+    column = getattr(error, "column", None)
+    field = f"prices.{column}" if column else _FIELDS.get(name)
+    detail = str(error.args[0]) if error.args else error.found
+    for part in (error.expected, error.remedy):  # they have members of their own
+        if part:
+            detail = detail.replace(f" Expected: {part.rstrip('.')}.", "").replace(f" Remedy: {part.rstrip('.')}.", "")
+    return problem(
+        status,
+        title,
+        detail,
+        errors=[{"field": field, "message": error.found}] if field else (),
+        expected=error.expected,
+        remedy=error.remedy,
+    )
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """The document as bytes."""
+    return json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+
+
+def _words(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", name.removesuffix("Error")).capitalize()
+
+
+def _clean(text: str) -> str:
+    """No control characters and no lone surrogates from a request in an answer."""
+    return "".join(c if c.isprintable() or c == " " else "?" for c in text)[:2000]

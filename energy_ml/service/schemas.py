@@ -1,0 +1,359 @@
+"""What goes over the wire: bodies of requests and answers, with examples, as OpenAPI shows them.
+
+What belongs here: shapes and their limits. What doesn't: what they mean to a model (``ml_service``).
+
+Bodies are parsed strictly, straight from JSON: ``"15"`` is no number and NaN is none either.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from energy_ml.errors import ServiceError, TimestampError
+from energy_ml.market_data.cleaning import MAX_ABS_PRICE, clean_prices
+
+ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
+Region = Annotated[str, Field(pattern=r"^[^\s,\u0000-\u001f]{1,64}$", examples=["FR"])]
+Horizon = Annotated[int, Field(ge=1, le=10_080, examples=[15], description="minutes ahead")]
+Price = Annotated[float, Field(ge=-MAX_ABS_PRICE, le=MAX_ABS_PRICE, allow_inf_nan=False)]
+Energy = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+AHEAD = pd.Timedelta(minutes=2)
+"""Clocks differ: a price that lies further in the future than this is refused."""
+_FIRST, _LAST = dt.datetime(1990, 1, 1, tzinfo=dt.UTC), dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+
+
+class Body(BaseModel):
+    """Base of request bodies: unknown members are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Prices(Body):
+    """Recent prices: a list of times, and a list of prices per region. Send all regions of training if you can."""
+
+    timestamps: Annotated[
+        list[AwareDatetime],
+        Field(min_length=1, max_length=100_000, description="start of each interval, with time zone"),
+    ]
+    regions: Annotated[
+        dict[Region, list[Price | None]],
+        Field(min_length=1, max_length=500, description="currency/MWh, as many as timestamps; null where unknown"),
+    ]
+
+    def to_frame(self, max_prices: int) -> pd.DataFrame:
+        """A long price frame, sorted. What isn't a complete, ascending grid is cleaned by the rules for price files.
+
+        Raises ServiceError 413, TimestampError, ServiceError 422 (lengths differ) and the errors of ``clean_prices``.
+        """
+        count, names = len(self.timestamps), list(self.regions)
+        if count * len(names) > max_prices:
+            raise ServiceError(
+                f"{count * len(names):,} prices in one request",
+                status=413,
+                expected=f"at most {max_prices:,}",
+                remedy="send only the history that the models need",
+            )
+        for name, values in self.regions.items():
+            if len(values) != count:
+                raise ServiceError(
+                    f"prices.regions.{name} holds {len(values)} prices for {count} timestamps",
+                    status=422,
+                    expected="one price, or null, per timestamp",
+                )
+        for stamp in (min(self.timestamps), max(self.timestamps)):
+            if not _FIRST <= stamp < _LAST:
+                raise TimestampError(
+                    f"timestamp {stamp} is impossible", column="timestamps", expected="between 1990 and now"
+                )
+        times = np.array([int(stamp.timestamp() * 1_000_000) for stamp in self.timestamps], dtype=np.int64) * 1000
+        newest = pd.Timestamp(int(times.max()), tz="UTC")
+        if newest > pd.Timestamp.now(tz="UTC") + AHEAD:
+            raise TimestampError(
+                "recent prices lie in the future",
+                column="timestamps",
+                example=newest,
+                expected="nothing after now",
+                remedy="check the clock and the time zone of the prices",
+            )
+        table = np.array([self.regions[name] for name in names], dtype=np.float64).T
+        order = np.argsort(names)
+        frame = pd.DataFrame(
+            {
+                "timestamp": pd.DatetimeIndex(np.repeat(times, len(names)).view("M8[ns]"), tz="UTC"),
+                "region": np.tile(np.array(names, dtype=object)[order], count),
+                "real_time_price": table[:, order].reshape(-1),
+            }
+        )
+        steps = np.diff(times)
+        if np.isfinite(table).all() and (len(steps) == 0 or (steps[0] > 0 and (steps == steps[0]).all())):
+            return frame
+        if count == 1:
+            return frame.dropna(subset="real_time_price")
+        return clean_prices(frame, partial_regions="keep").frame
+
+
+class PredictRequest(Body):
+    """Ask for forecasts of one model, or of several horizons; from given prices, or from the data folder's newest."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"horizons": [15, 60], "regions": ["FR"]},
+                {"model_id": "price_prediction_15m", "regions": ["FR"], "level": 0.8},
+            ]
+        }
+    )
+    model_id: ModelId | None = Field(None, description="one model; or name horizons; neither means all horizons")
+    horizons: Annotated[list[Horizon], Field(min_length=1, max_length=24)] | None = None
+    regions: Annotated[list[Region], Field(min_length=1, max_length=500)] | None = Field(
+        None, description="all regions of the prices if left out"
+    )
+    prices: Prices | None = Field(None, description="recent prices; left out, those of the data folder are used")
+    level: Annotated[float, Field(ge=0.5, le=0.99)] | None = Field(None, description="of the interval; 0.9 if left out")
+    timestamp: AwareDatetime | None = Field(
+        None, description="as of when, at the data folder's prices; now if left out"
+    )
+
+    @model_validator(mode="after")
+    def _one_question(self) -> PredictRequest:
+        if self.model_id is not None and self.horizons is not None:
+            raise ValueError("name model_id or horizons, not both")
+        if self.prices is not None and self.timestamp is not None:
+            raise ValueError("timestamp asks for the data folder's prices; leave it out when sending prices")
+        return self
+
+
+class ActRequest(Body):
+    """Ask for the battery's action in the newest interval."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"charge_level_mwh": 0.5, "region": "FR"}, {"charge_level_mwh": 0.5}]}
+    )
+    charge_level_mwh: Energy = Field(description="energy in the cells", examples=[0.5])
+    region: Region | None = None
+    prices: Prices | None = Field(None, description="recent prices; left out, those of the data folder are used")
+    forecasts: (
+        Annotated[dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}$")], Price], Field(max_length=24)] | None
+    ) = Field(None, description="minutes ahead -> price; left out, the price models make them")
+    capacity_mwh: Annotated[float, Field(gt=1e-3, le=1e6)] | None = Field(None, description="if not that of training")
+    power_mw: Annotated[float, Field(gt=1e-3, le=1e6)] | None = Field(None, description="limit at the grid")
+
+
+class TrainRequest(Body):
+    """Ask for a training."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"type": "price_prediction"}, {"type": "all", "as_of": "2026-02-10"}]}
+    )
+    type: Literal["price_prediction", "rl_battery", "all"] = Field(
+        description="price models; the battery policy with the forecasts it needs; or everything, with promotion"
+    )
+    as_of: dt.date | None = Field(
+        None, description="UTC day up to which is learned; the newest complete one if left out"
+    )
+    horizons: Annotated[list[Horizon], Field(min_length=1, max_length=24)] | None = None
+    regions: Annotated[list[Region], Field(min_length=1, max_length=500)] | None = None
+
+
+# --- answers: documentation of what the handlers build, never run over it -------------------------------------------
+
+
+class ForecastOut(BaseModel):
+    """One forecast with its interval."""
+
+    model_id: str
+    version: str
+    region: str
+    horizon: int = Field(description="minutes ahead")
+    price: float = Field(description="currency/MWh")
+    lower: float
+    upper: float
+    level: float = Field(description="nominal coverage of the interval")
+    price_now: float
+    timestamp: dt.datetime = Field(description="start of the interval whose price is the newest known")
+    target_time: dt.datetime
+    known_region: bool = Field(description="whether the model saw this region in training")
+    penalty: str | None
+
+
+class PredictOut(BaseModel):
+    """Forecasts, one per horizon and region."""
+
+    forecasts: list[ForecastOut]
+    as_of: dt.datetime
+    source: Literal["request", "lake"]
+    data_age_minutes: float
+    stale: bool = Field(description="the newest price is older than the operator allows without a flag")
+    method: str
+
+
+class ActOut(BaseModel):
+    """The battery's action and why."""
+
+    action: Literal["charge", "hold", "discharge"]
+    q_values: dict[str, float]
+    power_mw: float = Field(description="at the grid, positive buys")
+    energy_mwh: float
+    charge_level_mwh: float
+    charge_after_mwh: float
+    bounds_mwh: list[float] = Field(description="lowest and highest charge allowed")
+    why: str
+    region: str
+    timestamp: dt.datetime
+    price: float
+    forecasts: dict[str, float]
+    forecast_source: str = Field(description="request, models, or none with the reason")
+    model_id: str
+    version: str
+    source: Literal["request", "lake"]
+    data_age_minutes: float
+    stale: bool
+
+
+class ModelOut(BaseModel):
+    """One model of the registry."""
+
+    model_id: str
+    type: str
+    champion: str | None
+    as_of: str | None
+    latest: str | None
+    versions: int
+    serving: str | None = Field(description="the version in memory")
+    problem: str | None
+
+
+class ModelDetailOut(ModelOut):
+    """One model with its versions, oldest first."""
+
+    history: list[dict[str, Any]]
+
+
+class ModelsOut(BaseModel):
+    """All models."""
+
+    models: list[ModelOut]
+
+
+class MetricsOut(BaseModel):
+    """Metrics of a champion."""
+
+    model_id: str
+    version: str
+    as_of: str | None
+    metrics: dict[str, Any]
+
+
+class ImportanceRow(BaseModel):
+    """One input column."""
+
+    feature: str
+    family: str
+    importance: float
+
+
+class ImportanceOut(BaseModel):
+    """Shares of all input columns, largest first."""
+
+    model_id: str
+    version: str
+    method: str
+    features: list[ImportanceRow]
+
+
+class ModelProgressOut(BaseModel):
+    """One model of a training."""
+
+    state: str
+    progress: float
+    epoch: float | None
+    metrics: dict[str, Any]
+
+
+class TrainingOut(BaseModel):
+    """A training."""
+
+    training_id: str
+    run_id: str = Field(description="the Dagster run, as the UI shows it")
+    task: str
+    job: str
+    type: str
+    as_of: str
+    horizons: list[int]
+    regions: list[str] | None
+    state: Literal["running", "completed", "failed", "cancelled"]
+    progress: float
+    models: dict[str, ModelProgressOut]
+    error: str | None
+    created_at: dt.datetime
+    finished_at: dt.datetime | None
+
+
+class TrainingsOut(BaseModel):
+    """The newest trainings, newest first."""
+
+    trainings: list[TrainingOut]
+
+
+class RecentPricesOut(BaseModel):
+    """Recent prices of the data folder."""
+
+    timestamps: list[dt.datetime]
+    regions: dict[str, list[float | None]]
+    interval_minutes: int
+    data_age_minutes: float
+    stale: bool
+
+
+class BatteryOut(BaseModel):
+    """The newest telemetry of a battery."""
+
+    battery_id: str
+    region: str | None
+    timestamp: dt.datetime
+    charge_level_mwh: float
+    capacity_mwh: float
+
+
+class BatteriesOut(BaseModel):
+    """All batteries of the telemetry."""
+
+    batteries: list[BatteryOut]
+
+
+class HealthOut(BaseModel):
+    """What serves and what is wrong."""
+
+    ready: bool
+    models: dict[str, str]
+    problems: dict[str, str]
+
+
+class LiveOut(BaseModel):
+    """A probe's answer."""
+
+    status: Literal["ok", "unavailable"]
+
+
+class FieldError(BaseModel):
+    """Which member of the request is meant."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Problem details, RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    expected: str | None = None
+    remedy: str | None = None
+    errors: list[FieldError] | None = None

@@ -1,0 +1,458 @@
+"""Training by request: starts the project's Dagster jobs in a process of their own and knows how they fare.
+
+What belongs here: records of trainings, starting, watching and cancelling their processes. What doesn't: HTTP, Dagster.
+
+A training is a file ``<results>/.trainings/<id>.json``, written atomically, so that it outlives the server. Whether its
+process lives is told by a lock that the kernel drops with the process, however it dies: the server locks ``<id>.lock``
+and hands the open descriptor down. How it ended is said by the process in ``<id>.outcome.json``; no lock and no outcome
+means that it was killed. (POSIX: ``flock``.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import fcntl
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from energy_ml.config import Settings, project_root
+from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownRegionError
+from energy_ml.market_data.lake import ParquetLake
+from energy_ml.model_management.persistence import write_json
+from energy_ml.progress import ProgressEvent, ProgressLog
+
+log = logging.getLogger("energy_ml.service")
+
+JOBS = {"price_prediction": "train_price_prediction", "rl_battery": "train_rl_battery", "all": "retrain"}
+"""What may be trained -> the Dagster job; ``all`` also evaluates and promotes."""
+TASKS = {
+    "price_prediction": "tasks.train_price_prediction",
+    "rl_battery": "tasks.train_rl_battery",
+    "all": "tasks.retrain",
+}
+POLICY_ID = "battery_policy"
+ENDED = ("completed", "failed", "cancelled")
+GRACE_SECONDS = 3.0
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What to train.
+
+    ``type``: price_prediction, rl_battery or all. ``as_of``: UTC day; None is the newest complete one. ``horizons``
+    (minutes) and ``regions`` narrow a training; its results then lie in a folder of their own and disturb nobody's.
+    """
+
+    type: str
+    as_of: dt.date | None = None
+    horizons: tuple[int, ...] | None = None
+    regions: tuple[str, ...] | None = None
+    idempotency_key: str | None = None
+
+    @classmethod
+    def of(cls, request: TrainingRequest | Mapping[str, Any]) -> TrainingRequest:
+        """From a mapping with the same names; dates may be text. Raises ServiceError for anything else."""
+        if isinstance(request, TrainingRequest):
+            return request
+        unknown = set(request) - set(cls.__dataclass_fields__)
+        if unknown or request.get("type") not in JOBS:
+            raise ServiceError(
+                f"no training is described by {sorted(request)} with type {request.get('type')!r}",
+                status=422,
+                expected=f"type ({', '.join(JOBS)}), as_of, horizons, regions, idempotency_key",
+            )
+        day = request.get("as_of")
+        return cls(
+            type=str(request["type"]),
+            as_of=dt.date.fromisoformat(day) if isinstance(day, str) else day,
+            horizons=tuple(sorted(set(request["horizons"]))) if request.get("horizons") else None,
+            regions=tuple(sorted(set(request["regions"]))) if request.get("regions") else None,
+            idempotency_key=request.get("idempotency_key"),
+        )
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether it covers less than the settings say."""
+        return self.horizons is not None or self.regions is not None
+
+
+def train_model_task(training_id: str, request: TrainingRequest | Mapping[str, Any]) -> dict[str, Any]:
+    """Start a training with the settings of the environment and return its state at once; see ``Trainings.start``."""
+    return Trainings(Settings.from_env()).start(TrainingRequest.of(request), training_id)[0]
+
+
+class Trainings:
+    """The trainings of one results folder, for many threads and servers."""
+
+    def __init__(self, settings: Settings, *, per_hour: int = 12) -> None:
+        self.settings = settings
+        # Locks and processes belong to this machine, so records stay on its disk even if results don't.
+        remote = "://" in settings.results_dir
+        self.folder = (project_root() if remote else Path(settings.results_dir)) / ".trainings"
+        self.per_hour = per_hour
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._read: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self._closers: list[subprocess.Popen[bytes]] = []
+        self._threads = threading.Lock()
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def start(self, request: TrainingRequest, training_id: str | None = None) -> tuple[dict[str, Any], bool]:
+        """Start a training, or find the one that was meant. Returns its state and whether it was started by this call.
+
+        The same idempotency key, or the same work while it is running, gives the training that is there. Raises
+        ConfigError (as-of date), HorizonError, UnknownRegionError, NoDataError, ServiceError (409 another is running or
+        the key was used for something else, 429 too many in an hour).
+        """
+        training_id = check_id(training_id or f"t-{uuid.uuid4().hex[:16]}")
+        as_of = self._check(request)
+        with self._alone():
+            records = self._records()
+            if request.idempotency_key is not None:
+                for record in records:
+                    if record["idempotency_key"] == request.idempotency_key:
+                        meant = record["as_of"] if request.as_of is None else as_of.isoformat()
+                        if _work(record) != _work_of(request, meant):
+                            raise ServiceError(
+                                "this Idempotency-Key was used for another training",
+                                status=409,
+                                remedy="use a new key for each new training",
+                            )
+                        return self._state(record), False
+            if any(record["training_id"] == training_id for record in records):
+                return self.get(training_id), False
+            for record in records:
+                if self._state(record)["state"] == "running":
+                    if _work(record) == _work_of(request, as_of.isoformat()):
+                        return self._state(record), False
+                    raise ServiceError(
+                        f"training {record['training_id']} ({record['type']} as of {record['as_of']}) is running",
+                        status=409,
+                        expected="one training at a time",
+                        remedy="wait for its end, or cancel it",
+                    )
+            since = time.time() - 3600
+            if sum(record["created"] > since for record in records) >= self.per_hour:
+                raise ServiceError(
+                    f"{self.per_hour} trainings were started in the last hour",
+                    status=429,
+                    remedy="wait, or raise ENERGY_ML_API_TRAININGS_PER_HOUR",
+                )
+            return self._state(self._launch(training_id, request, as_of)), True
+
+    def get(self, training_id: str) -> dict[str, Any]:
+        """State of one training: ``state`` (running, completed, failed, cancelled), ``progress`` 0..1, ``models``
+        (id -> state, progress, epoch, metrics), ``error`` in words and what was asked. Raises ServiceError 404."""
+        path = self.folder / f"{check_id(training_id)}.json"
+        try:
+            record = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise ServiceError(
+                f"there is no training {training_id!r}",
+                status=404,
+                expected="an id that POST /api/v1/models/train gave",
+                remedy="see GET /api/v1/models/train",
+            ) from None
+        return self._state(record)
+
+    def newest(self, limit: int = 50) -> list[dict[str, Any]]:
+        """States of the newest trainings, newest first."""
+        return [self._state(record) for record in self._records()[:limit]]
+
+    def cancel(self, training_id: str) -> dict[str, Any]:
+        """End a running training; one that has ended stays as it is. Returns its state. Raises ServiceError 404."""
+        state = self.get(training_id)
+        if state["state"] != "running":
+            return state
+        path = self.folder / f"{training_id}.json"
+        with self._alone():
+            record = json.loads(path.read_bytes())
+            write_json(path, {**record, "cancelled": True})
+        if record["pid"] is not None and self._alive(training_id):
+            self._signal(record["pid"], signal.SIGTERM)
+            deadline = time.monotonic() + GRACE_SECONDS
+            while self._alive(training_id) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if self._alive(training_id):
+                self._signal(record["pid"], signal.SIGKILL)
+            while self._alive(training_id) and time.monotonic() < deadline + GRACE_SECONDS:
+                time.sleep(0.05)
+        return self.get(training_id)
+
+    def events(self, training_id: str, offset: int = 0) -> tuple[list[ProgressEvent], int]:
+        """Progress events of a training's models after byte ``offset``, and the offset to go on from."""
+        record = json.loads((self.folder / f"{check_id(training_id)}.json").read_bytes())
+        return self._log(record).read(offset)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _check(self, request: TrainingRequest) -> dt.date:
+        settings = self.settings
+        if request.type == "all" and request.narrowed:
+            raise ServiceError(
+                "a training of everything can't be narrowed, because it decides who becomes champion",
+                status=422,
+                remedy="leave out horizons and regions, or train price_prediction or rl_battery",
+            )
+        for horizon in request.horizons or ():
+            if horizon not in settings.horizons:
+                raise HorizonError(
+                    f"horizon {horizon} isn't among those of this project",
+                    expected=f"one of {', '.join(map(str, settings.horizons))}",
+                    remedy="set ENERGY_ML_HORIZONS to include it",
+                )
+        lake = ParquetLake(settings.data_dir)
+        if request.regions:
+            known = {region for file in lake.inventory() if file.kind == "prices" for region in file.regions}
+            known &= set(settings.regions or known)
+            for region in request.regions:
+                if region not in known or "," in region:
+                    raise UnknownRegionError(
+                        f"region {region!r} isn't in the data", expected=f"one of {', '.join(sorted(known)) or 'none'}"
+                    )
+        newest = lake.latest_complete_day()
+        if request.as_of is None:
+            return settings.check_as_of(min(newest, settings.end_date) if settings.end_date else newest)
+        if request.as_of > newest:
+            raise ConfigError(
+                f"as-of date {request.as_of} lies after the newest complete day",
+                expected=f"{newest} or earlier",
+                remedy="wait for its prices, or leave as_of out",
+            )
+        return settings.check_as_of(request.as_of)
+
+    def _launch(self, training_id: str, request: TrainingRequest, as_of: dt.date) -> dict[str, Any]:
+        """Write the record and start the process; called alone."""
+        path = self.folder / f"{training_id}.json"
+        own = self.folder / training_id / "results"
+        horizons = list(request.horizons or self.settings.horizons)
+        record: dict[str, Any] = {
+            "training_id": training_id,
+            "run_id": str(uuid.uuid4()),
+            "task": TASKS[request.type],
+            "job": JOBS[request.type],
+            **asdict(request),
+            "as_of": as_of.isoformat(),
+            "horizons": horizons,
+            "regions": None if request.regions is None else list(request.regions),
+            "narrowed": request.narrowed,
+            "results_dir": str(own) if request.narrowed else self.settings.results_dir,
+            "created": time.time(),
+            "pid": None,
+            "state": "running",
+            "cancelled": False,
+            "error": None,
+            "finished_at": None,
+        }
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ENERGY_ML_API_")}
+        environment |= {
+            "ENERGY_ML_DATA_DIR": self.settings.data_dir,
+            "ENERGY_ML_MODELS_DIR": self.settings.models_dir,
+            "ENERGY_ML_RESULTS_DIR": record["results_dir"],
+            "ENERGY_ML_HORIZONS": ",".join(map(str, horizons)),
+            "ENERGY_ML_START_DATE": self.settings.start_date.isoformat(),
+        }
+        if self.settings.end_date is not None:
+            environment["ENERGY_ML_END_DATE"] = self.settings.end_date.isoformat()
+        if request.regions:
+            environment["ENERGY_ML_REGIONS"] = ",".join(request.regions)
+        command = [sys.executable, "-m", "energy_ml.orchestration.requested_run", "run", "--job", record["job"]]
+        command += ["--as-of", record["as_of"], "--run-id", record["run_id"]]
+        command += ["--outcome", str(self.folder / f"{training_id}.outcome.json")]
+        command += ["--tags", json.dumps({"energy_ml/training_id": training_id})]
+        lock = os.open(self.folder / f"{training_id}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            write_json(path, record)  # only now, when the lock says that it lives, may others see it
+            with (self.folder / f"{training_id}.log").open("ab") as output:
+                process = subprocess.Popen(
+                    command,
+                    cwd=project_root(),
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    pass_fds=[lock],
+                )
+        finally:
+            os.close(lock)
+        self._processes[training_id] = process
+        record["pid"] = process.pid
+        write_json(path, record)
+        log.info("training %s: %s as of %s, run %s", training_id, record["job"], record["as_of"], record["run_id"])
+        return record
+
+    def _state(self, record: dict[str, Any]) -> dict[str, Any]:
+        """What clients see; settles the record if its process has ended since."""
+        if record["state"] == "running" and not self._alive(record["training_id"]):
+            record = self._settle(record)
+        models: dict[str, dict[str, Any]] = {
+            name: {"state": "waiting", "progress": 0.0, "epoch": None, "metrics": {}} for name in _models(record)
+        }
+        for name, event in self._log(record).latest().items():
+            models[name] = model_state(event)
+        for model in models.values():
+            if record["state"] != "running" and model["state"] == "running":
+                model["state"] = record["state"]
+        done = sum(model["progress"] for model in models.values()) / max(len(models), 1)
+        return {
+            **{name: record[name] for name in ("training_id", "run_id", "task", "job", "type", "as_of", "horizons")},
+            "regions": record["regions"],
+            "state": record["state"],
+            "progress": 1.0 if record["state"] == "completed" else min(done, 0.99),
+            "models": models,
+            "error": record["error"],
+            "created_at": dt.datetime.fromtimestamp(record["created"], dt.UTC).isoformat(timespec="milliseconds"),
+            "finished_at": record["finished_at"],
+        }
+
+    def _settle(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The process is gone: write down how it ended."""
+        training_id = record["training_id"]
+        path = self.folder / f"{training_id}.json"
+        process = self._processes.pop(training_id, None)
+        code = process.wait(timeout=GRACE_SECONDS) if process is not None else None
+        with self._quietly(path):
+            record = json.loads(path.read_bytes())
+        if record["state"] != "running":
+            return record  # another thread was faster
+        try:
+            outcome = json.loads((self.folder / f"{training_id}.outcome.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            how = (
+                f"by signal {-code}"
+                if code is not None and code < 0
+                else f"with code {code}"
+                if code
+                else "unexpectedly"
+            )
+            outcome = {
+                "state": "cancelled" if record["cancelled"] else "failed",
+                "error": "cancelled by request"
+                if record["cancelled"]
+                else f"the training's process ended {how} before it was done; nothing half-written is left",
+                "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
+            }
+            self._close_run(record["run_id"], "canceled" if record["cancelled"] else "failed", outcome["error"])
+        record = {**record, **{name: outcome[name] for name in ("state", "error", "finished_at")}}
+        write_json(path, record)
+        log.info("training %s: %s%s", training_id, record["state"], f": {record['error']}" if record["error"] else "")
+        return record
+
+    def _close_run(self, run_id: str, state: str, message: str) -> None:
+        """Let Dagster's record say so too, in a process of its own: loading Dagster takes seconds."""
+        self._closers = [closer for closer in self._closers if closer.poll() is None]
+        command = [sys.executable, "-m", "energy_ml.orchestration.requested_run", "close", "--run-id", run_id]
+        self._closers.append(
+            subprocess.Popen(
+                [*command, "--state", state, "--message", message],
+                cwd=project_root(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+
+    def _alive(self, training_id: str) -> bool:
+        process = self._processes.get(training_id)
+        if process is not None and process.poll() is not None:
+            return False
+        try:
+            lock = os.open(self.folder / f"{training_id}.lock", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(lock)
+
+    @staticmethod
+    def _signal(pid: int, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, number)  # it leads a session of its own, so this reaches its helpers too
+
+    def _records(self) -> list[dict[str, Any]]:
+        records = []
+        for path in self.folder.glob("*.json"):
+            if not path.name.endswith(".outcome.json"):
+                with self._quietly(path):
+                    found = path.stat()
+                    stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+                    kept = self._read.get(path.name)
+                    if kept is None or kept[0] != stamp:
+                        kept = self._read[path.name] = (stamp, json.loads(path.read_bytes()))
+                    records.append(kept[1])
+        return sorted(records, key=lambda record: record["created"], reverse=True)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _quietly(path: Path) -> Iterator[None]:
+        """A record that someone deleted or damaged must not stop the others."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            log.warning("%s can't be read: %s", path, error)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._threads, FileLock(self.folder / ".starting.lock", timeout=30):
+            yield
+
+    @staticmethod
+    def _log(record: Mapping[str, Any]) -> ProgressLog:
+        return ProgressLog(f"{record['results_dir']}/.progress", record["run_id"])
+
+
+def check_id(training_id: str) -> str:
+    """The id, if it is one: it becomes a file name. Raises ServiceError 404."""
+    if not _ID.fullmatch(training_id):
+        raise ServiceError(
+            "this is no training id",
+            status=404,
+            expected="up to 64 letters, digits, '-' and '_', as the service gave it",
+        )
+    return training_id
+
+
+def model_state(event: ProgressEvent) -> dict[str, Any]:
+    """What clients see of one model: ``state, progress, epoch, metrics``."""
+    metrics = {k: v for k, v in event.metrics.items() if k != "epoch"}
+    epoch = event.metrics.get("epoch", metrics.get("round", metrics.get("episode")))
+    return {"state": event.state, "progress": event.progress, "epoch": epoch, "metrics": metrics}
+
+
+def _models(record: Mapping[str, Any]) -> list[str]:
+    names = [f"price_prediction_{horizon}m" for horizon in record["horizons"]]
+    return names if record["type"] == "price_prediction" else [*names, POLICY_ID]
+
+
+def _work(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    regions = tuple(record["regions"]) if record["regions"] else None
+    return record["type"], record["as_of"], tuple(record["horizons"]) if record["narrowed"] else None, regions
+
+
+def _work_of(request: TrainingRequest, as_of: str) -> tuple[Any, ...]:
+    return request.type, as_of, request.horizons if request.narrowed else None, request.regions

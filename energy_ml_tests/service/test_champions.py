@@ -1,0 +1,178 @@
+"""Champions in memory: swapped soon after a promotion while requests run, never by something broken."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import joblib
+import pandas as pd
+import pytest
+
+from energy_ml.errors import BatteryError, ModelNotFoundError, ServiceError, StaleDataError
+from energy_ml.service import MLService
+from energy_ml_tests.service.conftest import Server, inline, promote
+
+
+@pytest.fixture
+def service(market: Server, artifacts: dict[str, Path], tmp_path: Path) -> MLService:
+    """A service over the market's data with models of its own."""
+    own = Server(tmp_path, {**market.environment, "ENERGY_ML_MODELS_DIR": str(tmp_path / "models")})
+    promote(own, artifacts)
+    return MLService(own.settings)
+
+
+def other(service: MLService) -> Server:
+    return Server(Path(), {"ENERGY_ML_MODELS_DIR": service.settings.models_dir})
+
+
+def wait_for(what: object, seconds: float) -> float:
+    """Seconds until ``what()`` is true; fails after ``seconds``."""
+    began = time.monotonic()
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() - began < seconds, "it didn't happen in time"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def test_promotions_arrive_while_requests_run(server: Server, artifacts: dict[str, Path], prices: pd.DataFrame) -> None:
+    """Requests from several threads meet five promotions: each is answered, and versions only ever move forward."""
+    seen: list[list[str]] = [[], [], []]
+    failures: list[str] = []
+    stop = threading.Event()
+
+    def ask(place: int) -> None:
+        with server.client() as client:
+            while not stop.is_set():
+                answer = client.post("/models/predict", json={"prices": inline(prices), "regions": ["FR"]})
+                if answer.status_code != 200:
+                    failures.append(answer.text)
+                else:
+                    seen[place].append(max(f["version"] for f in answer.json()["forecasts"]))
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        with server.client() as client:
+            for _ in range(5):
+                version = promote(server, artifacts)
+                wait_for(
+                    lambda version=version: set(client.get("/health").json()["models"].values()) == {version},
+                    seconds=10,
+                )
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    for versions in seen:
+        assert versions and versions == sorted(versions)
+
+
+def test_a_broken_artefact_leaves_the_old_one_serving(
+    server: Server, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    with server.client() as client:
+        before = client.get("/health").json()["models"]["price_prediction_15m"]
+        joblib.dump({"not": "a model"}, tmp_path / "wrong.pkl")
+        broken = promote(server, {"price_prediction_15m": tmp_path / "wrong.pkl"})
+        wait_for(lambda: "price_prediction_15m" in client.get("/health").json()["problems"], seconds=10)
+        health = client.get("/health").json()
+        assert health["ready"] and health["models"]["price_prediction_15m"] == before
+        assert "holds a dict" in health["problems"]["price_prediction_15m"]
+        answer = client.post("/models/predict", json={"model_id": "price_prediction_15m"}).raise_for_status().json()
+        assert answer["forecasts"][0]["version"] == before != broken
+        assert "price_prediction_15m: the champion can't be loaded" in server.log()
+        assert client.get("/health/ready").status_code == 200
+        good = promote(server, artifacts)
+        wait_for(lambda: not client.get("/health").json()["problems"], seconds=10)
+        assert client.get("/models/price_prediction_15m").json()["serving"] == good
+
+
+def test_a_tampered_file_is_refused_and_a_repaired_one_taken(service: MLService, artifacts: dict[str, Path]) -> None:
+    assert service.forecast()
+    path = Path(service.settings.models_dir) / "price_prediction/model_15min.pkl"
+    good = path.read_bytes()
+    version = promote(other(service), artifacts, "price_prediction_60m")
+    path.write_bytes(good[:-100])
+    time.sleep(0.3)
+    assert {row["version"] for row in service.forecast(horizons=[60])} == {version}
+    assert service.health()["models"]["price_prediction_15m"] != version
+    path.write_bytes(good)
+    assert service.forecast(horizons=[15])
+
+
+def test_loses_nothing_when_the_registry_vanishes(service: MLService, artifacts: dict[str, Path]) -> None:
+    before = [row["price"] for row in service.forecast()]
+    shutil.rmtree(service.settings.models_dir)
+    time.sleep(0.3)
+    assert [row["price"] for row in service.forecast()] == before
+    assert "gone" in service.health()["problems"]["registry"]
+    version = promote(other(service), artifacts)
+    time.sleep(0.3)
+    assert service.forecast()[0]["version"] == version
+    assert service.health()["problems"] == {}
+
+
+def test_without_models_it_says_what_to_do(market: Server, tmp_path: Path) -> None:
+    service = MLService(Server(tmp_path, {**market.environment, "ENERGY_ML_MODELS_DIR": str(tmp_path)}).settings)
+    assert service.list_models() == [] and not service.health()["ready"]
+    for call in (
+        service.forecast,
+        lambda: service.act(0.5),
+        lambda: service.predict("price_prediction_15m"),
+        lambda: service.get_model_metrics("price_prediction_15m"),
+    ):
+        with pytest.raises(ModelNotFoundError, match="train"):
+            call()
+
+
+def test_a_broken_first_model_is_a_503_in_words(market: Server, tmp_path: Path) -> None:
+    own = Server(tmp_path, {**market.environment, "ENERGY_ML_MODELS_DIR": str(tmp_path / "models")})
+    (tmp_path / "wrong.pkl").write_bytes(b"no pickle")
+    promote(own, {"price_prediction_15m": tmp_path / "wrong.pkl", "battery_policy": tmp_path / "wrong.pkl"})
+    service = MLService(own.settings)
+    for call in (service.forecast, lambda: service.act(0.5), lambda: service.predict("price_prediction_15m")):
+        with pytest.raises(ServiceError, match="can't be loaded") as caught:
+            call()
+        assert caught.value.status == 503
+
+
+def test_promised_methods(service: MLService, prices: pd.DataFrame) -> None:
+    now = prices["timestamp"].max()
+    given = service.predict("price_prediction_15m", now, prices, region="FR")
+    assert given["horizon"] == 15 and given["lower"] <= given["price"] <= given["upper"]
+    lake = service.predict("price_prediction_15m", None, region="FR")
+    # The lake's answer also knows what outcomes taught the calibration since training; the trees are the same.
+    assert lake["price_now"] == given["price_now"] and lake["timestamp"] == given["timestamp"]
+    action = service.predict("battery_policy", None, {"charge_level_mwh": 0.5}, region="FR")
+    assert action["action"] in ("charge", "hold", "discharge")
+    with pytest.raises(BatteryError, match="charge_level_mwh"):
+        service.predict("battery_policy")
+    assert {m["model_id"] for m in service.list_models()} >= {"battery_policy", "price_prediction_15m"}
+    assert service.get_model_metrics("battery_policy")["metrics"]
+    assert service.get_feature_importance("price_prediction_15m")["importance"].sum() == pytest.approx(1)
+
+
+def test_stale_data_is_flagged_or_refused(service: MLService) -> None:
+    assert all(row["stale"] for row in service.forecast())
+    service.max_age_minutes = 60
+    for call in (service.forecast, lambda: service.act(0.5)):
+        with pytest.raises(StaleDataError, match="minutes old"):
+            call()
+    assert service.forecast(timestamp="2025-03-04T00:00Z"), "a question about the past isn't stale"
+
+
+def test_new_prices_are_noticed(service: MLService, market: Server, prices: pd.DataFrame, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    end = pd.Timestamp("2025-03-05T12:00Z")
+    prices[prices["timestamp"] < end].to_parquet(folder / "a.parquet", index=False)
+    own = MLService(Server(tmp_path, {**market.environment, "ENERGY_ML_MODELS_DIR": service.settings.models_dir,
+                                      "ENERGY_ML_DATA_DIR": str(folder)}).settings)  # fmt: skip
+    assert own.forecast()[0]["timestamp"] == end - pd.Timedelta(minutes=15)
+    prices[prices["timestamp"] == end].to_parquet(folder / "b.parquet", index=False)
+    wait_for(lambda: own.forecast()[0]["timestamp"] == end, seconds=10)
