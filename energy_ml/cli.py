@@ -224,10 +224,10 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
 
     run_id, done = str(uuid.uuid4()), threading.Event()
     columns = (
-        TextColumn("{task.description:<32}"),
-        BarColumn(24),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description:<20}"),
+        BarColumn(16),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
     )
     with Progress(*columns, console=err, transient=False) as bar:
         tasks: dict[str, TaskID] = {}
@@ -239,7 +239,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
                 note = "  ".join(
                     f"{name} {value:.3g}" for name, value in event.metrics.items() if isinstance(value, float | int)
                 )
-                bar.update(tasks[event.model_id], completed=event.progress, note=note[:40])
+                bar.update(tasks[event.model_id], completed=event.progress, note=note[:30])
                 if event.state != "running":
                     bar.stop_task(tasks[event.model_id])
 

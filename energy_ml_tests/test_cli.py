@@ -1,0 +1,144 @@
+"""The command line: help that teaches, tables and JSON, one-line errors with the right exit code."""
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from energy_ml import cli
+from energy_ml.market_data.simulator import write_simulation
+from energy_ml.model_management.persistence import save_artifact
+from energy_ml.model_management.registry import ModelRegistry
+
+COMMANDS = ("simulate", "data", "retrain", "predict", "act", "report", "backtest", "models")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Call the program in this process: ``run("data", "--json") -> (exit code, stdout, stderr)``."""
+    for name in ("DATA_DIR", "MODELS_DIR", "RESULTS_DIR"):
+        monkeypatch.setenv(f"ENERGY_ML_{name}", str(tmp_path / name.lower()))
+    for console in (cli.out, cli.err):
+        monkeypatch.setattr(console, "width", 100)
+        monkeypatch.setattr(console, "file", None)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["energy-ml", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(run, command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0 and "Usage" in out
+    assert command in run("--help")[1]
+
+
+def test_wrong_use_is_exit_code_two(run) -> None:
+    assert run("retrian")[0] == 2
+    assert run("retrain", "--date")[0] == 2
+    code, _, err = run("retrain", "--date", "yesterday")
+    assert code == 2 and "'yesterday' isn't a date. Expected: YYYY-MM-DD" in err
+    assert "Traceback" not in err
+
+
+def test_failure_is_one_line_with_a_remedy_and_exit_code_one(run) -> None:
+    for command in (["data"], ["predict"], ["report"]):
+        code, _, err = run(*command)
+        assert code == 1 and err.startswith("error:") and "Remedy:" in err
+        assert len(err.strip().splitlines()) == 1
+    code, _, err = run("models", "show", "price_prediction_7m")
+    assert code == 1 and "no model 'price_prediction_7m'" in err
+
+
+def test_simulate_and_data(run, tmp_path: Path) -> None:
+    folder = tmp_path / "data_dir"
+    code, out, _ = run(
+        "simulate",
+        "--output",
+        str(folder),
+        "--days",
+        "3",
+        "--regions",
+        "2",
+        "--start",
+        "2026-03-01",
+        "--interval",
+        "15",
+    )
+    assert code == 0 and str(folder) in out
+    facts = json.loads(run("data", "--json")[1])
+    assert facts["latest_complete_day"] == "2026-03-03"
+    assert {f["kind"] for f in facts["files"]} == {"prices", "batteries"}
+    assert [day["FR"] for day in facts["coverage"]] == [96, 96, 96]
+    code, table, _ = run("data")
+    assert code == 0 and "newest complete day: 2026-03-03" in table
+    assert max(map(len, table.splitlines())) <= 100
+
+    again = tmp_path / "again"
+    write_simulation(str(again), days=3, regions=2, start=dt.date(2026, 3, 1), interval_minutes=15)
+    for path in again.iterdir():
+        pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(folder / path.name))
+
+
+def test_days_outside_the_data_name_the_setting(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_simulation(str(tmp_path / "data_dir"), days=3, regions=1, start=dt.date(2026, 3, 1), interval_minutes=60)
+    monkeypatch.setenv("ENERGY_ML_START_DATE", "2026-03-01")
+    code, _, err = run("retrain", "--date", "2026-03-03")
+    assert code == 2 and "ENERGY_ML_START_DATE" in err and "ENERGY_ML_TRAINING_WINDOW_DAYS" in err
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> tuple[ModelRegistry, list[str]]:
+    registry, versions = ModelRegistry(tmp_path / "models_dir" / "registry.json"), []
+    for number in range(3):
+        versions.append(registry.new_version())
+        artefact = tmp_path / f"{number}.pkl"
+        save_artifact({"number": number}, artefact)
+        registry.register_model(
+            "price_prediction",
+            "price_prediction_15m",
+            versions[-1],
+            artefact,
+            {"as_of": f"2026-02-0{number + 1}", "metrics": {"test": {"mae": 10.0 - number}}},
+        )
+    return registry, versions
+
+
+def test_models(run, registry: tuple[ModelRegistry, list[str]]) -> None:
+    store, versions = registry
+    model = "price_prediction_15m"
+    for version in versions[1:]:
+        code, out, _ = run("models", "promote", model, version, "--reason", "trusted more", "--who", "ada")
+        assert code == 0 and f"champion is now {version}" in out
+    assert store.load(model) == {"number": 2}
+    code, out, _ = run("models", "rollback", model, "--reason", "odd nights", "--who", "ada")
+    assert code == 0 and store.champion(model)["version"] == versions[1]
+    assert versions[1] in run("models", "list")[1]
+    shown = run("models", "show", model)[1]
+    assert f"* {versions[1]}" in shown and "odd nights" in shown and "ada" in shown
+    compared = json.loads(run("models", "compare", model, versions[0], versions[2], "--json")[1])
+    assert compared["numbers"]["metrics.test.mae"]["difference"] == -2.0
+    assert json.loads(run("models", "list", "--json")[1])[model]["champion"] == versions[1]
+    code, _, err = run("models", "promote", model, "v20000101_000000", "--reason", "x")
+    assert code == 1 and "Remedy" in err
+
+
+def test_report_opens_the_newest_or_says_which_there_are(run, tmp_path: Path) -> None:
+    for day in ("2026-02-09", "2026-02-10"):
+        (tmp_path / "results_dir" / day).mkdir(parents=True)
+        (tmp_path / "results_dir" / day / "report.html").write_text("<html>")
+    assert run("report")[1].strip().endswith("2026-02-10/report.html")
+    assert run("report", "--date", "2026-02-09")[1].strip().endswith("2026-02-09/report.html")
+    code, _, err = run("report", "--date", "2026-02-08")
+    assert code == 1 and "2026-02-09, 2026-02-10" in err
