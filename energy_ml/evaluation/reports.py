@@ -351,7 +351,7 @@ def _strategy_table(pooled: pd.DataFrame) -> Table:
         "Battery on test",
         ["Strategy", *(title for title, _, _ in columns)],
         rows,
-        "all regions and batteries together; share of perfect foresight",
+        "the reference battery in every region; share of perfect foresight",
     )
 
 
