@@ -20,8 +20,10 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 GRID = np.round(np.arange(0.0, 1.25, 0.1), 1)
-HALF_LIFE_MINUTES = 1440.0
-PRIOR_OUTCOMES = 30.0
+HALF_LIVES_MINUTES = (360.0, 1440.0)
+"""A quick memory notices that the market has left what the model knows; a slow one holds on to skill. Their factors are
+averaged."""
+PRIOR_OUTCOMES = 10.0
 POOLED = 0.2
 """Weight of the other regions' outcomes in a region's choice: a region alone is noisy, all together are deaf."""
 
@@ -30,9 +32,9 @@ POOLED = 0.2
 class OnlineGate:
     """State per region (R) for one horizon of ``steps`` intervals; all in currency/MWh.
 
-    ``loss`` (R, grid): weighted absolute errors; ``size`` (R,): weighted sum of absolute forecast moves; ``count``
-    (R,): sum of weights; ``pending`` (R, steps, 2): price and ensemble forecast of the origins whose target time is
-    still to come, oldest first; NaN where none was made.
+    ``loss`` (memories, R, grid): weighted absolute errors; ``size`` (memories, R): weighted sum of absolute forecast
+    moves; ``count`` (memories, R): sum of weights; ``pending`` (R, steps, 2): price and ensemble forecast of the
+    origins whose target time is still to come, oldest first; NaN where none was made.
     """
 
     regions: int
@@ -44,15 +46,16 @@ class OnlineGate:
     pending: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self.loss = np.zeros((self.regions, len(GRID)))
-        self.size = np.zeros(self.regions)
-        self.count = np.zeros(self.regions)
+        memories = len(HALF_LIVES_MINUTES)
+        self.loss = np.zeros((memories, self.regions, len(GRID)))
+        self.size = np.zeros((memories, self.regions))
+        self.count = np.zeros((memories, self.regions))
         self.pending = np.full((self.regions, self.steps, 2), np.nan)
 
     @property
-    def decay(self) -> float:
-        """What an outcome's weight is multiplied with per interval."""
-        return float(0.5 ** (self.interval_minutes / HALF_LIFE_MINUTES))
+    def decay(self) -> Array:
+        """What an outcome's weight is multiplied with per interval, for each memory."""
+        return np.asarray(0.5 ** (self.interval_minutes / np.array(HALF_LIVES_MINUTES)))
 
     def run(self, price: Array, ensemble: Array) -> Array:
         """Go through time: learn the outcome of each instant, then forecast from it.
@@ -91,34 +94,38 @@ class OnlineGate:
 
 @numba.njit(cache=True)
 def _factor(region, loss, size, count, grid, prior, pooled):
-    # The prior speaks in moves of the usual size, so that it weighs the same in calm and in wild markets.
-    usual = size[region] / count[region] if count[region] > 0.0 else 1.0
-    best, least = 1.0, np.inf
-    for g in range(grid.shape[0]):
-        total = prior * usual * abs(grid[g] - 1.0)
-        for r in range(loss.shape[0]):
-            total += loss[r, g] * (1.0 if r == region else pooled)
-        if total < least:
-            least, best = total, grid[g]
-    return best
+    mean = 0.0
+    for m in range(loss.shape[0]):
+        # The prior speaks in moves of the usual size, so that it weighs the same in calm and in wild markets.
+        usual = size[m, region] / count[m, region] if count[m, region] > 0.0 else 1.0
+        best, least = 1.0, np.inf
+        for g in range(grid.shape[0]):
+            total = prior * usual * abs(grid[g] - 1.0)
+            for r in range(loss.shape[1]):
+                total += loss[m, r, g] * (1.0 if r == region else pooled)
+            if total < least:
+                least, best = total, grid[g]
+        mean += best / loss.shape[0]
+    return mean
 
 
 @numba.njit(cache=True)
 def _run(price, ensemble, loss, size, count, pending, decay, grid, prior, pooled, out):
     regions, steps = pending.shape[0], pending.shape[1]
     for t in range(price.shape[1]):
+        for m in range(decay.shape[0]):
+            loss[m] *= decay[m]
+            size[m] *= decay[m]
+            count[m] *= decay[m]
         for r in range(regions):
             actual = price[r, t]
             before, forecast = pending[r, 0, 0], pending[r, 0, 1]
-            for g in range(grid.shape[0]):
-                loss[r, g] *= decay
-            size[r] *= decay
-            count[r] *= decay
             if np.isfinite(actual) and np.isfinite(before) and np.isfinite(forecast):
-                for g in range(grid.shape[0]):
-                    loss[r, g] += abs(actual - before - grid[g] * (forecast - before))
-                size[r] += abs(forecast - before)
-                count[r] += 1.0
+                for m in range(decay.shape[0]):
+                    for g in range(grid.shape[0]):
+                        loss[m, r, g] += abs(actual - before - grid[g] * (forecast - before))
+                    size[m, r] += abs(forecast - before)
+                    count[m, r] += 1.0
             for k in range(steps - 1):
                 pending[r, k, 0], pending[r, k, 1] = pending[r, k + 1, 0], pending[r, k + 1, 1]
             pending[r, steps - 1, 0], pending[r, steps - 1, 1] = actual, ensemble[r, t]
