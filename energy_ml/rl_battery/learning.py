@@ -30,8 +30,9 @@ TINY = 1e-9
 class Moves(NamedTuple):
     """Where full power, or stopping at a node on the way, leads from each of K charge nodes, for up to M moves each.
 
-    ``number`` (K,) of moves per node; the rest is (K, M): ``lower`` node below the charge reached, ``share`` of the way
-    to the next one, ``fixed`` and ``per_price``: cash = fixed + per_price x price.
+    ``number`` (K,) of moves per node; the rest is (M, K), filled up with holding, which is move 0: ``lower`` node below
+    the charge reached, ``share`` of the way to the next one, ``fixed`` and ``per_price``: cash = fixed + per_price x
+    price.
     """
 
     number: Integers
@@ -67,38 +68,34 @@ def _position(charge: float, low: float, width: float, nodes: int) -> tuple[int,
 
 @njit(cache=True)
 def possible_moves(physics: Physics, hours: float, nodes: int) -> Moves:
-    """All moves from each of ``nodes`` evenly spaced charges; hold is the first of each node."""
+    """All moves from each of ``nodes`` evenly spaced charges."""
     width = (physics.high - physics.low) / (nodes - 1)
-    most = 3 + int(2.0 * physics.power * hours / (physics.discharge_eff * width)) + 2
-    count = np.zeros(nodes, np.int64)
-    lower = np.zeros((nodes, most), np.int64)
-    share, fixed, per_price = np.zeros((nodes, most)), np.zeros((nodes, most)), np.zeros((nodes, most))
+    number = np.zeros(nodes, np.int64)
+    shape = (nodes + 2, nodes)
+    lower = np.zeros(shape, np.int64)
+    share, fixed, per_price = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for k in range(nodes):
         charge = physics.low + k * width
-        for j in range(-1, 2 * nodes + 2):
-            # -1 holds, then every node as a stop, then full power both ways.
-            if j == -1:
-                power = 0.0
-            elif j < nodes:
-                change = (j - k) * width
+        lower[:, k], share[:, k] = _position(charge, physics.low, width, nodes)
+        number[k] = 1
+        # Every node as a stop, then full power both ways.
+        for goal in range(nodes + 2):
+            power = physics.power if goal == nodes else -physics.power
+            if goal < nodes:
+                change = (goal - k) * width
                 power = change / (hours * physics.charge_eff) if change > 0 else change * physics.discharge_eff / hours
-                if j == k or abs(power) >= physics.power:
+                if abs(power) >= physics.power:
                     continue
-            elif j == nodes:
-                power = physics.power
-            elif j == nodes + 1:
-                power = -physics.power
-            else:
-                break
             after, _, free, _ = step(physics, charge, power, hours, 0.0, np.inf)
             _, _, priced, _ = step(physics, charge, power, hours, 1.0, np.inf)
-            if j >= 0 and after == charge:
+            if after == charge:
                 continue
-            n = count[k]
-            lower[k, n], share[k, n] = _position(after, physics.low, width, nodes)
-            fixed[k, n], per_price[k, n] = free, priced - free
-            count[k] += 1
-    return Moves(count, lower, share, fixed, per_price)
+            n = number[k]
+            lower[n, k], share[n, k] = _position(after, physics.low, width, nodes)
+            fixed[n, k], per_price[n, k] = free, priced - free
+            number[k] += 1
+    most = number.max()
+    return Moves(number, lower[:most].copy(), share[:most].copy(), fixed[:most].copy(), per_price[:most].copy())
 
 
 @njit(cache=True)
@@ -124,33 +121,72 @@ def sweep(
     experience : N intervals.
     discount : per interval.
     """
-    _, paid_prices, base, scale, state, linked = experience
+    seen, paid, base, scale, state, linked = experience
+    _, lower, share, fixed, per_price = moves
     nodes = table.shape[1]
-    row, target = np.empty(nodes), np.empty(nodes)
-    for t in range(len(paid_prices) - 2, -1, -1):
+    row, best, per_paid = np.empty(nodes), np.empty(nodes), np.empty(nodes)
+    for t in range(len(paid) - 2, -1, -1):
         if not linked[t]:
             continue
-        ahead = table[state[t + 1]]
-        level = scale[t + 1]
+        ahead, level = state[t + 1], scale[t + 1]
         for k in range(nodes):
-            row[k] = base[t + 1, k] + level * ahead[k]
-        sees, pays = experience.seen[t + 1], paid_prices[t + 1]
-        for k in range(nodes):
-            best, chosen = -np.inf, 0
-            for j in range(moves.number[k]):
-                i = moves.lower[k, j]
-                worth = row[i] + moves.share[k, j] * (row[i + 1] - row[i])
-                worth += moves.fixed[k, j] + moves.per_price[k, j] * sees
-                if worth > best:
-                    best, chosen = worth, j
-            # The decision is made on the price that is seen; what is earned follows the one that is paid.
-            target[k] = discount * (best + moves.per_price[k, chosen] * (pays - sees))
+            row[k] = base[t + 1, k] + level * table[ahead, k]
+            best[k] = row[k]
+            per_paid[k] = 0.0
+        sees = seen[t + 1]
+        for j in range(1, lower.shape[0]):
+            for k in range(nodes):
+                i = lower[j, k]
+                worth = row[i] + share[j, k] * (row[i + 1] - row[i]) + fixed[j, k] + per_price[j, k] * sees
+                if worth > best[k]:
+                    best[k] = worth
+                    per_paid[k] = per_price[j, k]
+        # The decision is made on the price that is seen; what is earned follows the one that is paid.
+        surprise = paid[t + 1] - sees
+        empty = discount * (best[0] + per_paid[0] * surprise)
         x = state[t]
         rate = (1.0 / first_rate + visits[x]) ** -rate_power
         visits[x] += 1.0
         level = 1.0 / scale[t]
         for k in range(1, nodes):
-            table[x, k] += rate * ((target[k] - target[0] - base[t, k]) * level - table[x, k])
+            target = discount * (best[k] + per_paid[k] * surprise) - empty
+            table[x, k] += rate * ((target - base[t, k]) * level - table[x, k])
+
+
+@njit(cache=True)
+def returns_of_policy(table: Floats, moves: Moves, experience: Experience, trace: float) -> Floats:
+    """What charge held after each interval went on to earn under the greedy policy, above the empty battery's; (N, K).
+
+    Walks back through what happened: the action is the policy's, the cash what the price paid. The value of the charge
+    that an action leads to is blended from what it earned (weight ``trace``) and what the policy expects, as in
+    TD(lambda) (Sutton and Barto, 2nd ed., chapter 12): else the noise of far-away prices would drown the slopes.
+    """
+    seen, paid, base, scale, state, linked = experience
+    nodes = table.shape[1]
+    out = np.empty((len(paid), nodes))
+    expected, blend = np.empty(nodes), np.empty(nodes)
+    for t in range(len(paid) - 1, -1, -1):
+        if not linked[t]:
+            for k in range(nodes):
+                out[t, k] = base[t, k] + scale[t] * table[state[t], k]
+            continue
+        for k in range(nodes):
+            expected[k] = base[t + 1, k] + scale[t + 1] * table[state[t + 1], k]
+            blend[k] = expected[k] + trace * (out[t + 1, k] - expected[k])
+        for k in range(nodes):
+            best, chosen = expected[k], 0
+            for j in range(1, moves.number[k]):
+                i = moves.lower[j, k]
+                worth = expected[i] + moves.share[j, k] * (expected[i + 1] - expected[i])
+                worth += moves.fixed[j, k] + moves.per_price[j, k] * seen[t + 1]
+                if worth > best:
+                    best, chosen = worth, j
+            i = moves.lower[chosen, k]
+            earned = moves.fixed[chosen, k] + moves.per_price[chosen, k] * paid[t + 1]
+            out[t, k] = earned + blend[i] + moves.share[chosen, k] * (blend[i + 1] - blend[i])
+        for k in range(nodes - 1, -1, -1):
+            out[t, k] -= out[t, 0]
+    return out
 
 
 @njit(cache=True)

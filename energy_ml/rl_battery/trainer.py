@@ -28,7 +28,14 @@ from energy_ml.rl_battery.agent import (
     observe_inputs,
 )
 from energy_ml.rl_battery.battery import Battery, Floats, utc_days
-from energy_ml.rl_battery.learning import Experience, Integers, possible_moves, sampled_episode, sweep
+from energy_ml.rl_battery.learning import (
+    Experience,
+    Integers,
+    possible_moves,
+    returns_of_policy,
+    sampled_episode,
+    sweep,
+)
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, SIGNALS, Design, StateSpace, table_rows
 from energy_ml.rl_battery.strategy import region_series
@@ -39,6 +46,7 @@ from energy_ml.rl_battery.value_model import (
     ValueModel,
     cross_fit,
     hindsight_slopes,
+    slopes_of,
     value_targets,
 )
 from energy_ml.splits import TimeSplit, split_window, window_of
@@ -52,12 +60,14 @@ MARGIN = 0.02
 PRICE_CAP = 20.0
 """In learning, prices count at most so many typical prices, so that one spike doesn't rule a table."""
 RATE_POWER = 0.7
+TRACE_PER_HOUR = 0.78
+"""Weight of what was earned against what was expected, an hour on; see ``learning.returns_of_policy``."""
 MIN_PASSES = 3
 TOLERANCE = 0.02
 """Learning has converged when a pass moves the table by less than this part of its own size."""
 FOLDS = 4
 PURGE_MINUTES = 180
-MAX_VALUE_ROWS = 60_000
+MAX_VALUE_ROWS = 20_000
 """Rows that the value model is trained on at most; longer windows are thinned out evenly."""
 
 
@@ -193,7 +203,7 @@ class BatteryRLTrainer:
         horizons = _usable_horizons(series, dispatch)
         report(0.02, {"stage": "preparing", "regions": len(series)})
 
-        fitted = self._fit(series, "train_rows", interval, dispatch, horizons, all_levels=False)
+        fitted = self._fit(series, "train_rows", interval, dispatch, horizons)
         report(0.4, {"stage": "value of stored energy, on train"})
         validation, curves = {}, {}
         designs = candidate_designs(self.config, bool(horizons))
@@ -208,8 +218,21 @@ class BatteryRLTrainer:
             report(0.4 + 0.1 * (number + 1) / len(designs), {"stage": "choosing the state", "design": design.name})
         design = _choose(designs, validation)
 
-        fitted = self._fit(series, "known_rows", interval, dispatch, horizons, all_levels=True)
-        report(0.9, {"stage": "value of stored energy, on train and validation"})
+        refine = design.learned_base
+        fitted = self._fit(series, "known_rows", interval, dispatch, horizons, all_levels=not refine)
+        report(0.7, {"stage": "value of stored energy, on train and validation"})
+        if refine:
+            # Hindsight values energy a little too highly. One step of policy iteration: learn what it earned under the
+            # policy that hindsight led to.
+            agents, _, facts = self._learn(
+                fitted, design, "known_rows", interval, dispatch, horizons, passes, score=False
+            )
+            returns = returns_of_policy(
+                agents[0].table, facts["moves"], facts["experience"], TRACE_PER_HOUR ** (dispatch / 60)
+            )
+            worth = self._slopes(returns, facts["experience"])
+            fitted = self._fit(series, "known_rows", interval, dispatch, horizons, worth=worth, all_levels=True)
+        report(0.95, {"stage": "value of stored energy under the policy"})
         agents, _, learned = self._learn(
             fitted, design, "known_rows", interval, dispatch, horizons, passes, score=False
         )
@@ -241,7 +264,7 @@ class BatteryRLTrainer:
             "metrics": metrics,
             "seconds": time.perf_counter() - began,
             "split": split.to_dict(),
-            **learned,
+            **{key: learned[key] for key in ("converged", "episodes", "transitions", "updates")},
         }
         self._trained = result
         report(1.0, metrics)
@@ -327,23 +350,28 @@ class BatteryRLTrainer:
         dispatch: int,
         horizons: tuple[int, ...],
         *,
-        all_levels: bool,
+        worth: Sequence[Floats] | None = None,
+        all_levels: bool = False,
     ) -> list[_Fitted]:
-        """Fit the value model to rows before ``until``, cross-fitted within, and observe all rows with it."""
+        """Fit the value model to rows before ``until``, cross-fitted within, and observe all rows with it.
+
+        ``worth`` are the slopes to learn, per region (dispatch intervals, SLOPES) currency/MWh: those of hindsight if
+        None. ``all_levels`` observes at each information level, otherwise only at the highest.
+        """
         config, delay = self.config, self.config.execution_delay
         rng = np.random.default_rng(config.random_state)
         physics, hours = self.battery.physics, dispatch / 60.0
         markets = [describe_market(s.prices[: getattr(s, until)], self.battery) for s in series]
         inputs, levels, targets, when, keep = [], [], [], [], []
-        for s, market in zip(series, markets, strict=True):
+        for number, (s, market) in enumerate(zip(series, markets, strict=True)):
             n = getattr(s, until)
             x, level = inputs_of(s.prices, s.minutes, s.forecasts, horizons, dispatch, market)
             starts = np.flatnonzero(s.minutes[:n] % dispatch == 0)
             capped = np.clip(s.prices[:n], -PRICE_CAP * market.typical, PRICE_CAP * market.typical)
-            slopes = hindsight_slopes(physics, capped[starts], hours)
+            slopes = hindsight_slopes(physics, capped[starts], hours) if worth is None else worth[number]
             y = np.full((n, SLOPES + bool(delay)), np.nan)
             y[starts] = value_targets(slopes, capped[starts], market.typical, delay)
-            # Near the end hindsight knows nothing but the price put on what is left.
+            # Near the end nothing is known but the value put on what is left.
             y[max(0, n - PURGE_MINUTES // interval) :] = np.nan
             inputs.append(x)
             levels.append(level)
@@ -385,6 +413,14 @@ class BatteryRLTrainer:
                 observed[known] = _join(parts)
             fitted.append(_Fitted(s, market, observed, final))
         return fitted
+
+    def _slopes(self, returns: Floats, experience: Experience) -> list[Floats]:
+        """Slopes per region from the returns of all regions; NaN where a delay left the first intervals without."""
+        usable = self.battery.high_mwh - self.battery.low_mwh
+        slopes = slopes_of(returns, usable, SLOPES)
+        ends = np.flatnonzero(~experience.linked) + 1
+        late = np.full((self.config.execution_delay, SLOPES), np.nan)
+        return [np.concatenate([late, part]) for part in np.split(slopes, ends[:-1])]
 
     def _learn(
         self,
@@ -496,6 +532,8 @@ class BatteryRLTrainer:
             "converged": converged,
             "episodes": done,
             "transitions": transitions,
+            "experience": experience,
+            "moves": moves,
             "updates": done * transitions * (nodes * 3 if config.update == "counterfactual" else 1),
         }
         return agents, pd.DataFrame(curve, columns=["step", "value", "region"]), facts

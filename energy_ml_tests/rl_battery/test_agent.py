@@ -29,16 +29,16 @@ from energy_ml.rl_battery.value_model import (
 MARKET = describe_market(np.array([20.0, 40.0, 80.0]), Battery())
 
 
-def test_compiled_trees_equal_xgboost():
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+def test_compiled_trees_equal_xgboost(outputs):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(800, 6)).astype(np.float32)
     x[rng.random(x.shape) < 0.2] = np.nan
-    y = np.column_stack([np.nan_to_num(x[:, 0]), np.nan_to_num(x[:, 1] * x[:, 2])]) + rng.normal(0, 0.1, (800, 2))
-    booster = xgboost.train(
-        {"base_score": 0.0, "max_depth": 4, "nthread": 1, "tree_method": "hist"}, xgboost.DMatrix(x, y), 20
-    )
-    ours = evaluate_trees(BoostedTrees.from_xgboost(booster, 2), x)
-    np.testing.assert_allclose(ours, booster.predict(xgboost.DMatrix(x)), atol=1e-5)
+    y = np.nan_to_num(x[:, :outputs] * x[:, 1:2]) + rng.normal(0, 0.1, (800, outputs))
+    parameters = {"base_score": 0.0, "max_depth": 4, "nthread": 1}
+    booster = xgboost.train(parameters, xgboost.DMatrix(x, y), 20)
+    ours = evaluate_trees(BoostedTrees.from_xgboost(booster, outputs), x)
+    np.testing.assert_allclose(ours, booster.predict(xgboost.DMatrix(x)).reshape(800, outputs), atol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
