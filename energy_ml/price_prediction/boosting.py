@@ -1,4 +1,4 @@
-"""Boosting on one binned matrix that all members, folds and horizons share.
+"""Boosting on binned matrices that members, folds and horizons share.
 
 What belongs here: the binned matrices, early stopping, fitting one booster. What doesn't: which members there are.
 
@@ -9,8 +9,10 @@ own. Bin edges come from training rows only.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,13 +34,13 @@ class BinnedRows:
     ``rows`` (n, columns) float32; ``reference`` (k,) row numbers that the bin edges are fitted on.
     """
 
-    def __init__(self, rows: Float32Array, reference: IntArray, max_bin: int, threads: int) -> None:
-        self._rows, self._max_bin, self._threads = rows, max_bin, threads
+    def __init__(self, rows: Float32Array, reference: IntArray, max_bin: int) -> None:
+        self._rows, self._max_bin = rows, max_bin
         self._reference = self._bin(reference, None)
         self._made: dict[bytes, xgb.QuantileDMatrix] = {reference.tobytes(): self._reference}
 
     def _bin(self, chosen: IntArray, reference: xgb.QuantileDMatrix | None) -> xgb.QuantileDMatrix:
-        return xgb.QuantileDMatrix(self._rows[chosen], max_bin=self._max_bin, nthread=self._threads, ref=reference)
+        return xgb.QuantileDMatrix(self._rows[chosen], max_bin=self._max_bin, nthread=1, ref=reference)
 
     def labelled(self, chosen: IntArray, target: Array, weight: Array) -> xgb.QuantileDMatrix:
         """The matrix of rows ``chosen`` with this ``target`` and ``weight`` (over all rows, n); NaN targets weigh 0."""
@@ -50,6 +52,27 @@ class BinnedRows:
         matrix.set_label(np.where(known, target[chosen], 0.0).astype(np.float32))
         matrix.set_weight(np.where(known, weight[chosen], 0.0).astype(np.float32))
         return matrix
+
+
+class BinnedPool:
+    """As many equal ``BinnedRows`` as fits run at a time, since a fit's labels live in its matrices."""
+
+    def __init__(self, rows: Float32Array, reference: IntArray, max_bin: int) -> None:
+        self._make = lambda: BinnedRows(rows, reference, max_bin)
+        self._free: list[BinnedRows] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[BinnedRows]:
+        """Matrices for one fit, the caller's alone until the ``with`` block ends."""
+        with self._lock:
+            binned = self._free.pop() if self._free else None
+        binned = binned or self._make()
+        try:
+            yield binned
+        finally:
+            with self._lock:
+                self._free.append(binned)
 
 
 class RelativeEarlyStopping(xgb.callback.TrainingCallback):
@@ -82,9 +105,7 @@ class _Report(xgb.callback.TrainingCallback):
         return False
 
 
-def booster_parameters(
-    member: Member, rows: int, *, seed: int, threads: int, max_bin: int, device: str
-) -> dict[str, Any]:
+def booster_parameters(member: Member, rows: int, *, seed: int, max_bin: int, device: str) -> dict[str, Any]:
     """XGBoost parameters of a member for a fit on so many rows (of mean weight one)."""
     parameters = dict(member.params)
     if member.leaf_share:
@@ -95,7 +116,9 @@ def booster_parameters(
         "tree_method": "hist",
         "max_bin": max_bin,
         "seed": seed,
-        "nthread": threads,
+        # Fits run side by side instead (see the trainer): on so few rows threads of one fit mostly wait for each other,
+        # and one thread gives the same trees on every machine.
+        "nthread": 1,
         "device": device,
         "verbosity": 1,
     }

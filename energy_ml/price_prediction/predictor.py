@@ -71,6 +71,7 @@ class PricePredictor:
         self.max_age_minutes = max_age_minutes
         self._models: dict[int, PricePredictionModel] = {}
         self._columns: dict[int, _Columns] = {}
+        self._specs: dict[int, PriceFeatureSpec] = {}
 
     # --- models -------------------------------------------------------------------------------------------------------
 
@@ -103,7 +104,7 @@ class PricePredictor:
     def use(self, models: dict[int, PricePredictionModel]) -> PricePredictor:
         """Serve these models instead of the folder's files (a trainer's ``models``, say). Returns itself."""
         self._models = dict(models)
-        self._columns = {}
+        self._columns, self._specs = {}, {}
         return self
 
     # --- forecasts ----------------------------------------------------------------------------------------------------
@@ -201,7 +202,9 @@ class PricePredictor:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _spec(self, model: PricePredictionModel) -> PriceFeatureSpec:
-        return PriceFeatureSpec.from_dict(model.provenance["feature_spec"])
+        if model.horizon not in self._specs:
+            self._specs[model.horizon] = PriceFeatureSpec.from_dict(model.provenance["feature_spec"])
+        return self._specs[model.horizon]
 
     def _one(
         self, data: pd.DataFrame, horizons: Sequence[int], region: str | None, now: pd.Timestamp | None
@@ -246,7 +249,7 @@ class PricePredictor:
     def _check(
         self, panel: Panel, model: PricePredictionModel, spec: PriceFeatureSpec, now: pd.Timestamp | None
     ) -> None:
-        newest = panel.times[-1]
+        newest = _newest(panel)
         if now is not None and newest > pd.Timestamp(now):
             late = int((panel.times > pd.Timestamp(now)).sum())
             raise TimestampError(
@@ -296,6 +299,7 @@ class PricePredictor:
                 expected="a finite price at the newest instant of each region asked for",
                 remedy="fill the gap, or wait for the next price",
             )
+        newest = _newest(panel)
         out: dict[int, tuple[Forecast, pd.Timestamp, npt.NDArray[np.float64]]] = {}
         cubes: dict[PriceFeatureSpec, npt.NDArray[np.float32]] = {}
         for horizon in horizons:
@@ -312,7 +316,7 @@ class PricePredictor:
                 features[columns.in_volatility].T, features[columns.as_is].T, vol, price, codes
             )
             forecast = model.forecast_rows(rows, price, vol.astype(np.float64), codes)
-            out[horizon] = (forecast, panel.times[-1], price)
+            out[horizon] = (forecast, newest, price)
         return out
 
     def _columns_of(self, horizon: int, model: PricePredictionModel, spec: PriceFeatureSpec) -> _Columns:
@@ -353,6 +357,11 @@ class PricePredictor:
             "known_region": seen,
             "penalty": None if seen else UNSEEN,
         }
+
+
+def _newest(panel: Panel) -> pd.Timestamp:
+    """The newest instant; a single Timestamp costs a hundredth of the panel's whole index."""
+    return pd.Timestamp(int(panel.times_ns[-1]), tz="UTC")
 
 
 def _interval_of(data: pd.DataFrame, model: PricePredictionModel) -> int:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from energy_ml.errors import HorizonError, NoDataError, SchemaError, SplitError
 from energy_ml.features import to_panel
-from energy_ml.price_prediction.boosting import BinnedRows
+from energy_ml.price_prediction.boosting import BinnedPool
 from energy_ml.price_prediction.design import Design
 from energy_ml.splits import TimeSplit
 
@@ -47,7 +47,7 @@ class PreparedWindow:
     part: IntArray
     chosen: dict[str, IntArray]
     """Row numbers that fits use: ``train``, ``validation``, ``both`` (thinned when there are many)."""
-    binned: BinnedRows
+    binned: BinnedPool
 
     @property
     def now(self) -> Array:
@@ -97,7 +97,6 @@ def prepare_window(
     max_rows: int,
     max_bin: int,
     seed: int,
-    threads: int,
 ) -> PreparedWindow:
     """Lay a features frame out for training. Raises SchemaError, SplitError (a part has no rows) and panel errors."""
     for name in ("timestamp", "region", price_col):
@@ -149,7 +148,7 @@ def prepare_window(
         design.volatility(frame),
         part,
         chosen,
-        BinnedRows(rows, train, max_bin, threads),
+        BinnedPool(rows, train, max_bin),
     )
 
 

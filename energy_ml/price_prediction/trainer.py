@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ from energy_ml.features.price_features import price_features
 from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.model_management.persistence import load_artifact, save_artifact, write_json
-from energy_ml.price_prediction.boosting import booster_parameters, choose_device, fit_rounds, fit_stopped
+from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
 from energy_ml.price_prediction.design import to_arcsinh, to_volatility
 from energy_ml.price_prediction.ensemble import Member, combine, preset_of
@@ -271,7 +274,6 @@ class PricePredictionTrainer:
             max_rows=self.preset.max_rows,
             max_bin=self.preset.max_bin,
             seed=self.config.random_state,
-            threads=self.threads,
         )
         return self._prepared
 
@@ -305,7 +307,7 @@ def _evenly(rows: IntArray, count: int) -> IntArray:
 
 
 def _threads(n_jobs: int) -> int:
-    """XGBoost's threads: never more than this process may use, since waiting threads spin and slow the others."""
+    """Fits at a time: as many as asked for, but no more than the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if n_jobs == -1 else min(n_jobs, cores)
 
@@ -321,33 +323,49 @@ def refit_rounds(member: Member, stopped: int) -> int:
 
 
 class _Meter:
-    """Turns boosting rounds into a fraction that never falls: each fit has a fixed share of the whole."""
+    """Turns the boosting rounds of fits that run side by side into one fraction: each fit has a fixed share of it."""
 
     def __init__(self, progress: Progress | None, members: Sequence[Member], quantiles: Member) -> None:
         self._progress = progress
         self._total = sum(member.rounds * member.outputs for member in [*members, quantiles])
         self._done = 0.0
-        self._share, self._rounds, self._stage = 0.0, 1, ""
+        self._lock = threading.Lock()
 
-    def start(self, stage: str, member: Member, share: float, rounds: int) -> None:
-        """Begin a fit that is ``share`` of the member's whole work and may take ``rounds``."""
-        self._stage, self._rounds = stage, rounds
-        self._share = share * member.rounds * member.outputs / self._total
+    def fit(self, stage: str, member: Member, share: float, rounds: int) -> _FitMeter:
+        """The meter of a fit that is ``share`` of the member's whole work and may take ``rounds``."""
+        return _FitMeter(self, stage, share * member.rounds * member.outputs / self._total, rounds)
+
+    def add(self, part: float, metrics: dict[str, Any]) -> None:
+        """So much more of the whole is done."""
+        with self._lock:
+            self._done += part
+            if self._progress is not None:
+                self._progress(min(self._done, 1.0), metrics)
+
+
+@dataclass
+class _FitMeter:
+    """Reports the rounds of one fit; ``finish`` counts the rest, since early stopping skips rounds."""
+
+    meter: _Meter
+    stage: str
+    share: float
+    rounds: int
+    reported: float = 0.0
 
     def round(self, number: int, score: float) -> None:
         """One boosting round ended."""
-        if self._progress is not None:
-            metrics = {"stage": self._stage, "round": number}
-            if np.isfinite(score):
-                metrics["score"] = score
-            self._progress(min(self._done + self._share * min(number / self._rounds, 1.0), 1.0), metrics)
+        metrics = {"stage": self.stage, "round": number}
+        self._report(number / self.rounds, metrics | ({"score": score} if np.isfinite(score) else {}))
 
     def finish(self) -> None:
         """The fit ended, perhaps before its last round."""
-        self._done += self._share
-        self._share = 0.0
-        if self._progress is not None:
-            self._progress(min(self._done, 1.0), {"stage": self._stage})
+        self._report(1.0, {"stage": self.stage})
+
+    def _report(self, fraction: float, metrics: dict[str, Any]) -> None:
+        part = max(min(fraction, 1.0) - self.reported, 0.0)
+        self.reported += part
+        self.meter.add(self.share * part, metrics)
 
 
 class _HorizonFits:
@@ -374,37 +392,49 @@ class _HorizonFits:
     def run(self) -> tuple[Array, Array, Fitted, dict[str, int]]:
         """Members' prices (n, members) and quantiles (n, quantiles) out of sample, the final fit, rounds per member."""
         window, chosen = self.window, self.window.chosen
-        every = [*self.members, self.quantiles]
-        rounds: dict[str, int] = {}
-        stopped: list[xgb.Booster] = []
-        for member in every:
-            self.meter.start(f"{member.name}: early stopping", member, 0.4, member.rounds)
-            booster, rounds[member.name] = self._stop(member)
-            stopped.append(booster)
-            self.meter.finish()
-        first = self._fitted(stopped, chosen["train"], self.inside["train"])
-
-        refitted = []
-        for member in every:
-            count = refit_rounds(member, rounds[member.name])
-            self.meter.start(f"{member.name}: refit", member, 0.3, count)
-            refitted.append(self._fit(member, chosen["both"], self.before_test, count, recent=True))
-            self.meter.finish()
-        final = self._fitted(refitted, chosen["both"], self.before_test)
+        every, folds = [*self.members, self.quantiles], self._folds()
+        # Each fit has one thread of its own and shares nothing that it writes: their order can't change a number.
+        with ThreadPoolExecutor(1 if self.trainer.device == "cuda" else self.trainer.threads) as pool:
+            stopped = [job.result() for job in [pool.submit(self._stop, member) for member in every]]
+            rounds = {member.name: count for member, (_, count) in zip(every, stopped, strict=True)}
+            final_jobs = [
+                pool.submit(
+                    self._fit,
+                    member,
+                    chosen["both"],
+                    self.before_test,
+                    refit_rounds(member, rounds[member.name]),
+                    stage="refit",
+                    recent=True,
+                )
+                for member in every
+            ]
+            fold_jobs = [
+                [
+                    pool.submit(
+                        self._fit,
+                        member,
+                        chosen["train"],
+                        allowed,
+                        rounds[member.name],
+                        stage="cross-fit",
+                        recent=False,
+                    )
+                    for member in every
+                ]
+                for _, allowed in folds
+            ]
+            final_boosters = [job.result() for job in final_jobs]
+            fold_boosters = [[job.result() for job in jobs] for jobs in fold_jobs]
 
         n_members = len(self.members) + 1
         prices = np.full((len(window.rows), n_members), np.nan)
         spread = np.full((len(window.rows), len(QUANTILES)), np.nan)
+        first = self._fitted([booster for booster, _ in stopped], chosen["train"], self.inside["train"])
+        final = self._fitted(final_boosters, chosen["both"], self.before_test)
         self._forecast(first, window.part == 1, prices, spread)
         self._forecast(final, window.part == 2, prices, spread)
-        for held_out, allowed in self._folds():
-            boosters = []
-            for member in every:
-                self.meter.start(
-                    f"{member.name}: cross-fit", member, 0.3 / self.trainer.preset.folds, rounds[member.name]
-                )
-                boosters.append(self._fit(member, chosen["train"], allowed, rounds[member.name], recent=False))
-                self.meter.finish()
+        for (held_out, allowed), boosters in zip(folds, fold_boosters, strict=True):
             self._forecast(self._fitted(boosters, chosen["train"], allowed), held_out, prices, spread)
         return prices, spread, final, rounds
 
@@ -428,7 +458,6 @@ class _HorizonFits:
             member,
             len(rows),
             seed=trainer.config.random_state,
-            threads=trainer.threads,
             max_bin=trainer.preset.max_bin,
             device=trainer.device,
         )
@@ -450,27 +479,39 @@ class _HorizonFits:
         return weight / mean if mean > 0 else weight
 
     def _matrix(
-        self, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_], recent: bool
+        self, binned: BinnedRows, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_], recent: bool
     ) -> xgb.QuantileDMatrix:
-        weights = self._weights(member, rows, allowed, recent)
-        return self.window.binned.labelled(rows, self.target[member.space], weights)
+        return binned.labelled(rows, self.target[member.space], self._weights(member, rows, allowed, recent))
 
     def _stop(self, member: Member) -> tuple[xgb.Booster, int]:
         chosen = self.window.chosen
-        return fit_stopped(
-            member,
-            self._parameters(member, chosen["train"]),
-            self._matrix(member, chosen["train"], self.inside["train"], recent=True),
-            self._matrix(member, chosen["validation"], self.inside["validation"], recent=False),
-            self.trainer.config.early_stopping_threshold,
-            self.meter.round,
-        )
+        meter = self.meter.fit(f"{member.name}: early stopping", member, 0.4, member.rounds)
+        with self.window.binned.borrow() as binned:
+            train = self._matrix(binned, member, chosen["train"], self.inside["train"], recent=True)
+            validation = self._matrix(binned, member, chosen["validation"], self.inside["validation"], recent=False)
+            parameters = self._parameters(member, chosen["train"])
+            threshold = self.trainer.config.early_stopping_threshold
+            found = fit_stopped(member, parameters, train, validation, threshold, meter.round)
+        meter.finish()
+        return found
 
     def _fit(
-        self, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_], rounds: int, *, recent: bool
+        self,
+        member: Member,
+        rows: IntArray,
+        allowed: npt.NDArray[np.bool_],
+        rounds: int,
+        *,
+        stage: str,
+        recent: bool,
     ) -> xgb.Booster:
-        matrix = self._matrix(member, rows, allowed, recent)
-        return fit_rounds(self._parameters(member, rows), matrix, rounds, self.meter.round)
+        share = 0.3 if stage == "refit" else 0.3 / self.trainer.preset.folds
+        meter = self.meter.fit(f"{member.name}: {stage}", member, share, rounds)
+        with self.window.binned.borrow() as binned:
+            matrix = self._matrix(binned, member, rows, allowed, recent)
+            booster = fit_rounds(self._parameters(member, rows), matrix, rounds, meter.round)
+        meter.finish()
+        return booster
 
     def _fitted(self, boosters: list[xgb.Booster], rows: IntArray, allowed: npt.NDArray[np.bool_]) -> Fitted:
         target = self.target["volatility"]

@@ -32,7 +32,7 @@ def market(days: float = 3.0, interval: int = 15, seed: int = 0, regions: tuple[
 
 
 def small_config(**changes: object) -> MLConfig:
-    settings: dict = {"horizons": [15, 60], "n_estimators": 15, "early_stopping_rounds": 5, "preset": "fast"} | changes
+    settings: dict = {"horizons": [15, 60], "n_estimators": 8, "early_stopping_rounds": 4, "preset": "fast"} | changes
     return MLConfig(price_prediction=PricePredictionConfig(**settings), n_jobs=1)
 
 

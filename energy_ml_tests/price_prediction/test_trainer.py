@@ -191,3 +191,21 @@ def test_the_best_preset_has_more_members_and_the_same_interface(prices: pd.Data
     result = trainer.train_for_horizon(features, names, 60)
     assert set(result["best_iteration"]) > {"brief", "quantiles"}
     assert result["metrics"]["test"]["rmae"] < 0.9
+
+
+def test_fits_side_by_side_give_the_same_numbers_and_progress_never_falls(prices: pd.DataFrame) -> None:
+    found, seen = [], []
+    for threads in (1, 3):
+        trainer = PricePredictionTrainer(small_config(horizons=[60]))
+        trainer.threads = threads
+        features, names = trainer.prepare_data(prices)
+        progress: list[float] = []
+        result = trainer.train_for_horizon(
+            features, names, 60, progress=lambda fraction, _, progress=progress: progress.append(fraction)
+        )
+        found.append(result)
+        seen.append(progress)
+    pd.testing.assert_frame_equal(found[0]["forecasts"], found[1]["forecasts"])
+    assert found[0]["model"].fitted.boosters == found[1]["model"].fitted.boosters
+    for progress in seen:
+        assert progress == sorted(progress) and progress[-1] == pytest.approx(1.0)
