@@ -76,7 +76,7 @@ class Observed(NamedTuple):
     signals: Floats
     minutes: Integers
 
-    def rows(self, rows: slice) -> Observed:
+    def rows(self, rows: slice | Integers) -> Observed:
         """These rows only."""
         return Observed(
             self.expected[rows],
@@ -178,49 +178,14 @@ def act_now(
     return power, up, stay, down, row
 
 
-def dispatch_starts(minutes: Integers, dispatch_minutes: int) -> Integers:
-    """For each interval the index of the first one of its dispatch interval, (N,); index 0 counts as one."""
-    starts = minutes % dispatch_minutes == 0
-    starts[0] = True
-    return np.maximum.accumulate(np.where(starts, np.arange(len(minutes)), 0))
+def refresh_rows(minutes: Integers, dispatch_minutes: int) -> tuple[Integers, Integers]:
+    """At which of N intervals the state is refreshed, (B,), and which of them is the newest in each interval, (N,).
 
-
-def inputs_of(
-    prices: Floats,
-    minutes: Integers,
-    forecasts: Mapping[int, Floats],
-    horizons: tuple[int, ...],
-    dispatch_minutes: int,
-    market: Market,
-    *,
-    first: int = 0,
-) -> tuple[npt.NDArray[np.float32], Floats]:
-    """Inputs of the value model (N - first, F) and price levels (N - first,) of intervals ``first`` to the end.
-
-    Where prices are held for a dispatch interval of several data intervals, everything but the forecasts is taken at
-    its start, so that all of its intervals see the same state.
+    ``minutes`` (N,) of the UTC day. The first interval always counts as one.
     """
-    n = len(prices)
-    ahead = np.full((len(horizons), n), np.nan)
-    for i, h in enumerate(horizons):
-        if h in forecasts:
-            ahead[i] = forecasts[h]
-    starts = dispatch_starts(minutes, dispatch_minutes)
-    boundaries = np.unique(starts)
-    wanted = np.searchsorted(boundaries, starts[first:])
-    begin = int(wanted[0])
-    held = prices[boundaries]
-    inputs = build_inputs(held, minutes[boundaries], ahead[:, boundaries], dispatch_minutes, market.typical, begin)
-    levels = price_levels(held, 1440 // dispatch_minutes, market, begin)
-    if len(boundaries) < n:
-        inputs, levels = inputs[wanted - begin], levels[wanted - begin]
-        now = (
-            np.arcsinh(ahead[:, first:].T / market.typical)
-            - np.arcsinh(prices[starts[first:]] / market.typical)[:, None]
-        )
-        now[np.isnan(now).any(axis=1)] = np.nan
-        inputs[:, FIRST_FORECAST : FIRST_FORECAST + len(horizons)] = np.round(now, 5)
-    return inputs, levels
+    fresh = minutes % dispatch_minutes == 0
+    fresh[0] = True
+    return np.flatnonzero(fresh), np.cumsum(fresh) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,8 +196,8 @@ class BatteryAgent:
     ``space``, K over charge nodes from the lower to the upper limit:
     Q(s, a) = cash(a) + base(s') + level x usable x table[x, s'].
 
-    Intervals are ``interval_minutes`` long; prices hold for ``dispatch_minutes``. ``delay`` is the execution delay
-    (intervals) that it was trained for.
+    Intervals are ``interval_minutes`` long; the state is refreshed every ``dispatch_minutes``. ``delay`` is the
+    execution delay (intervals) that it was trained for.
     """
 
     region: str
@@ -283,13 +248,23 @@ class BatteryAgent:
     def observe(
         self, prices: Floats, minutes: Integers, forecasts: Mapping[int, Floats], *, first: int = 0
     ) -> Observed:
-        """What is known in the intervals ``first`` to the end of a series of prices (N,) (newest last)."""
-        inputs, levels = inputs_of(
-            prices, minutes, forecasts, self.horizons, self.dispatch_minutes, self.market, first=first
-        )
-        return observe_inputs(
-            inputs, prices[first:], minutes[first:], levels, len(self.horizons), self.market, self.model
-        )
+        """What is known in the intervals ``first`` to the end of a series of prices (N,) (newest last).
+
+        The state is that of the newest multiple of ``dispatch_minutes``; only the price is always the newest.
+        """
+        starts, place = refresh_rows(minutes, self.dispatch_minutes)
+        begin = int(place[first])
+        held, when = prices[starts], minutes[starts]
+        ahead = np.full((len(self.horizons), len(starts)), np.nan)
+        for i, h in enumerate(self.horizons):
+            if h in forecasts:
+                ahead[i] = forecasts[h][starts]
+        inputs = build_inputs(held, when, ahead, self.dispatch_minutes, self.market.typical, begin)
+        levels = price_levels(held, 1440 // self.dispatch_minutes, self.market, begin)
+        seen = observe_inputs(inputs, held[begin:], when[begin:], levels, len(ahead), self.market, self.model)
+        if len(starts) < len(prices):
+            seen = seen.rows(place[first:] - begin)
+        return seen if self.model.delay else seen._replace(expected=prices[first:])
 
     def arrays(self, seen: Observed, battery: Battery) -> tuple[Floats, Floats, Integers]:
         """(base (N, K) currency, scale (N,) currency, table row (N,)) of observations, for this battery."""

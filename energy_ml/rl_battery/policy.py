@@ -161,7 +161,8 @@ class BatteryPolicy:
         recent_prices : prices before this interval, one per interval, oldest first; two days are used.
         forecasts : minutes ahead -> price, for any horizons that the policy was trained with.
 
-        Works with any of the optional ones missing; forecasts count only if all horizons of training are there.
+        Works with any of the optional ones missing; forecasts count only if all horizons of training are there. As in
+        backtests, state and history are those of the last multiple of the agent's ``dispatch_minutes``.
 
         Returns
         -------

@@ -317,7 +317,7 @@ def cross_fit(
     copies : (N, F) the same rows with some inputs missing, trained on as well.
     purge : intervals left out on both sides of a block.
 
-    Returns (final model, one model per block, block of each row (N,)).
+    Returns (final model, one model per block, ends of the blocks in interval numbers (folds + 1,)).
     """
     usable = np.asarray(np.isfinite(targets).all(axis=1))
     if usable.sum() < 50 * folds:
@@ -326,8 +326,7 @@ def cross_fit(
             expected=f"at least {50 * folds}",
             remedy="train on a longer window",
         )
-    edges = np.linspace(when.min(), when.max() + 1, folds + 1).astype(np.int64)
-    block = np.clip(np.searchsorted(edges, when, side="right") - 1, 0, folds - 1)
+    edges = np.linspace(0, when.max() + 1, folds + 1).astype(np.int64)
 
     def fit(rows: npt.NDArray[np.bool_]) -> ValueModel:
         x = np.concatenate([inputs[rows], copies[rows]])
@@ -336,4 +335,4 @@ def cross_fit(
         return ValueModel(trees, pieces, delay)
 
     models = [fit(usable & ((when < edges[i] - purge) | (when >= edges[i + 1] + purge))) for i in range(folds)]
-    return fit(usable), models, block
+    return fit(usable), models, edges

@@ -1,19 +1,16 @@
 """What the agent observes: compiled trees against XGBoost, inputs without look-ahead, state and base values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy_ml.rl_battery.agent import (
-    base_values,
-    describe_market,
-    dispatch_starts,
-    inputs_of,
-    price_levels,
-)
+from energy_ml.rl_battery.agent import BatteryAgent, base_values, describe_market, price_levels, refresh_rows
 from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.fitting import NO_MODEL
 from energy_ml.rl_battery.optimum import perfect_foresight
 from energy_ml.rl_battery.state_space import Design, StateSpace, table_rows
 from energy_ml.rl_battery.value_model import (
@@ -85,18 +82,22 @@ def test_little_history_or_a_missing_forecast_is_missing_whole():
     assert np.isnan(x[50, 4:6]).all() and np.isfinite(x[49, 4:6]).all()
 
 
-def test_held_prices_give_one_state_per_dispatch_interval():
+def test_the_state_holds_until_it_is_refreshed_but_the_price_is_always_new():
     rng = np.random.default_rng(1)
-    five = rng.normal(60, 30, 3 * 288)
-    prices, minutes = np.repeat(five, 5), np.arange(3 * 1440, dtype=np.int64) % 1440
-    forecasts = {5: np.repeat(five + 1, 5), 60: np.repeat(five + 2, 5)}
-    held, held_levels = inputs_of(prices, minutes, forecasts, (5, 60), 5, MARKET, first=1000)
-    plain, levels = inputs_of(
-        five, minutes[::5], {h: f[::5] for h, f in forecasts.items()}, (5, 60), 5, MARKET, first=200
-    )
-    np.testing.assert_array_equal(held, np.repeat(plain, 5, axis=0))
-    np.testing.assert_allclose(held_levels, np.repeat(levels, 5))
-    np.testing.assert_array_equal(dispatch_starts(np.array([3, 4, 5, 6, 9, 10, 11]), 5), [0, 0, 2, 2, 2, 5, 5])
+    prices, minutes = rng.normal(60, 30, 3 * 1440), np.arange(3 * 1440, dtype=np.int64) % 1440
+    space = StateSpace(24, np.zeros((4, 0)))
+    agent = BatteryAgent(
+        "FR", Design("d", False, "price", 1, 0.99), space, np.zeros((space.rows, 3)), NO_MODEL, MARKET, Battery(), (5,),
+        1, 5, 0, np.zeros((24, 1)), np.zeros(24),
+    )  # fmt: skip
+    forecasts = {5: prices + 1.0}
+    fine = agent.observe(prices, minutes, forecasts, first=1003)
+    coarse = replace(agent, interval_minutes=5).observe(prices[::5], minutes[::5], {5: forecasts[5][::5]}, first=200)
+    np.testing.assert_array_equal(fine.expected, prices[1003:])
+    np.testing.assert_array_equal(fine.signals, np.repeat(coarse.signals, 5, axis=1)[:, 3:])
+    np.testing.assert_array_equal(fine.level, np.repeat(coarse.level, 5)[3:])
+    starts, place = refresh_rows(np.array([3, 4, 5, 6, 9, 10, 11]), 5)
+    np.testing.assert_array_equal(starts[place], [0, 0, 2, 2, 2, 5, 5])
 
 
 def test_price_level_is_the_mean_size_of_the_last_day():
@@ -150,12 +151,14 @@ def test_cross_fitted_models_never_saw_their_block():
     def fit(targets):
         return cross_fit(x, targets, when, x, folds=3, purge=20, rounds=5, seed=1, n_jobs=1, pieces=1, delay=0)
 
-    final, folds, block = fit(y)
+    final, folds, edges = fit(y)
+    np.testing.assert_array_equal(edges, [0, 400, 800, 1200])
+    block = (when >= 400) & (when < 800)
     poisoned = y.copy()
-    poisoned[block == 1] = 50.0
+    poisoned[block] = 50.0
     poisoned[380:400] = poisoned[800:820] = 50.0
     other_final, other, _ = fit(poisoned)
-    inside = x[block == 1]
+    inside = x[block]
     np.testing.assert_array_equal(evaluate_trees(folds[1].trees, inside), evaluate_trees(other[1].trees, inside))
     assert not np.allclose(evaluate_trees(final.trees, inside), evaluate_trees(other_final.trees, inside))
 
