@@ -22,6 +22,7 @@ from energy_ml.errors import (
     HorizonError,
     IntervalError,
     ModelNotFoundError,
+    SchemaError,
     StaleDataError,
     TimestampError,
     UnknownRegionError,
@@ -164,6 +165,18 @@ class PricePredictor:
         now: pd.Timestamp | None = None,
     ) -> pd.DataFrame:
         """Several regions and horizons at once: one row each, with the columns of ``predict_with_confidence``."""
+        return pd.DataFrame(self.predict_rows(current_data, horizons, regions, level=level, now=now))
+
+    def predict_rows(
+        self,
+        current_data: pd.DataFrame | Panel,
+        horizons: Sequence[int] | None = None,
+        regions: Sequence[str] | None = None,
+        *,
+        level: float | None = None,
+        now: pd.Timestamp | None = None,
+    ) -> list[dict[str, Any]]:
+        """The rows of ``predict_many`` as dicts. A panel of prices as input saves laying a frame out."""
         wanted = list(horizons or self.horizons)
         panel = self._panel(current_data, wanted, None, now)
         names = list(regions) if regions is not None else list(panel.regions)
@@ -173,7 +186,7 @@ class PricePredictor:
                 self._as_dict(horizon, name, forecast, i, time, float(price_now[i : i + 1][0]), level)
                 for i, name in enumerate(names)
             ]
-        return pd.DataFrame(rows)
+        return rows
 
     def update(self, recent_prices: pd.DataFrame, *, now: pd.Timestamp | None = None) -> int:
         """Feed outcomes: move gate and interval calibration of every horizon over the rows that are new to them.
@@ -223,7 +236,7 @@ class PricePredictor:
 
     def _panel(
         self,
-        data: pd.DataFrame,
+        data: pd.DataFrame | Panel,
         horizons: Sequence[int],
         region: str | None,
         now: pd.Timestamp | None,
@@ -231,6 +244,14 @@ class PricePredictor:
     ) -> Panel:
         """Recent prices on a grid, checked."""
         model = self.model(horizons[0])
+        if isinstance(data, Panel):
+            if data.interval_minutes != model.interval_minutes:
+                raise _wrong_interval(data.interval_minutes, model)
+            missing = [name for name in self._spec(model).extra_columns if name not in data.columns]
+            if missing:
+                raise SchemaError(f"the panel has no column {missing[0]!r}", expected="every column of training")
+            self._check(data, model, self._spec(model), now)
+            return data
         if "region" not in data.columns and (region is not None or len(model.regions) == 1):
             data = data.assign(region=region or model.regions[0])
         spec = self._spec(model)
@@ -370,9 +391,13 @@ def _interval_of(data: pd.DataFrame, model: PricePredictionModel) -> int:
     if len(stamps) > 1:
         step = int(np.median(np.diff(stamps)) // 60_000_000_000)
         if step != model.interval_minutes:
-            raise IntervalError(
-                f"recent prices come every {step} minutes",
-                expected=f"every {model.interval_minutes} minutes, as in training",
-                remedy="resample them, or train on data of this interval",
-            )
+            raise _wrong_interval(step, model)
     return model.interval_minutes
+
+
+def _wrong_interval(step: int, model: PricePredictionModel) -> IntervalError:
+    return IntervalError(
+        f"recent prices come every {step} minutes",
+        expected=f"every {model.interval_minutes} minutes, as in training",
+        remedy="resample them, or train on data of this interval",
+    )

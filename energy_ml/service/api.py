@@ -16,12 +16,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 try:
     import uvicorn
-    from fastapi import FastAPI, Header, Query, Request, WebSocket, WebSocketDisconnect
+    from fastapi import Depends, FastAPI, Header, Query, Request, WebSocket, WebSocketDisconnect
     from fastapi import Path as InPath
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import Response
     from pydantic import BaseModel, ValidationError
     from starlette.exceptions import HTTPException
+    from starlette.requests import HTTPConnection
 
     from energy_ml.service import schemas
     from energy_ml.service.monitoring import CONTENT_TYPE, Monitoring
@@ -89,13 +90,14 @@ def create_app(settings: Settings | None = None, service_settings: ServiceSettin
         docs_url=None,  # its page would load scripts from elsewhere; the description itself is at /openapi.json
         redoc_url=None,
         lifespan=lifespan,
+        dependencies=[Depends(_only_known_parameters)],
     )
     app.state.service, app.state.trainings, app.state.hub = service, trainings, hub
     _handle_errors(app)
     app.add_middleware(_Counting, monitoring=monitoring)
+    _trainings(app, trainings, limits)  # before the models, or `train` would be taken for a model's id
     _models(app, service)
     _answers(app, service, limits, monitoring)
-    _trainings(app, trainings, limits)
     _market(app, service)
     _health(app, service, trainings, hub, monitoring)
     _socket(app, hub, limits)
@@ -184,7 +186,7 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
 
         def answer() -> dict[str, Any]:
             asked = _parse(schemas.PredictRequest, raw)
-            prices = None if asked.prices is None else asked.prices.to_frame(limits.max_prices)
+            prices = None if asked.prices is None else asked.prices.to_recent(limits.max_prices)
             horizons = asked.horizons
             if asked.model_id is not None:
                 model = service.champions.get(asked.model_id).model
@@ -495,6 +497,19 @@ def _invalid(errors: Any) -> Response:
         remedy="see /openapi.json for what each field may hold",
     )
     return Response(_dump(body), 422, media_type=MEDIA_TYPE)
+
+
+async def _only_known_parameters(connection: HTTPConnection) -> None:
+    """A parameter that is misspelt must not be passed over in silence."""
+    route = connection.scope.get("route")
+    if connection.scope["type"] != "http" or not getattr(route, "include_in_schema", False):
+        return
+    known = {field.alias for field in route.dependant.query_params}  # type: ignore[union-attr]
+    given = [name for name, _ in connection.query_params.multi_items()]
+    wrong = [name for name in given if name not in known or given.count(name) > 1]
+    if wrong:
+        message = "given more than once" if wrong[0] in known else "no such parameter"
+        raise RequestValidationError([{"loc": ("query", wrong[0]), "msg": message, "type": "extra_forbidden"}])
 
 
 async def _read(request: Request) -> bytes:

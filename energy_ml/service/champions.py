@@ -246,8 +246,9 @@ def _checked(model_id: str, loaded: Any) -> Any:
                 return loaded
             raise ValueError("its forecast isn't finite")
     except Exception as error:
+        why = (str(error).splitlines() or [""])[0][:200]
         raise ArtifactError(
-            f"{model_id} loads but can't answer ({type(error).__name__}: {error})", remedy="retrain, or roll back"
+            f"{model_id} loads but can't answer ({type(error).__name__}: {why})", remedy="retrain, or roll back"
         ) from error
     raise ArtifactError(
         f"{model_id} holds a {type(loaded).__name__}", expected="a price model or a battery policy", remedy="roll back"

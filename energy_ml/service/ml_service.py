@@ -26,7 +26,7 @@ from energy_ml.errors import (
     StaleDataError,
     UnknownRegionError,
 )
-from energy_ml.features import PriceFeatureSpec, required_history
+from energy_ml.features import Panel, PriceFeatureSpec, required_history
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
@@ -187,7 +187,7 @@ class MLService:
 
     def forecast(
         self,
-        prices: pd.DataFrame | None = None,
+        prices: pd.DataFrame | Panel | None = None,
         horizons: Sequence[int] | None = None,
         regions: Sequence[str] | None = None,
         *,
@@ -213,8 +213,12 @@ class MLService:
             regions = regions if regions is not None else recent.regions
         else:
             source = "request"
-        age = self._age(pd.Timestamp(pd.DatetimeIndex(prices["timestamp"]).max()) if len(prices) else None, end)
-        rows = view.predictor.predict_many(prices, wanted, regions, level=level, now=end).to_dict("records")
+        if isinstance(prices, Panel):
+            newest = pd.Timestamp(int(prices.times_ns[-1]), tz="UTC")
+        else:
+            newest = pd.DatetimeIndex(prices["timestamp"]).max() if len(prices) else None
+        age = self._age(newest, end)
+        rows = view.predictor.predict_rows(prices, wanted, regions, level=level, now=end)
         return [self._row(view, row, source, age) for row in rows]
 
     def act(
@@ -407,12 +411,10 @@ class MLService:
         with self._lock:
             live = self._live_view(view, recent)
             if level is not None:
-                made = live.predictor.predict_many(recent.frame, horizons, names, level=level).to_dict("records")
+                made = live.predictor.predict_rows(recent.frame, horizons, names, level=level)
                 return [self._row(view, row, "lake", age) for row in made]
             if self._cached is None or self._cached[0] is not live or self._cached[1] is not recent:
-                rows = live.predictor.predict_many(recent.frame, list(view.champions), recent.regions).to_dict(
-                    "records"
-                )
+                rows = live.predictor.predict_rows(recent.frame, list(view.champions), recent.regions)
                 self._cached = (live, recent, {(row["region"], row["horizon"]): row for row in rows})
             cached = self._cached[2]
         return [self._row(view, cached[name, horizon], "lake", age) for horizon in horizons for name in names]

@@ -98,4 +98,4 @@ def _words(name: str) -> str:
 
 def _clean(text: str) -> str:
     """No control characters and no lone surrogates from a request in an answer."""
-    return "".join(c if c.isprintable() or c == " " else "?" for c in text)[:2000]
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)[:2000]

@@ -14,15 +14,18 @@ import numpy as np
 import pandas as pd
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import ServiceError, TimestampError
+from energy_ml.features.panel import NS_PER_MINUTE, Panel
 from energy_ml.market_data.cleaning import MAX_ABS_PRICE, clean_prices
+from energy_ml.market_data.schema import PRICE
 
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
 Region = Annotated[str, Field(pattern=r"^[^\s,\u0000-\u001f]{1,64}$", examples=["FR"])]
 Horizon = Annotated[int, Field(ge=1, le=10_080, examples=[15], description="minutes ahead")]
 Price = Annotated[float, Field(ge=-MAX_ABS_PRICE, le=MAX_ABS_PRICE, allow_inf_nan=False)]
 Energy = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-AHEAD = pd.Timedelta(minutes=2)
+AHEAD = dt.timedelta(minutes=2)
 """Clocks differ: a price that lies further in the future than this is refused."""
 _FIRST, _LAST = dt.datetime(1990, 1, 1, tzinfo=dt.UTC), dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 
@@ -45,12 +48,12 @@ class Prices(Body):
         Field(min_length=1, max_length=500, description="currency/MWh, as many as timestamps; null where unknown"),
     ]
 
-    def to_frame(self, max_prices: int) -> pd.DataFrame:
-        """A long price frame, sorted. What isn't a complete, ascending grid is cleaned by the rules for price files.
+    def to_recent(self, max_prices: int) -> Panel | pd.DataFrame:
+        """A panel if they are a whole, ascending grid (the fast way), else a frame cleaned by the rules for files.
 
         Raises ServiceError 413, TimestampError, ServiceError 422 (lengths differ) and the errors of ``clean_prices``.
         """
-        count, names = len(self.timestamps), list(self.regions)
+        count, names = len(self.timestamps), sorted(self.regions)
         if count * len(names) > max_prices:
             raise ServiceError(
                 f"{count * len(names):,} prices in one request",
@@ -65,36 +68,40 @@ class Prices(Body):
                     status=422,
                     expected="one price, or null, per timestamp",
                 )
-        for stamp in (min(self.timestamps), max(self.timestamps)):
+        first, last = min(self.timestamps), max(self.timestamps)
+        for stamp in (first, last):
             if not _FIRST <= stamp < _LAST:
                 raise TimestampError(
                     f"timestamp {stamp} is impossible", column="timestamps", expected="between 1990 and now"
                 )
-        times = np.array([int(stamp.timestamp() * 1_000_000) for stamp in self.timestamps], dtype=np.int64) * 1000
-        newest = pd.Timestamp(int(times.max()), tz="UTC")
-        if newest > pd.Timestamp.now(tz="UTC") + AHEAD:
+        if last > dt.datetime.now(dt.UTC) + AHEAD:
             raise TimestampError(
                 "recent prices lie in the future",
                 column="timestamps",
-                example=newest,
+                example=last,
                 expected="nothing after now",
                 remedy="check the clock and the time zone of the prices",
             )
+        times = np.array([int(stamp.timestamp() * 1_000_000) for stamp in self.timestamps], dtype=np.int64) * 1000
         table = np.array([self.regions[name] for name in names], dtype=np.float64).T
-        order = np.argsort(names)
+        steps = np.diff(times)
+        minutes, rest = divmod(int(steps[0]), NS_PER_MINUTE) if count > 1 else (0, 0)
+        whole = minutes > 0 and rest == 0 and bool((steps == steps[0]).all()) and bool(np.isfinite(table).all())
+        if whole and minutes in SUPPORTED_INTERVALS and times[0] % int(steps[0]) == 0:
+            return Panel(times, tuple(names), minutes, {PRICE: np.ascontiguousarray(table)})
         frame = pd.DataFrame(
             {
                 "timestamp": pd.DatetimeIndex(np.repeat(times, len(names)).view("M8[ns]"), tz="UTC"),
-                "region": np.tile(np.array(names, dtype=object)[order], count),
-                "real_time_price": table[:, order].reshape(-1),
+                "region": np.tile(np.array(names, dtype=object), count),
+                PRICE: table.reshape(-1),
             }
         )
-        steps = np.diff(times)
-        if np.isfinite(table).all() and (len(steps) == 0 or (steps[0] > 0 and (steps == steps[0]).all())):
-            return frame
-        if count == 1:
-            return frame.dropna(subset="real_time_price")
-        return clean_prices(frame, partial_regions="keep").frame
+        return frame.dropna(subset=PRICE) if count == 1 else clean_prices(frame, partial_regions="keep").frame
+
+    def to_frame(self, max_prices: int) -> pd.DataFrame:
+        """The same as a long frame, always."""
+        recent = self.to_recent(max_prices)
+        return recent.to_long() if isinstance(recent, Panel) else recent
 
 
 class PredictRequest(Body):

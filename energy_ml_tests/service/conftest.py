@@ -64,7 +64,7 @@ class Server:
         code = f"from energy_ml.service import serve; serve(port={self.port}, log_level='warning')"
         with (self.root / "server.log").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-c", code], env=self.environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log()
             try:
@@ -72,6 +72,7 @@ class Server:
                     return self
             except httpx.TransportError:
                 time.sleep(0.1)
+        self.stop(signal.SIGKILL)
         raise AssertionError(f"the server didn't start: {self.log()}")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
