@@ -243,11 +243,15 @@ class OperationsConfig:
     """How long a new file's content must stay the same before it is used."""
     alert_webhook: str | None = None
     """http(s) address that gets a JSON message about each failed run."""
+    celery_broker: str = "redis://localhost:6379/0"
+    """Where the celery executor puts its tasks; must be the workers' own."""
+    celery_backend: str = "redis://localhost:6379/1"
+    """Where celery workers put their results."""
     blocking_checks: tuple[str, ...] = ()
     """Which of ``CHECK_NAMES`` stop the run instead of warning."""
     max_psi: float = 0.25
     """Population stability index of a feature, newest day against training part, that counts as drift."""
-    max_error_growth: float = 2.0
+    max_error_growth: float = 1.25
     """Newest day's error over the error on validation, both relative to "the price stays", that counts as a break."""
     max_coverage_gap: float = 0.05
     """Distance between nominal and found coverage of the intervals."""
@@ -434,6 +438,8 @@ class Settings:
                 sensor_seconds=int(number("SENSOR_SECONDS", OperationsConfig.sensor_seconds)),
                 settle_seconds=number("SETTLE_SECONDS", OperationsConfig.settle_seconds),
                 alert_webhook=text("ALERT_WEBHOOK", "") or None,
+                celery_broker=text("CELERY_BROKER", OperationsConfig.celery_broker),
+                celery_backend=text("CELERY_BACKEND", OperationsConfig.celery_backend),
                 blocking_checks=tuple(c.strip() for c in text("BLOCKING_CHECKS", "").split(",") if c.strip()),
                 max_psi=number("MAX_PSI", OperationsConfig.max_psi),
                 max_error_growth=number("MAX_ERROR_GROWTH", OperationsConfig.max_error_growth),

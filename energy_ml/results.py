@@ -65,6 +65,18 @@ class ResultsStore:
         """Whether the result is there."""
         return bool(self.path(as_of, name).exists())
 
+    def sweep(self, as_of: dt.date | str) -> int:
+        """Delete what a killed writer left beside the results of a day; returns how many files.
+
+        Only for the one who writes that day: another writer's file beside is not told apart from a dead one's.
+        """
+        if self.root.protocol not in ("", "file", "local"):
+            return 0  # object stores publish whole objects: there is nothing beside
+        strays = [path for path in self.path(as_of, "").rglob(".tmp-*.tmp") if path.is_file()]
+        for path in strays:
+            path.unlink(missing_ok=True)
+        return len(strays)
+
     def as_of_dates(self, name: str = "metrics.json") -> list[dt.date]:
         """As-of dates that have ``name``, oldest first."""
         if not self.root.exists():

@@ -630,13 +630,14 @@ def render_report(
     return _render("report.html.j2", {**page, "sections": _sections(page)})
 
 
-def render_leaderboard(frame: pd.DataFrame) -> str:
+def render_leaderboard(frame: pd.DataFrame, succession: pd.DataFrame | None = None) -> str:
     """A page of results over as-of dates: who is champion, skill per date, share per region.
 
     Parameters
     ----------
     frame : tidy, one row per figure: ``as_of`` (date), ``model_id``, ``version``, ``metric`` (``rmae`` or ``share``),
         ``value``, ``horizon_minutes`` (of rmae rows), ``region`` (``all`` or a name) and ``champion`` (bool).
+    succession : who was champion when, one row per reign, as ``leaderboard.succession`` gives it; left out if None.
 
     Raises DataError for an empty frame.
     """
@@ -678,6 +679,18 @@ def render_leaderboard(frame: pd.DataFrame) -> str:
         Row(str(r["model_id"]), [Cell(str(r["version"])), Cell(str(r["as_of"]))]) for r in champions.to_dict("records")
     ]
     page["champion_table"] = Table("Champions", ["Model", "Version", "As of"], rows, words=True)
+    if succession is not None and len(succession):
+        rows = [
+            Row(
+                str(r["model_id"]),
+                [Cell(str(r[name])) for name in ("version", "as_of")]
+                + [Cell(str(r[name])[:16].replace("T", " ")) for name in ("since", "until")]
+                + [Cell(str(r["how"]).replace("_", " ")), Cell(str(r["reason"]))],
+            )
+            for r in succession.to_dict("records")
+        ]
+        head = ["Model", "Version", "As of", "Since", "Until", "How", "Why"]
+        page["succession_table"] = Table("Who was champion when", head, rows, words=True)
     page["summary"] = f"{len(dates)} as-of date{'s' if len(dates) > 1 else ''}, {dates[0]} to {dates[-1]}"
     return _render("leaderboard.html.j2", {**page, "charts": pictures.made})
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from energy_ml.errors import SchemaError
+from energy_ml.errors import ArtifactError, ModelNotFoundError, SchemaError
 from energy_ml.evaluation.backtest_evaluator import reference_units, run_strategy
 from energy_ml.model_management.comparison import AsOf, Decision, compare_policies, compare_price_models
 from energy_ml.price_prediction import PricePredictionModel
@@ -23,6 +23,9 @@ from energy_ml.rl_battery.strategy import Strategy, build_context
 from energy_ml.splits import TimeSplit
 
 FloatArray = npt.NDArray[np.float64]
+
+_UNUSABLE = (ArtifactError, ModelNotFoundError, SchemaError)
+"""A champion that is damaged, gone, of other classes or of other features: it can't serve, so it can't win either."""
 
 
 def judge_price_model(
@@ -57,10 +60,14 @@ def judge_price_model(
         for model in (candidate, load_champion()):
             replayed = _wide(replay(model, features, split.val_end), "price_forecast")
             errors.append((replayed.reindex_like(actual) - actual).to_numpy())
-    except SchemaError as problem:
-        # Other features than the champion's: it can't serve this data, so the baseline stands in for it.
+    except _UNUSABLE as problem:
+        # The baseline stands in for a champion that can't serve this data.
         decision = compare_price_models(
-            naive.to_numpy() if not errors else errors[0], None, errors_naive=naive, **common
+            naive.to_numpy() if not errors else errors[0],
+            None,
+            errors_naive=naive.to_numpy(),
+            as_of_champion=as_of_champion,
+            **common,
         )
         return Decision(
             decision.promote, f"{decision.reason}; the champion can't be scored: {problem}", decision.numbers
@@ -90,13 +97,15 @@ def judge_policy(
             strategy, regions, prices=prices, forecasts=forecasts, split=split, battery=battery, delay=execution_delay
         )
 
-    return compare_policies(
-        profits(candidate),
-        None if load_champion is None else profits(load_champion()),
-        as_of_candidate=as_of,
-        as_of_champion=as_of_champion,
-        rule=rule,
-    )
+    own = profits(candidate)
+    try:
+        champion = None if load_champion is None else profits(load_champion())
+    except _UNUSABLE as problem:
+        decision = compare_policies(own, None, as_of_candidate=as_of, as_of_champion=as_of_champion, rule=rule)
+        return Decision(
+            decision.promote, f"{decision.reason}; the champion can't be scored: {problem}", decision.numbers
+        )
+    return compare_policies(own, champion, as_of_candidate=as_of, as_of_champion=as_of_champion, rule=rule)
 
 
 def policy_profits(

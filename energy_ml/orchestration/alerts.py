@@ -18,7 +18,7 @@ def failure_message(context: dg.RunFailureSensorContext) -> dict[str, Any]:
     """What failed and why, as plain JSON; ``text`` is the whole of it in one line."""
     run, steps = context.dagster_run, context.get_step_failure_events()
     as_of = run.tags.get(PARTITION_NAME_TAG)
-    failures = [{"step": event.step_key, "error": _reason(event)} for event in steps]
+    failures = [{"step": event.step_key, "error": step_error(event)} for event in steps]
     why = "; ".join(f"{f['step']}: {f['error']}" for f in failures) or _one_line(context.failure_event.message or "")
     return {
         "text": f"energy_ml: {run.job_name} for {as_of or 'no as-of date'} failed (run {run.run_id}): {why}",
@@ -42,12 +42,13 @@ def post(url: str, message: dict[str, Any]) -> str | None:
         return f"{type(error).__name__}: {error}"
 
 
-def _reason(event: dg.DagsterEvent) -> str:
+def step_error(event: dg.DagsterEvent) -> str:
+    """Why a step failed, in one line: the user's own error, from under Dagster's wrapping."""
     data = event.step_failure_data
     if data.user_failure_data is not None and data.user_failure_data.description:
         return _one_line(data.user_failure_data.description)
     error = data.error
-    while error is not None and error.cause is not None:  # the user's error lies under Dagster's wrapping
+    while error is not None and error.cause is not None:
         error = error.cause
     return _one_line(error.message if error is not None else event.message or "unknown error")
 

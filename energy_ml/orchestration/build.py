@@ -11,6 +11,7 @@ import dagster as dg
 from energy_ml.config import Settings
 from energy_ml.orchestration.assets.evaluation import evaluation_assets
 from energy_ml.orchestration.assets.features import feature_assets
+from energy_ml.orchestration.assets.leaderboard import leaderboard_assets
 from energy_ml.orchestration.assets.model_management import model_management_assets
 from energy_ml.orchestration.assets.price_prediction import price_prediction_assets
 from energy_ml.orchestration.assets.raw import raw_assets
@@ -37,17 +38,21 @@ def build_definitions(
             *rl_battery_assets(settings),
             *evaluation_assets(settings),
             *model_management_assets(settings),
+            *leaderboard_assets(settings),
         ],
         jobs=build_jobs(),
         schedules=build_schedules(settings),
         sensors=build_sensors(settings),
-        executor=build_executor(settings.executor),
+        executor=build_executor(settings),
         resources={
             "lake": LakeResource(root=settings.data_dir),
             "results": results,
             "registry": RegistryResource(models_dir=settings.models_dir),
             "price_trainer": TrainerResource(),
-            "io_manager": ResultsIOManager(results=results),
+            "io_manager": ResultsIOManager(
+                results=results,
+                locks_dir=f"{settings.models_dir}/.locks" if settings.executor == "in_process" else None,
+            ),
             **(resource_overrides or {}),
         },
     )

@@ -9,11 +9,13 @@ Concept: https://docs.dagster.io/guides/operate/run-executors
 
 import dagster as dg
 
+from energy_ml.config import Settings
 from energy_ml.errors import ConfigError
 
 
-def build_executor(name: str) -> dg.ExecutorDefinition:
+def build_executor(settings: Settings) -> dg.ExecutorDefinition:
     """The executor definition for in_process, multiprocess or celery. Raises ConfigError where the extra is missing."""
+    name = settings.executor
     if name == "in_process":
         return dg.in_process_executor
     if name == "multiprocess":
@@ -25,4 +27,7 @@ def build_executor(name: str) -> dg.ExecutorDefinition:
             "ENERGY_ML_EXECUTOR is celery, but dagster-celery isn't installed",
             remedy="install the extra: pip install 'energy_ml[celery,postgres]'",
         ) from error
-    return celery_executor
+    operations = settings.operations
+    return celery_executor.configured(
+        {"broker": operations.celery_broker, "backend": operations.celery_backend}, name="celery"
+    )

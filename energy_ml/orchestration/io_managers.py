@@ -1,14 +1,17 @@
 """The IO manager: an asset's value goes to ``results/<D>/<file>``, the file its definition names.
 
-What belongs here: the way between an asset and the results store. What doesn't: formats (``energy_ml.results``).
+What belongs here: the way between an asset and the results store, and that one run at a time takes it. What doesn't:
+formats (``energy_ml.results``).
 Concept: https://docs.dagster.io/guides/build/io-managers
 """
 
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 from pydantic import PrivateAttr
 
+from energy_ml.orchestration.day_lock import DayLock
 from energy_ml.orchestration.resources import ResultsResource
 
 FILE = "energy_ml/file"
@@ -16,10 +19,29 @@ FILE = "energy_ml/file"
 
 
 class ResultsIOManager(dg.ConfigurableIOManager):
-    """Writes and reads asset values through the results store."""
+    """Writes and reads asset values through the results store.
+
+    With ``locks_dir``, the process of a run holds the lock of its as-of date from its first step to its last.
+    """
 
     results: dg.ResourceDependency[ResultsResource]
+    locks_dir: str | None = None
     _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _lock: DayLock | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Wait for other runs of the day, then clear away what a killed one left."""
+        day = context.run.tags.get(PARTITION_NAME_TAG) if context.run is not None else None
+        if self.locks_dir is None or day is None:
+            return
+        self._lock = DayLock(self.locks_dir, day)
+        self._lock.acquire(context.log.info if context.log is not None else print)
+        self.results.store().sweep(day)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Let the next run of the day begin."""
+        if self._lock is not None:
+            self._lock.release()
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write the value of one partition whole."""

@@ -11,10 +11,12 @@ import dagster as dg
 RETRAIN = "retrain"
 TRAIN_PRICE_PREDICTION = "train_price_prediction"
 TRAIN_RL_BATTERY = "train_rl_battery"
+REFRESH_LEADERBOARD = "refresh_leaderboard"
 
 
 def build_jobs() -> list[Any]:
-    """Every job; each takes one as-of date as its partition."""
+    """Every job; each but the leaderboard's takes one as-of date as its partition."""
+    leaderboard = dg.AssetSelection.assets(["evaluation", "leaderboard"])
     features = dg.AssetSelection.groups("features")
     prices = features | dg.AssetSelection.groups("price_prediction")
     return [
@@ -22,7 +24,8 @@ def build_jobs() -> list[Any]:
             RETRAIN,
             selection=dg.AssetSelection.groups(
                 "features", "price_prediction", "rl_battery", "evaluation", "model_management"
-            ),
+            )
+            - leaderboard,
             description="Everything for one as-of date: features, price models, policy, evaluation, promotion, report.",
         ),
         dg.define_asset_job(
@@ -36,5 +39,10 @@ def build_jobs() -> list[Any]:
             | dg.AssetSelection.groups("rl_battery")
             | dg.AssetSelection.assets(["evaluation", "battery_backtest"]),
             description="The battery policy with the forecasts it needs, and its backtest; promotes nothing.",
+        ),
+        dg.define_asset_job(
+            REFRESH_LEADERBOARD,
+            selection=leaderboard,
+            description="The leaderboard over all as-of dates; the sensor of the same name keeps it up to date.",
         ),
     ]

@@ -7,16 +7,26 @@ import contextlib
 import datetime as dt
 import os
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.execution.api import execute_run
 from dagster._core.instance.ref import InstanceRef
 
 from energy_ml.config import Settings, project_root
+from energy_ml.errors import ConfigError, DataError
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.orchestration.alerts import step_error
 from energy_ml.orchestration.build import build_definitions
-from energy_ml.orchestration.jobs import RETRAIN
+from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
+from energy_ml.orchestration.triggers import data_version, taken
+
+BACKFILL_TAG = "energy_ml/backfill"
+"""Tag of a run: the days of the backfill that it is part of."""
 
 
 @contextlib.contextmanager
@@ -45,17 +55,128 @@ def check_as_of(settings: Settings, day: dt.date) -> dt.date:
     return settings.check_as_of(day)
 
 
-def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None) -> dg.ExecuteInProcessResult:
-    """Run ``job`` for one as-of date in this process, on the project's record. Doesn't raise when the run fails."""
+def run_job(
+    as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None
+) -> dg.ExecuteInProcessResult | dg.JobExecutionResult:
+    """Run ``job`` for one as-of date on the configured executor, by default in this process, on the project's record.
+
+    Doesn't raise when the run fails: see ``success`` and ``all_events`` of the result.
+    """
+    settings, run_id = Settings.from_env(), run_id or str(uuid.uuid4())
     with project_instance() as instance:
-        return (
-            build_definitions()
-            .resolve_job_def(job)
-            .execute_in_process(
-                partition_key=as_of.isoformat(),
-                instance=instance,
-                raise_on_error=False,
-                run_id=run_id or str(uuid.uuid4()),
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            )
-        )
+        if settings.executor == "in_process":
+            return _execute(build_definitions(settings).resolve_job_def(job), as_of, instance, run_id)
+        return run_on_executor(job, as_of, instance, run_id)
+
+
+def run_on_executor(
+    job: str,
+    as_of: dt.date,
+    instance: dg.DagsterInstance,
+    run_id: str,
+    *,
+    tags: Mapping[str, str] | None = None,
+    log_level: str = "CRITICAL",
+) -> dg.JobExecutionResult:
+    """Run ``job`` on the configured executor, whose processes load the definitions by name."""
+    repository = ReconstructableRepository.for_module("energy_ml.definitions", "defs", str(project_root()))
+    reconstructable = repository.get_reconstructable_job(job)
+    definition = reconstructable.get_definition()
+    run = instance.create_run_for_job(
+        job_def=definition,
+        run_id=run_id,
+        run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
+        tags={**definition.get_tags_for_partition_key(as_of.isoformat(), selected_asset_keys=None), **(tags or {})},
+        job_code_origin=reconstructable.get_python_origin(),
+    )
+    return execute_run(reconstructable, run, instance, raise_on_error=False)
+
+
+@dataclass(frozen=True)
+class DayRun:
+    """How one day of a backfill went; ``error`` says in words why it failed."""
+
+    as_of: dt.date
+    run_id: str
+    seconds: float
+    error: str | None
+
+
+def backfill(
+    first: dt.date,
+    last: dt.date,
+    *,
+    job: str = RETRAIN,
+    only_missing: bool = False,
+    progress: Callable[[DayRun], None] | None = None,
+) -> list[DayRun]:
+    """Run ``job`` for every as-of date from ``first`` to ``last``, oldest first, one run each, in this process.
+
+    Definitions are loaded once. A day that fails doesn't stop the others. With ``only_missing``, days that have results
+    of their present data are left out. ``progress`` is called after each day; at the end the leaderboard is made
+    anew.
+
+    Raises ConfigError for days that aren't partitions.
+    """
+    settings = Settings.from_env()
+    check_as_of(settings, first), check_as_of(settings, last)
+    if last < first:
+        raise ConfigError(f"the backfill ends on {last}, before it begins on {first}", remedy="exchange the two")
+    definitions = build_definitions(settings)
+    definition, runs = definitions.resolve_job_def(job), []
+    lake = ParquetLake(settings.data_dir)
+    with project_instance() as instance:
+        for number in range((last - first).days + 1):
+            as_of = first + dt.timedelta(days=number)
+            if only_missing and _has_results(settings, lake, instance, as_of):
+                continue
+            began, run_id = time.monotonic(), str(uuid.uuid4())
+            result = _execute(definition, as_of, instance, run_id, {BACKFILL_TAG: f"{first}..{last}"})
+            error = None if result.success else what_failed(result.all_events)
+            runs.append(DayRun(as_of, run_id, time.monotonic() - began, error))
+            if progress is not None:
+                progress(runs[-1])
+        if job == RETRAIN and any(run.error is None for run in runs):
+            _execute(definitions.resolve_job_def(REFRESH_LEADERBOARD), None, instance, str(uuid.uuid4()))
+    return runs
+
+
+def what_failed(events: Sequence[dg.DagsterEvent]) -> str:
+    """In words, why a run failed: its failed steps and failed blocking checks."""
+    steps, checks = [], []
+    for event in events:
+        if event.is_step_failure:
+            steps.append(f"{event.step_key}: {step_error(event)}")
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+                checks.append(
+                    (f"check {check.check_name} of {check.asset_key.to_user_string()} failed", check.description)
+                )
+    # A step that fails because of its check mostly says the same as the check.
+    told = [f"{text}: {why}" if why else text for text, why in checks if not why or not any(why in s for s in steps)]
+    return "; ".join(dict.fromkeys([*steps, *told])) or "the run failed; see it in the UI (dagster dev)"
+
+
+def _has_results(settings: Settings, lake: ParquetLake, instance: dg.DagsterInstance, as_of: dt.date) -> bool:
+    try:
+        return taken(instance, settings, as_of, data_version(settings, lake, as_of)) is not None
+    except DataError:
+        return False
+
+
+def _execute(
+    definition: dg.JobDefinition,
+    as_of: dt.date | None,
+    instance: dg.DagsterInstance,
+    run_id: str,
+    tags: dict[str, str] | None = None,
+) -> dg.ExecuteInProcessResult:
+    return definition.execute_in_process(
+        partition_key=None if as_of is None else as_of.isoformat(),
+        instance=instance,
+        raise_on_error=False,
+        run_id=run_id,
+        tags=tags,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )

@@ -9,36 +9,19 @@ import datetime as dt
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-import dagster as dg
-from dagster._core.definitions.reconstruct import ReconstructableRepository
-from dagster._core.execution.api import execute_run
-
-from energy_ml.config import Settings, project_root
+from energy_ml.config import Settings
 from energy_ml.errors import EnergyMLError
 from energy_ml.model_management.persistence import write_json
-from energy_ml.orchestration.launch import check_as_of, project_instance
-
-QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+from energy_ml.orchestration.launch import check_as_of, project_instance, run_on_executor, what_failed
 
 
 def run(job: str, as_of: dt.date, run_id: str, tags: dict[str, str]) -> str | None:
     """Run ``job`` for one as-of date on the configured executor; None if all went well, else what went wrong."""
-    day = check_as_of(Settings.from_env(), as_of).isoformat()
-    repository = ReconstructableRepository.for_module("energy_ml.definitions", "defs", str(project_root()))
-    reconstructable = repository.get_reconstructable_job(job)
-    definition = reconstructable.get_definition()
+    day = check_as_of(Settings.from_env(), as_of)
     with project_instance() as instance:
-        made = instance.create_run_for_job(
-            job_def=definition,
-            run_id=run_id,
-            run_config=QUIET,
-            tags={**definition.get_tags_for_partition_key(day, selected_asset_keys=None), **tags},
-            job_code_origin=reconstructable.get_python_origin(),
-        )
-        result = execute_run(reconstructable, made, instance, raise_on_error=False)
-        return None if result.success else _what_failed(result.all_events)
+        result = run_on_executor(job, day, instance, run_id, tags=tags, log_level="WARNING")
+        return None if result.success else what_failed(result.all_events)
 
 
 def close(run_id: str, state: str, message: str) -> None:
@@ -51,21 +34,6 @@ def close(run_id: str, state: str, message: str) -> None:
             instance.report_run_canceled(found, message)
         else:
             instance.report_run_failed(found, message)
-
-
-def _what_failed(events: Any) -> str:
-    words = []
-    for event in events:
-        if event.is_step_failure:
-            data = event.step_failure_data
-            said = data.user_failure_data.description if data.user_failure_data else None
-            words.append(said or data.error_display_string.strip().splitlines()[0])
-        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            check = event.asset_check_evaluation_data
-            if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
-                told = f": {check.description}" if check.description else ""
-                words.append(f"check {check.check_name} of {check.asset_key.to_user_string()} failed{told}")
-    return "; ".join(dict.fromkeys(words)) or "the run failed; see it in the UI (dagster dev)"
 
 
 def main(arguments: list[str] | None = None) -> int:

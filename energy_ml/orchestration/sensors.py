@@ -1,4 +1,4 @@
-"""Sensors: new files in the data folder, and failed runs.
+"""Sensors: new files in the data folder, new reports, and failed runs.
 
 What belongs here: what a tick does. What doesn't: how files are compared (``market_data.watch``), what a message says
 (``alerts``).
@@ -17,8 +17,9 @@ from energy_ml.errors import DataError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.watch import DayChange, WatchState, look
 from energy_ml.orchestration.alerts import failure_message, post
+from energy_ml.orchestration.assets.evaluation import REPORT
 from energy_ml.orchestration.assets.raw import BATTERY_TELEMETRY, MARKET_PRICES
-from energy_ml.orchestration.jobs import RETRAIN
+from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
 from energy_ml.orchestration.triggers import STALE_TAG, data_version, request, short_days, taken
 from energy_ml.results import ResultsStore
 
@@ -27,8 +28,8 @@ RUN_FAILURES = "run_failures"
 
 
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
-    """Both sensors; off until somebody switches them on, but for alerts that were asked for by their setting."""
-    return [_new_parquet(settings), _run_failures(settings)]
+    """All sensors; off until somebody switches them on, but for alerts that were asked for by their setting."""
+    return [_new_parquet(settings), _leaderboard(), _run_failures(settings)]
 
 
 def _new_parquet(settings: Settings) -> dg.SensorDefinition:
@@ -172,6 +173,20 @@ def _events(
             )
         )
     return events
+
+
+def _leaderboard() -> dg.SensorDefinition:
+    @dg.asset_sensor(
+        asset_key=REPORT,
+        name=REFRESH_LEADERBOARD,
+        job_name=REFRESH_LEADERBOARD,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Makes the leaderboard anew when a report was made; several at once count as one.",
+    )
+    def refresh_leaderboard(context: dg.SensorEvaluationContext):
+        return dg.RunRequest()
+
+    return refresh_leaderboard
 
 
 def _run_failures(settings: Settings) -> dg.SensorDefinition:

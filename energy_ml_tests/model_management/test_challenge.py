@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from energy_ml.config import RLBatteryConfig
+from energy_ml.errors import ArtifactError
 from energy_ml.model_management.challenge import judge_policy, judge_price_model
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.persistence import save_artifact
@@ -85,6 +86,19 @@ def test_a_champion_of_other_features_makes_way_only_for_what_beats_the_baseline
     assert "can't be scored" in decision.reason and "moon_phase" in decision.reason
 
 
+def _broken() -> object:
+    raise ArtifactError("Artefact model.pkl can't be loaded: TypeError: other classes")
+
+
+def test_a_champion_that_cannot_be_loaded_does_not_stop_the_next_run(case: Case) -> None:
+    more = {"features": case.features, "forecasts": case.forecasts, "split": case.split, "as_of": "2026-02-10"}
+    decision = judge_price_model(case.trainer.models[60], _broken, as_of_champion="2026-02-09", **more)
+    assert "the champion can't be scored: Artefact model.pkl can't be loaded" in decision.reason
+    assert decision.numbers["opponent"] == pytest.approx(_judge(case, None).numbers["opponent"]), "the baseline instead"
+    older = judge_price_model(case.trainer.models[60], _broken, as_of_champion="2026-02-11", **more)
+    assert not older.promote, "not even then"
+
+
 def test_policies_by_profit(case: Case) -> None:
     config = RLBatteryConfig(episodes=10)
     trained = BatteryRLTrainer(config).train_all(prices=case.prices, forecasts=case.forecasts, split=case.split)
@@ -100,6 +114,8 @@ def test_policies_by_profit(case: Case) -> None:
     assert first.promote == (first.numbers["candidate"] > 0) and "holding" in first.reason
     tie = judge_policy(learned, lambda: learned, as_of_champion="2026-02-10", **common)
     assert not tie.promote and tie.numbers["candidate"] == pytest.approx(first.numbers["candidate"])
+    broken = judge_policy(learned, _broken, as_of_champion="2026-02-09", **common)
+    assert broken.promote == first.promote and "can't be scored" in broken.reason
 
 
 def test_register_and_decide_puts_decision_and_results_on_record(tmp_path: Path) -> None:

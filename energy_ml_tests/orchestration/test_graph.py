@@ -1,12 +1,14 @@
 """The asset graph is the one that the design promises: keys, groups, edges, partitions, jobs."""
 
 import datetime as dt
+from typing import Any
 
 import dagster as dg
 import pytest
 
-from energy_ml.config import Settings, project_root
+from energy_ml.config import CHECK_NAMES, Settings, project_root
 from energy_ml.orchestration.build import build_definitions
+from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY
 
 SETTINGS = Settings.from_env({})
 DEFS = build_definitions(SETTINGS)
@@ -50,7 +52,10 @@ EDGES = {
         "evaluation/battery_backtest",
         "model_management/registry_entry",
     },
+    "evaluation/leaderboard": {"evaluation/report"},
 }
+PARTITIONED_JOBS = (RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY)
+UNPARTITIONED = {"evaluation/leaderboard"}
 
 
 def _node(key: str) -> dg.AssetKey:
@@ -72,7 +77,7 @@ def test_keys_groups_and_edges(key: str) -> None:
 
 
 def test_computed_assets_share_one_definition_and_edges_are_identity() -> None:
-    computed = [GRAPH.get(_node(key)) for key in EDGES if not key.startswith("raw/")]
+    computed = [GRAPH.get(_node(key)) for key in EDGES.keys() - UNPARTITIONED if not key.startswith("raw/")]
     assert len({node.partitions_def for node in computed}) == 1
     for node in computed:
         for parent in node.parent_keys:
@@ -81,6 +86,33 @@ def test_computed_assets_share_one_definition_and_edges_are_identity() -> None:
                 assert (mapping.start_offset, mapping.end_offset) == (-9, 0)
             else:
                 assert mapping is None or isinstance(mapping, dg.IdentityPartitionMapping)
+
+
+def test_the_leaderboard_is_about_all_days_and_in_no_partitioned_job() -> None:
+    leaderboard = _node("evaluation/leaderboard")
+    assert GRAPH.get(leaderboard).partitions_def is None
+    jobs = {name: DEFS.resolve_job_def(name) for name in (*PARTITIONED_JOBS, REFRESH_LEADERBOARD)}
+    assert {n for n, job in jobs.items() if leaderboard in job.asset_layer.executable_asset_keys} == {
+        REFRESH_LEADERBOARD
+    }
+    for name in PARTITIONED_JOBS:
+        assert jobs[name].partitions_def == GRAPH.get(_node("evaluation/report")).partitions_def
+
+
+def test_retraining_is_the_whole_graph_but_the_leaderboard() -> None:
+    computed = {_node(key) for key in EDGES.keys() - UNPARTITIONED if not key.startswith("raw/")}
+    assert DEFS.resolve_job_def(RETRAIN).asset_layer.executable_asset_keys == computed
+
+
+def test_checks_warn_unless_the_settings_let_them_block() -> None:
+    def blocking(graph: Any) -> set[str]:
+        return {key.name for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
+
+    usual = blocking(GRAPH)
+    assert usual.isdisjoint(CHECK_NAMES)
+    settings = Settings.from_env({"ENERGY_ML_BLOCKING_CHECKS": "data_recent, intervals_honest"})
+    assert blocking(build_definitions(settings).resolve_asset_graph()) == usual | {"data_recent", "intervals_honest"}
+    assert {key.name for key in GRAPH.asset_check_keys} >= set(CHECK_NAMES)
 
 
 def test_the_sample_shows_its_own_days_only() -> None:

@@ -17,6 +17,7 @@ from energy_ml.config import Settings
 from energy_ml.market_data.watch import PATIENCE
 from energy_ml.orchestration import sensors
 from energy_ml.orchestration.build import build_definitions
+from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD
 from energy_ml.orchestration.sensors import NEW_PARQUET, RUN_FAILURES, build_sensors
 from energy_ml.orchestration.triggers import STALE_TAG, VERSION_TAG
 from energy_ml.results import ResultsStore
@@ -310,6 +311,7 @@ def test_the_sensor_works_in_its_definitions_and_starts_switched_off(
     assert [r.partition_key for r in data.run_requests] == ["2026-01-03"]
     assert {s.name: s.default_status.value for s in definitions.sensors} == {
         NEW_PARQUET: "STOPPED",
+        REFRESH_LEADERBOARD: "STOPPED",
         RUN_FAILURES: "STOPPED",
     }
 

@@ -13,6 +13,7 @@ from energy_ml.evaluation.backtest_evaluator import backtest, mark_to_market, re
 from energy_ml.evaluation.charts import cumulative_profit, error_by_hour, rmae_by_horizon, share_of_optimum
 from energy_ml.evaluation.metrics import forecast_metrics
 from energy_ml.evaluation.reports import pool_summary, render_report
+from energy_ml.orchestration import checks
 from energy_ml.orchestration.assets.features import BATTERY_FEATURES, PRICE_FEATURES, TIME_SPLIT
 from energy_ml.orchestration.assets.price_prediction import FORECASTS
 from energy_ml.orchestration.assets.rl_battery import BATTERY_POLICY
@@ -54,10 +55,17 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             dg.AssetCheckSpec(
                 "metrics_finite", asset=PRICE_EVALUATION, blocking=True, description="Every horizon has an error."
             ),
-            dg.AssetCheckSpec(
+            checks.spec(
+                settings,
                 "intervals_honest",
-                asset=PRICE_EVALUATION,
-                description="Intervals cover within five points of what they promise, at every horizon.",
+                PRICE_EVALUATION,
+                "Intervals cover about as much as they promise, at every horizon.",
+            ),
+            checks.spec(
+                settings,
+                "newest_day_as_promised",
+                PRICE_EVALUATION,
+                "The newest day's error is about that of validation, both relative to 'the price stays'.",
             ),
         ],
         **common,
@@ -70,7 +78,9 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             forecast_metrics(forecasts, by=["split", "horizon_minutes", name], interval_level=level, significance=False)
             for name in ("region", "hour")
         )
-        off = test[(test["coverage"] - level).abs() > 0.05]
+        limit = settings.operations.max_coverage_gap
+        off = test[(test["coverage"] - level).abs() > limit]
+        kept, kept_words, kept_table = checks.newest_day_as_promised(settings.operations, forecasts)
         return dg.MaterializeResult(
             value={
                 "overall": overall.to_dict("records"),
@@ -102,14 +112,14 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                     check_name="metrics_finite",
                     passed=bool(test["mae"].notna().all() and len(test) == len(settings.horizons)),
                 ),
-                dg.AssetCheckResult(
-                    check_name="intervals_honest",
-                    passed=off.empty,
-                    severity=dg.AssetCheckSeverity.WARN,
-                    description="; ".join(
-                        f"{row['horizon_minutes']} min: {row['coverage']:.1%}" for row in test.to_dict("records")
-                    ),
+                checks.result(
+                    settings,
+                    "intervals_honest",
+                    off.empty,
+                    f"{level:.0%} promised, {limit:.0%} either way allowed; "
+                    + ", ".join(f"{r['horizon_minutes']} min: {r['coverage']:.1%}" for r in test.to_dict("records")),
                 ),
+                checks.result(settings, "newest_day_as_promised", kept, kept_words, {"by_horizon": kept_table}),
             ],
         )
 
@@ -131,10 +141,8 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 blocking=True,
                 description="No strategy ever leaves the charge limits.",
             ),
-            dg.AssetCheckSpec(
-                "beats_threshold_rule",
-                asset=BATTERY_BACKTEST,
-                description="The policy earns more than the threshold rule.",
+            checks.spec(
+                settings, "beats_threshold_rule", BATTERY_BACKTEST, "The policy earns more than the threshold rule."
             ),
         ],
         **common,
@@ -197,11 +205,11 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             ),
             check_results=[
                 dg.AssetCheckResult(check_name="within_limits", passed=bool(inside)),
-                dg.AssetCheckResult(
-                    check_name="beats_threshold_rule",
-                    passed=bool(share["q_learning"] > share["threshold"]),
-                    severity=dg.AssetCheckSeverity.WARN,
-                    description=f"{share['q_learning']:.1%} of the optimum against {share['threshold']:.1%}",
+                checks.result(
+                    settings,
+                    "beats_threshold_rule",
+                    share["q_learning"] > share["threshold"],
+                    f"{share['q_learning']:.1%} of the optimum against {share['threshold']:.1%}",
                 ),
             ],
         )
@@ -242,7 +250,9 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             ],
             ignore_index=True,
         )
-        record = provenance(as_of=day, data_fingerprint=time_split["fingerprint"], config=config, run_id=context.run_id)
+        record = provenance(
+            as_of=day, data_fingerprint=time_split["fingerprint"], config=config, run_id=context.run.run_id
+        )
         html = render_report(
             as_of=day,
             provenance=record,

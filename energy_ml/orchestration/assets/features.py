@@ -3,6 +3,7 @@
 What belongs here: reading the window, checks that stop a bad one, metadata. What doesn't: how features are made.
 """
 
+import datetime as dt
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ from energy_ml.features import (
 )
 from energy_ml.market_data.cleaning import clean_batteries
 from energy_ml.market_data.window import read_price_window
+from energy_ml.orchestration import checks
 from energy_ml.orchestration.assets.raw import BATTERY_TELEMETRY, MARKET_PRICES
 from energy_ml.orchestration.io_managers import FILE
 from energy_ml.orchestration.metadata import columns_of, to_metadata
@@ -56,6 +58,11 @@ def feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             dg.AssetCheckSpec(
                 "few_repairs", asset=PRICE_FEATURES, description="Filled and repaired rows are under 1 % of the window."
             ),
+            checks.spec(settings, "data_recent", PRICE_FEATURES, "The day that should be there by now is there."),
+            checks.spec(settings, "regions_present", PRICE_FEATURES, "Every region that the files know has prices."),
+            checks.spec(
+                settings, "features_stable", PRICE_FEATURES, "The newest day's features are distributed as in training."
+            ),
         ],
         **common,
     )
@@ -90,6 +97,7 @@ def feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         )
         features = features[window.in_window.to_numpy()].reset_index(drop=True)
         names = feature_columns(features)
+        split = split_window(start, end, config.train_end_pct, config.val_end_pct)
         repaired = int(window.prices.loc[window.in_window, "is_filled"].sum())
         problems = [problem.to_dict() for problem in window.problems]
         results.store().write(
@@ -127,6 +135,9 @@ def feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                     severity=dg.AssetCheckSeverity.WARN,
                     description=f"{repaired:,} of {len(features):,} rows repaired",
                 ),
+                checks.data_recent(settings, lake.lake(), dt.datetime.now(dt.UTC)),
+                checks.regions_present(settings, features, window.problems),
+                checks.features_stable(settings, features, names, split),
             ],
         )
 

@@ -3,6 +3,7 @@
 What belongs here: which models, and what is recorded of them. What doesn't: scores, the rule, the registry.
 """
 
+import datetime as dt
 import functools
 from typing import Any
 
@@ -48,6 +49,10 @@ def model_management_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"json", "python"},
         owners=["team:operations"],
         metadata={FILE: "model_management/decisions.json"},
+        # The nightly run has until noon. A backfill of an old day counts too: the check data_recent sees through that.
+        freshness_policy=dg.FreshnessPolicy.cron(
+            deadline_cron="0 12 * * *", lower_bound_delta=dt.timedelta(hours=12), timezone="UTC"
+        ),
     )
     def registry_entry(
         context: dg.AssetExecutionContext,

@@ -68,7 +68,7 @@ def _model_asset(settings: Settings, horizon: int) -> dg.AssetsDefinition:
         results: ResultsResource,
         price_trainer: TrainerResource,
     ):
-        progress = results.progress(context.run_id)
+        progress = results.progress(context.run.run_id)
         try:
             trained = price_trainer.trainer(config).train_for_horizon(
                 price_features,
@@ -86,7 +86,7 @@ def _model_asset(settings: Settings, horizon: int) -> dg.AssetsDefinition:
             data_fingerprint=time_split["fingerprint"],
             config=config.price_prediction,
             metrics=trained["metrics"],
-            run_id=context.run_id,
+            run_id=context.run.run_id,
         )
         store = results.store()
         store.write(context.partition_key, f"price_prediction/forecasts_{horizon}min.parquet", forecasts)
@@ -105,9 +105,9 @@ def _model_asset(settings: Settings, horizon: int) -> dg.AssetsDefinition:
                     "mae_price_stays": test["persistence_mae"],
                     "rmae": test["rmae"],
                     "coverage": test["coverage"],
-                    "importance": importance.head(25),
-                    "importance_chart": importance_chart(importance),
                     "forecast_chart": forecast_chart(forecasts, horizon),
+                    "importance_chart": importance_chart(importance),
+                    "importance": importance.head(25),
                     "provenance": record,
                 }
             ),

@@ -58,7 +58,7 @@ def rl_battery_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         results: ResultsResource,
     ):
         """When to charge, hold and discharge: tabular Q-learning per region on prices and out-of-sample forecasts."""
-        progress = results.progress(context.run_id)
+        progress = results.progress(context.run.run_id)
         try:
             trained = BatteryRLTrainer(config).train_all(
                 sorted(price_features["region"].unique()),
@@ -75,7 +75,7 @@ def rl_battery_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             data_fingerprint=time_split["fingerprint"],
             config=config.rl_battery,
             metrics=trained["metrics"],
-            run_id=context.run_id,
+            run_id=context.run.run_id,
         )
         results.store().write(context.partition_key, "rl_battery/battery_policy.json", record)
         results.store().write(context.partition_key, "rl_battery/learning.parquet", trained["learning"])

@@ -1,0 +1,95 @@
+"""Results over all as-of dates as tables: skill by horizon, share of the optimum by region, succession of champions.
+
+What belongs here: gathering what the runs left behind. What doesn't: drawing (``reports.render_leaderboard``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from energy_ml.errors import EnergyMLError
+from energy_ml.results import ResultsStore
+
+POLICY = "battery_policy"
+POOLED = "all"
+COLUMNS = ("as_of", "model_id", "version", "metric", "value", "horizon_minutes", "region", "champion")
+SUCCESSION = ("since", "until", "model_id", "version", "as_of", "how", "who", "reason")
+_BECAME_CHAMPION = ("promoted", "rolled_back")
+
+
+def leaderboard(store: ResultsStore, models: Mapping[str, Mapping[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
+    """One row per figure of each as-of date, and in words the days that can't be read.
+
+    Columns: ``as_of`` (YYYY-MM-DD), ``model_id``, ``version`` (trained for that day; empty if unknown), ``metric``
+    (``rmae``: error over that of "the price stays"; ``share`` of the perfect-foresight profit), ``value``,
+    ``horizon_minutes`` (NaN for the policy), ``region`` (``all`` or a name), ``champion`` (whether that version serves
+    now). ``models`` is ``ModelRegistry.list_models()``.
+    """
+    rows: list[dict[str, Any]] = []
+    unreadable = []
+    for day in store.as_of_dates():
+        try:
+            rows += _rows_of(store, str(day), models)
+        except (EnergyMLError, KeyError, TypeError, ValueError) as error:
+            unreadable.append(f"{day}: {type(error).__name__}: {error}")
+    return pd.DataFrame(rows, columns=list(COLUMNS)), unreadable
+
+
+def succession(models: Mapping[str, Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Who was champion when: one row per reign, newest first.
+
+    Columns: ``since`` and ``until`` (ISO 8601 UTC; empty while it serves), ``model_id``, ``version``, ``as_of`` (empty
+    for versions that were pruned since), ``how`` (promoted, rolled_back), ``who``, ``reason``.
+    """
+    as_of = {
+        (model_id, entry["version"]): str(entry["metadata"].get("as_of", ""))
+        for model_id, model in models.items()
+        for entry in model["versions"]
+    }
+    reigns: list[dict[str, Any]] = []
+    current: dict[str, dict[str, Any]] = {}
+    for event in history:
+        if event["event"] not in _BECAME_CHAMPION:
+            continue
+        model_id = str(event["model_id"])
+        if model_id in current:
+            current[model_id]["until"] = event["time"]
+        current[model_id] = {
+            "since": event["time"],
+            "until": "",
+            "model_id": model_id,
+            "version": event["version"],
+            "as_of": as_of.get((model_id, event["version"]), ""),
+            "how": event["event"],
+            "who": event["who"] or "",
+            "reason": event["reason"] or "",
+        }
+        reigns.append(current[model_id])
+    return pd.DataFrame(reigns[::-1], columns=list(SUCCESSION))
+
+
+def _rows_of(store: ResultsStore, day: str, models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    decisions = "model_management/decisions.json"
+    versions = {
+        model_id: decision["version"]
+        for model_id, decision in (store.read(day, decisions) if store.exists(day, decisions) else {}).items()
+    }
+
+    def row(model_id: str, metric: str, value: Any, horizon: float, region: str) -> dict[str, Any]:
+        version = versions.get(model_id, "")
+        champion = bool(version) and models.get(model_id, {}).get("champion") == version
+        return dict(zip(COLUMNS, (day, model_id, version, metric, value, horizon, region, champion), strict=True))
+
+    rows = [
+        row(f"price_prediction_{p['horizon_minutes']}m", "rmae", float(p["rmae"]), p["horizon_minutes"], POOLED)
+        for p in store.read(day, "metrics.json")["prices"]
+    ]
+    summary = pd.DataFrame(store.read(day, "evaluation/battery_summary.json")["summary"])
+    own = summary[(summary["strategy"] == "q_learning") & summary["battery_id"].isin(["reference", POOLED])]
+    own = own.drop_duplicates("region")
+    own = own[own["region"] != "fleet"]
+    rows += [row(POLICY, "share", float(s["share"]), float("nan"), str(s["region"])) for s in own.to_dict("records")]
+    return rows
