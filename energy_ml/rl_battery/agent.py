@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from energy_ml.rl_battery.battery import Battery, Floats, Physics
+from energy_ml.rl_battery.battery import Battery, Floats, Physics, step
 from energy_ml.rl_battery.learning import Integers, decide, follow
 from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, SIGNALS, Design, StateSpace, table_rows
 from energy_ml.rl_battery.value_model import FIRST_FORECAST, ValueModel, build_inputs, predict_values
@@ -153,7 +153,7 @@ class Brain(NamedTuple):
 
 @njit(cache=True)
 def see_now(brain: Brain, prices: Floats, minute: int, ahead: Floats) -> Observed:
-    """What is known in the newest of N intervals, (1,) each: dispatch prices (newest last), minute, forecasts (H,)."""
+    """What is known at a refresh, (1,) each: prices at it and at N - 1 before it, its minute, forecasts (H,)."""
     n = len(prices)
     minutes = np.empty(n, np.int64)
     for i in range(n):
@@ -167,15 +167,27 @@ def see_now(brain: Brain, prices: Floats, minute: int, ahead: Floats) -> Observe
 
 @njit(cache=True)
 def act_now(
-    brain: Brain, prices: Floats, minute: int, ahead: Floats, physics: Physics, charge: float, hours: float
-) -> tuple[float, float, float, float, Floats]:
-    """One decision from recent prices. Returns what ``decide`` does and the value row (K,), currency."""
+    brain: Brain,
+    prices: Floats,
+    minute: int,
+    ahead: Floats,
+    price: float,
+    physics: Physics,
+    charge: float,
+    hours: float,
+) -> tuple[float, float, float, float, Floats, float, float]:
+    """One decision at ``price``; the other arguments as in ``see_now``.
+
+    Returns what ``decide`` does, the value row (K,), currency, the charge after (MWh) and the energy at the grid (MWh).
+    """
     seen = see_now(brain, prices, minute, ahead)
     usable = physics.high - physics.low
     state = table_rows(seen.information, seen.minutes, seen.signals[brain.signal], brain.edges, brain.time_bins)
     row = base_values(seen.slopes, usable, brain.table.shape[1])[0] + seen.level[0] * usable * brain.table[state[0]]
-    power, up, stay, down = decide(physics, charge, hours, seen.expected[0], row, np.inf)
-    return power, up, stay, down, row
+    met = seen.expected[0] if brain.model.delay > 0 else price
+    power, up, stay, down = decide(physics, charge, hours, met, row, np.inf)
+    after, energy, _, _ = step(physics, charge, power, hours, price, np.inf)
+    return power, up, stay, down, row, after, energy
 
 
 def refresh_rows(minutes: Integers, dispatch_minutes: int) -> tuple[Integers, Integers]:

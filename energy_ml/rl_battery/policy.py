@@ -5,6 +5,7 @@ What belongs here: loading, checking what callers give, explaining. What doesn't
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from energy_ml.config import project_root
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
 from energy_ml.model_management.persistence import load_champion
 from energy_ml.rl_battery.agent import BatteryAgent, Brain, act_now
-from energy_ml.rl_battery.battery import ACTIONS, Battery, Floats, step
+from energy_ml.rl_battery.battery import ACTIONS, Battery, Floats, Physics
 from energy_ml.rl_battery.strategy import Context
 from energy_ml.rl_battery.value_model import HISTORY_MINUTES
 
@@ -46,7 +47,7 @@ class BatteryPolicy:
         path = Path(policy_path)
         self.path = path if path.is_absolute() else project_root() / path
         self._learned: LearnedPolicy | None = None
-        self._brains: dict[str, Brain] = {}
+        self._prepared: dict[str | None, tuple[BatteryAgent, Brain, Physics, Battery]] = {}
 
     @classmethod
     def of(cls, learned: LearnedPolicy) -> BatteryPolicy:
@@ -87,10 +88,12 @@ class BatteryPolicy:
             )
         return agents[region]
 
-    def _brain(self, agent: BatteryAgent) -> Brain:
-        if agent.region not in self._brains:
-            self._brains[agent.region] = agent.brain
-        return self._brains[agent.region]
+    def _ready(self, region: str | None) -> tuple[BatteryAgent, Brain, Physics, Battery]:
+        """What one decision needs, put together once per region."""
+        if region not in self._prepared:
+            agent = self.agent(region)
+            self._prepared[region] = agent, agent.brain, agent.battery.physics, agent.battery
+        return self._prepared[region]
 
     def strategy(self) -> BatteryPolicy:
         """The policy as a Strategy of backtests: itself."""
@@ -147,7 +150,7 @@ class BatteryPolicy:
         capacity_mwh: float | None = None,
         power_mw: float | None = None,
     ) -> dict[str, Any]:
-        """The action for the interval that has just begun.
+        """The action for the interval that has just begun, or as many later as the policy's execution delay says.
 
         Parameters
         ----------
@@ -172,70 +175,69 @@ class BatteryPolicy:
 
         Raises BatteryError (charge outside 0..capacity, or numbers that aren't finite), UnknownRegionError, ModelError.
         """
-        agent = self.agent(region)
-        battery = agent.battery
+        agent, brain, physics, reference = self._ready(region)
+        battery = reference
         if capacity_mwh is not None or power_mw is not None:
-            capacity = battery.capacity_mwh if capacity_mwh is None else float(capacity_mwh)
-            power = battery.power_mw / battery.capacity_mwh * capacity if power_mw is None else float(power_mw)
-            battery = replace(battery, capacity_mwh=capacity, power_mw=power)
-        physics = battery.physics
-        if not 0.0 <= charge_level <= battery.capacity_mwh:
+            capacity = reference.capacity_mwh if capacity_mwh is None else float(capacity_mwh)
+            power = reference.power_mw / reference.capacity_mwh * capacity if power_mw is None else float(power_mw)
+            battery = replace(reference, capacity_mwh=capacity, power_mw=power)
+            physics = battery.physics
+        charge, price = float(charge_level), float(current_price)
+        if not 0.0 <= charge <= battery.capacity_mwh:
             raise BatteryError(
                 f"charge_level is {charge_level!r}",
                 expected=f"MWh from 0 to the capacity of {battery.capacity_mwh:g}",
                 remedy="give the charge in MWh, and capacity_mwh if the battery is another one",
             )
-        if not (np.isfinite(current_price) and 0 <= hour < 24 and (minute is None or 0 <= minute < 60)):
+        if not (math.isfinite(price) and 0 <= hour < 24 and (minute is None or 0 <= minute < 60)):
             raise BatteryError(
                 f"current_price is {current_price!r}, hour {hour!r}, minute {minute!r}",
                 expected="a finite price, hour 0 to 23, minute 0 to 59",
             )
         given = {1: price_forecast_1m, 5: price_forecast_5m, 15: price_forecast_15m, 60: price_forecast_60m}
-        ahead = {h: float(v) for h, v in given.items() if v}
+        ahead = {h: v for h, v in given.items() if v}
         if forecasts:
-            ahead.update({int(h): float(v) for h, v in forecasts.items() if v is not None})
+            ahead.update((int(h), v) for h, v in forecasts.items() if v is not None)
         interval, dispatch = agent.interval_minutes, agent.dispatch_minutes
         now = hour * 60 + (30 if minute is None else minute)
-        prices = np.empty(0 if recent_prices is None else len(recent_prices), dtype=np.float64)
-        prices[:] = () if recent_prices is None else recent_prices
-        prices = np.append(prices, current_price)[-HISTORY_MINUTES // interval - 1 :]
+        past = () if recent_prices is None else recent_prices[-(HISTORY_MINUTES // interval) :]
+        prices = np.empty(len(past) + 1)
+        prices[:-1] = past
+        prices[-1] = price
         if dispatch > interval:
-            # Only the first interval of each dispatch interval counts; before the first such one there is none.
-            newest = (len(prices) - 1 - now % dispatch // interval) % (dispatch // interval)
-            prices = prices[newest :: dispatch // interval] if newest < len(prices) else prices[-1:]
-        if not np.isfinite(prices).all():
+            # Only prices at a refresh of the state count; before the first refresh the price now stands in.
+            oldest = (len(past) - now % dispatch // interval) % (dispatch // interval)
+            prices = prices[oldest :: dispatch // interval] if oldest <= len(past) else prices[-1:]
+        if not math.isfinite(prices.sum()):
             raise BatteryError("recent_prices hold values that aren't finite", remedy="fill or leave out gaps")
-        charge = float(charge_level)
-        power, up, stay, down, row = act_now(
-            self._brain(agent),
-            prices,
+        power, up, stay, down, row, after, energy = act_now(
+            brain,
+            np.ascontiguousarray(prices),
             now - now % dispatch,
             np.array([ahead.get(h, np.nan) for h in agent.horizons]),
+            price,
             physics,
             charge,
             interval / 60.0,
         )
         values = {"charge": up, "hold": stay, "discharge": down}
-        after, energy, _, _ = step(
-            physics, charge, power, interval / 60.0, float(current_price), physics.daily_discharge
-        )
         chosen = ACTIONS[0 if energy > 0 else 2 if energy < 0 else 1]
         scale = self.learned.config["reward_scale"]
         return {
             "action": chosen,
-            "q_values": {name: value * scale for name, value in values.items() if np.isfinite(value)},
+            "q_values": {name: value * scale for name, value in values.items() if math.isfinite(value)},
             "power_mw": energy / (interval / 60.0),
             "energy_mwh": energy,
             "charge_after_mwh": after,
-            "why": _explain(chosen, agent, battery, charge, float(current_price), row),
+            "why": _explain(chosen, battery, charge, price, row),
         }
 
 
-def _explain(chosen: str, agent: BatteryAgent, battery: Battery, charge: float, price: float, row: Floats) -> str:
+def _explain(chosen: str, battery: Battery, charge: float, price: float, row: Floats) -> str:
     """Compare the price with what stored energy is worth around this charge."""
-    nodes = np.linspace(battery.low_mwh, battery.high_mwh, len(row))
-    i = int(np.clip(np.searchsorted(nodes, charge, side="right") - 1, 0, len(nodes) - 2))
-    worth = (row[i + 1] - row[i]) / (nodes[i + 1] - nodes[i])
+    width = (battery.high_mwh - battery.low_mwh) / (len(row) - 1)
+    i = min(max(int((charge - battery.low_mwh) / width), 0), len(row) - 2)
+    worth = float(row[i + 1] - row[i]) / width
     buy = (price + battery.buy_fee_per_mwh) / battery.charge_efficiency
     sell = (price - battery.sell_fee_per_mwh - battery.wear_cost_per_mwh) * battery.discharge_efficiency
     if chosen == "charge":

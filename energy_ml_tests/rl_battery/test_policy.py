@@ -16,28 +16,38 @@ from energy_ml_tests.rl_battery.markets import market, true_forecasts
 HORIZONS = (5, 15)
 
 
-@pytest.fixture(scope="module")
-def held():
-    """Five-minute prices on a one-minute grid, with their forecasts and a policy trained on them."""
-    prices, split = market(days=4, minutes=5, seed=2)
+def on_minutes(prices, split, noise=0.0):
+    """Five-minute prices on a one-minute grid, held or with noise on top, with their forecasts and a policy."""
     times = pd.date_range(split.start, split.end, freq="1min", inclusive="left", tz="UTC").rename("timestamp")
     minute = prices.set_index("timestamp").reindex(times, method="ffill").reset_index()
+    minute["real_time_price"] += np.random.default_rng(3).normal(0, noise, len(minute))
     forecasts = true_forecasts(minute, HORIZONS, 1, error=3.0)
     policy = BatteryRLTrainer().train_all(prices=minute, forecasts=forecasts, split=split)["policy"]
     return minute, split, forecasts, policy
+
+
+@pytest.fixture(scope="module")
+def held():
+    return on_minutes(*market(days=4, minutes=5, seed=2))
+
+
+@pytest.fixture(scope="module")
+def moving():
+    return on_minutes(*market(days=4, minutes=5, seed=4), noise=10.0)
 
 
 def test_the_state_is_refreshed_every_five_minutes(held):
     assert held[3].agent("FR").dispatch_minutes == 5 and held[3].agent("FR").interval_minutes == 1
 
 
-def test_single_actions_equal_the_backtest(held):
-    prices, split, forecasts, policy = held
+@pytest.mark.parametrize("which", ["held", "moving"])
+def test_single_actions_equal_the_backtest(which, request):
+    prices, split, forecasts, policy = request.getfixturevalue(which)
     context = build_context(prices, "FR", split, Battery(), forecasts=forecasts)
     run = simulate(context.battery, policy.actions(context), context.prices, context.hours)
     known = np.concatenate([context.history_prices, context.prices])
     before = len(context.history_prices)
-    for t in range(0, len(context.prices) - 20, 7):
+    for t in range(5, len(context.prices) - 20, 7):
         now = context.timestamps[t]
         fresh = t - now.minute % 5
         ahead = {h: context.forecasts[h][fresh] for h in HORIZONS}
