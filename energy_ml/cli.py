@@ -219,7 +219,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
 
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-    from energy_ml.orchestration.launch import run_job
+    from energy_ml.orchestration.launch import run_job, what_failed
     from energy_ml.progress import ProgressLog
 
     run_id, done = str(uuid.uuid4()), threading.Event()
@@ -251,15 +251,8 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
             done.set()
             drawer.join(timeout=5)
     if not result.success:
-        failures = [
-            event.step_failure_data.user_failure_data.description
-            if event.step_failure_data.user_failure_data
-            else event.step_failure_data.error_display_string.strip().splitlines()[-1]
-            for event in result.all_events
-            if event.is_step_failure
-        ]
         raise EnergyMLError(
-            f"the run for {as_of} failed: {'; '.join(filter(None, failures)) or 'see the run in the UI'}",
+            f"the run for {as_of} failed: {what_failed(result.all_events)}",
             remedy=f"see run {run_id} in the UI (dagster dev)",
         )
 
@@ -509,6 +502,57 @@ def backtest(
         out.print(f"\nforecasts: {target}\nchart: {chart}", soft_wrap=True)
 
     emit({"pooled": pooled.to_dict("records"), "by_day": by_day.to_dict("records")}, as_json, show)
+
+
+@app.command()
+def backfill(
+    first: Annotated[str, typer.Option("--from", help="First as-of date.")],
+    last: Annotated[str, typer.Option("--to", help="Last as-of date.")],
+    only_missing: Annotated[bool, typer.Option(help="Leave out days that have results of their present data.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run everything for each day of a range, oldest first, one run a day; old days never dethrone a newer champion."""
+    from rich.progress import Progress
+
+    from energy_ml.orchestration.launch import backfill as run_days
+    from energy_ml.orchestration.launch import check_as_of
+
+    settings = Settings.from_env()
+    days = check_as_of(settings, parse_date(first)), check_as_of(settings, parse_date(last))
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("backfill", total=max((days[1] - days[0]).days + 1, 1))
+        runs = run_days(*days, only_missing=only_missing, progress=lambda _: bar.advance(task))
+
+    def show() -> None:
+        out.print(
+            table(
+                None,
+                ["as of", "run", "seconds", "outcome"],
+                [[str(r.as_of), r.run_id[:8], f"{r.seconds:.0f}", r.error or "done"] for r in runs],
+                numeric_from=9,
+            )
+        )
+
+    emit([vars(run) for run in runs], as_json, show)
+    if any(run.error for run in runs):
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve forecasts, battery actions and trainings over REST and WebSocket, with a page at /."""
+    try:
+        from energy_ml.service.api import serve as run_service
+    except ImportError as error:
+        raise ConfigError(
+            f"the service needs {error.name}, which isn't installed",
+            remedy="install the extra: pip install 'energy_ml[service]'",
+        ) from error
+    run_service(host, port, log_level=log_level)
 
 
 def _registry() -> ModelRegistry:

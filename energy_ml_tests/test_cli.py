@@ -12,7 +12,7 @@ from energy_ml.market_data.simulator import write_simulation
 from energy_ml.model_management.persistence import save_artifact
 from energy_ml.model_management.registry import ModelRegistry
 
-COMMANDS = ("simulate", "data", "retrain", "predict", "act", "report", "backtest", "models")
+COMMANDS = ("simulate", "data", "retrain", "predict", "act", "report", "backtest", "backfill", "serve", "models")
 
 
 @pytest.fixture
