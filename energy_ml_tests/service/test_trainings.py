@@ -1,0 +1,304 @@
+"""Trainings by request on a small project root: real Dagster runs in real processes, watched, cancelled, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from energy_ml.errors import HorizonError, ServiceError, UnknownRegionError
+from energy_ml.service.events import Client, events_of
+from energy_ml.service.training_tasks import ENDED, TrainingRequest, Trainings
+from energy_ml_tests.service.conftest import TRAIN_TOKEN, Server, make_root
+
+SMALL = {"type": "price_prediction", "horizons": [60]}
+
+
+@pytest.fixture(scope="module")
+def training_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose root has data, and no models yet."""
+    server = make_root(tmp_path_factory.mktemp("trainings")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(training_server: Server) -> Iterator[httpx.Client]:
+    with training_server.client() as made:
+        yield made
+
+
+def listen(server: Server, training_id: str | None = None) -> ClientConnection:
+    query = f"?training_id={training_id}" if training_id else ""
+    return connect(server.ws + query, additional_headers={"Authorization": f"Bearer {TRAIN_TOKEN}"}, proxy=None)
+
+
+def until_end(socket: ClientConnection, training_id: str, seconds: float = 120) -> list[dict[str, Any]]:
+    """Events of a training up to the one that says how it ended."""
+    events: list[dict[str, Any]] = []
+    deadline = time.monotonic() + seconds
+    while not events or events[-1]["event"] != "training" or events[-1]["state"] not in ENDED:
+        event = json.loads(socket.recv(timeout=max(deadline - time.monotonic(), 0.01)))
+        if event["training_id"] == training_id:
+            events.append(event)
+    return events
+
+
+def wait_until_progress(client: httpx.Client, training_id: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        state = client.get(f"/models/train/{training_id}").json()
+        if state["progress"] > 0 or state["state"] != "running":
+            return state
+        time.sleep(0.1)
+    raise AssertionError("no progress")
+
+
+def run_status(server: Server, run_id: str) -> str | None:
+    """What Dagster's own record says, as the UI shows it."""
+    for database in (server.root / ".dagster").rglob("runs.db"):
+        connection = sqlite3.connect(database)
+        try:
+            row = connection.execute("SELECT status FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        finally:
+            connection.close()
+        if row is not None:
+            return str(row[0])
+    return None
+
+
+def test_a_training_from_request_to_end(training_server: Server, client: httpx.Client) -> None:
+    with listen(training_server) as early:
+        answer = client.post("/models/train", json=SMALL, headers={"Idempotency-Key": "one"})
+        assert answer.status_code == 202, answer.text
+        state = answer.json()
+        training_id = state["training_id"]
+        assert answer.headers["location"] == f"/api/v1/models/train/{training_id}"
+        assert (state["state"], state["task"], state["as_of"]) == (
+            "running",
+            "tasks.train_price_prediction",
+            "2025-03-05",
+        )
+
+        # The same key and the same work find the training that is there; other work has to wait.
+        again = client.post("/models/train", json=SMALL, headers={"Idempotency-Key": "one"})
+        assert (again.status_code, again.json()["training_id"]) == (200, training_id)
+        assert client.post("/models/train", json=SMALL).json()["training_id"] == training_id
+        other = client.post("/models/train", json={"type": "rl_battery"})
+        assert other.status_code == 409 and training_id in other.json()["detail"]
+        reused = client.post("/models/train", json={"type": "all"}, headers={"Idempotency-Key": "one"})
+        assert reused.status_code == 409 and "key" in reused.json()["remedy"]
+
+        events = until_end(early, training_id)
+    progress = [e["progress"] for e in events if e["event"] == "model_training_progress"]
+    assert len(progress) > 3 and progress == sorted(progress) and progress[0] == 0
+    assert any("epoch" in e for e in events)
+    assert [e["event"] for e in events][-2:] == ["model_training_completed", "training"]
+    assert all(e["model_id"] == "price_prediction_60m" for e in events if e["event"] != "training")
+    assert events[-1]["state"] == "completed"
+
+    end = client.get(f"/models/train/{training_id}").json()
+    assert end["state"] == "completed" and end["progress"] == 1 and end["error"] is None and end["finished_at"]
+    assert end["models"]["price_prediction_60m"]["metrics"]["mae"] > 0
+    assert client.get("/models/train").json()["trainings"][0]["training_id"] == training_id
+    assert run_status(training_server, end["run_id"]) == "SUCCESS"
+    assert not (training_server.root / "results/2025-03-05").exists(), "narrowed trainings disturb no results"
+
+    with listen(training_server, training_id) as late:
+        assert until_end(late, training_id, 5)[-1]["state"] == "completed"
+
+
+def test_killed_restarted_and_cancelled(training_server: Server) -> None:
+    with training_server.client() as client:
+        killed = client.post("/models/train", json=SMALL).json()["training_id"]
+        with listen(training_server, killed) as socket:
+            assert wait_until_progress(client, killed)["state"] == "running"
+            first = json.loads((training_server.root / f"results/.trainings/{killed}.json").read_text())
+            os.killpg(first["pid"], signal.SIGKILL)
+            began = time.monotonic()
+            events = until_end(socket, killed, 10)
+            assert time.monotonic() - began < 10
+        assert events[-1]["state"] == "failed" and "signal 9" in events[-1]["error"]
+        assert [e["event"] for e in events][-2] == "model_training_failed"
+        following = client.post("/models/train", json=SMALL)
+        assert following.status_code == 202, "the killed one stands in nobody's way"
+        training_id = following.json()["training_id"]
+        assert wait_until_progress(client, training_id)["state"] == "running"
+        record = json.loads((training_server.root / f"results/.trainings/{training_id}.json").read_text())
+        os.killpg(record["pid"], signal.SIGSTOP)  # so that it can't end while the servers change
+
+    # Trainings outlive their server, and the next server knows them.
+    training_server.stop(signal.SIGKILL)
+    training_server.start()
+    with training_server.client() as client, listen(training_server) as socket:
+        assert client.get(f"/models/train/{training_id}").json()["state"] == "running"
+        assert client.post("/models/train", json=SMALL).json()["training_id"] == training_id
+        state = client.post(f"/models/train/{training_id}/cancel").raise_for_status().json()
+        assert state["state"] == "cancelled" and state["error"] == "cancelled by request"
+        assert until_end(socket, training_id, 10)[-1]["state"] == "cancelled"
+        assert client.post(f"/models/train/{training_id}/cancel").json()["finished_at"] == state["finished_at"]
+
+    deadline = time.monotonic() + 90
+    wanted = {first["run_id"]: "FAILURE", state["run_id"]: "CANCELED"}
+    while {run: run_status(training_server, run) for run in wanted} != wanted:
+        assert time.monotonic() < deadline, "Dagster's record must not show them as running for ever"
+        time.sleep(0.2)
+
+
+def test_without_data_a_training_is_refused_in_words(training_server: Server, client: httpx.Client) -> None:
+    folder = training_server.root / "data/processed"
+    hidden = [path.rename(path.with_suffix(".away")) for path in folder.glob("*.parquet")]
+    try:
+        answer = client.post("/models/train", json={"type": "price_prediction"})
+        assert answer.status_code == 404 and "there are no price files" in answer.json()["detail"]
+    finally:
+        for path in hidden:
+            path.rename(path.with_suffix(".parquet"))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        ({"type": "everything"}, 422, "type"),
+        ({}, 422, "type"),
+        ({"type": "price_prediction", "horizons": [7]}, 422, "horizon"),
+        ({"type": "price_prediction", "regions": ["XX"]}, 422, "region"),
+        ({"type": "price_prediction", "as_of": "2025-03-01"}, 422, "as-of date"),
+        ({"type": "price_prediction", "as_of": "2099-01-01"}, 422, "as-of date"),
+        ({"type": "price_prediction", "as_of": "soon"}, 422, "as_of"),
+        ({"type": "all", "horizons": [15]}, 422, "narrowed"),
+    ],
+)
+def test_impossible_trainings_are_refused(client: httpx.Client, body: dict[str, Any], status: int, word: str) -> None:
+    answer = client.post("/models/train", json=body)
+    assert answer.status_code == status and word in answer.text
+
+
+@pytest.mark.parametrize("name", ["%2e%2e", "../x", "%2e%2e%2fregistry", "a" * 65, "x.json", "x%00y"])
+def test_ids_never_become_paths(client: httpx.Client, name: str) -> None:
+    assert client.get(f"/models/train/{name}").status_code in (404, 405, 422)
+    assert client.post(f"/models/train/{name}/cancel").status_code in (404, 405, 422)
+
+
+# --- without processes ------------------------------------------------------------------------------------------------
+
+
+def test_too_many_trainings_are_refused(market: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Server(tmp_path, {**market.environment, "ENERGY_ML_RESULTS_DIR": str(tmp_path)}).settings
+    trainings = Trainings(settings, per_hour=2)
+
+    class Ended:
+        pid = 2**30
+
+        def __init__(self, command: list[str], **_: Any) -> None:
+            if "run" in command:
+                place = Path(command[command.index("--outcome") + 1])
+                place.write_text('{"state": "completed", "error": null, "finished_at": "2025-03-05T00:00:00+00:00"}')
+
+        def poll(self) -> int:
+            return 0
+
+        def wait(self, timeout: float) -> int:
+            return 0
+
+    monkeypatch.setattr("energy_ml.service.training_tasks.subprocess.Popen", Ended)
+    for _ in range(2):
+        state, started = trainings.start(TrainingRequest("price_prediction"))
+        assert started and state["state"] == "completed"
+    with pytest.raises(ServiceError) as caught:
+        trainings.start(TrainingRequest("price_prediction"))
+    assert caught.value.status == 429
+    for request, error in (
+        (TrainingRequest("price_prediction", horizons=(7,)), HorizonError),
+        (TrainingRequest("price_prediction", regions=("XX",)), UnknownRegionError),
+    ):
+        with pytest.raises(error):
+            trainings.start(request)
+    with pytest.raises(ServiceError, match="no training id"):
+        trainings.get("../registry")
+    with pytest.raises(ServiceError, match="described"):
+        TrainingRequest.of({"type": "price_prediction", "path": "/etc/passwd"})
+
+
+def test_one_training_of_many_asked_for_at_once(
+    market: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers over one folder, four threads each, the same work: one process."""
+    settings = Server(tmp_path, {**market.environment, "ENERGY_ML_RESULTS_DIR": str(tmp_path)}).settings
+    started: list[int] = []
+    locks: list[int] = []
+
+    class Running:
+        pid = 2**30
+
+        def __init__(self, command: list[str], pass_fds: list[int] = [], **_: Any) -> None:  # noqa: B006
+            started.append(1)
+            locks.extend(os.dup(descriptor) for descriptor in pass_fds)
+
+        def poll(self) -> None:
+            return None
+
+    monkeypatch.setattr("energy_ml.service.training_tasks.subprocess.Popen", Running)
+    servers = [Trainings(settings), Trainings(settings)]
+    ids: list[str] = []
+    threads = [
+        threading.Thread(target=lambda s=s: ids.append(s.start(TrainingRequest("price_prediction"))[0]["training_id"]))
+        for s in servers
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    try:
+        assert len(started) == 1 and len(ids) == 8 and len(set(ids)) == 1
+    finally:
+        for descriptor in locks:
+            os.close(descriptor)
+
+
+def test_a_slow_client_misses_steps_but_not_the_end() -> None:
+    import asyncio
+
+    async def scene() -> list[dict[str, Any]]:
+        client = Client()
+        state = {
+            "training_id": "t", "run_id": "r", "type": "price_prediction", "as_of": "2025-03-05", "state": "running",
+            "progress": 0.0, "error": None,
+        }  # fmt: skip
+        for step in range(10_000):
+            model = {"state": "running", "progress": step / 10_000, "epoch": step, "metrics": {}}
+            for key, event in events_of({**state, "models": {"m": model}}):
+                client.offer(key, event)
+        for key, event in events_of({**state, "state": "failed", "error": "killed", "models": {"m": model}}):
+            client.offer(key, event)
+        return await client.take()
+
+    events = asyncio.run(scene())
+    assert [e["event"] for e in events] == ["model_training_failed", "training"]
+    assert events[0]["error"] == "killed"
+
+
+def test_sockets_need_a_token_and_an_existing_training(training_server: Server) -> None:
+    for headers in ({}, {"Authorization": "Bearer wrong-wrong-wrong-wrong"}):
+        with pytest.raises(Exception, match="HTTP 403"):
+            connect(training_server.ws, additional_headers=headers, proxy=None)
+    with pytest.raises(Exception, match="403"):
+        connect(
+            training_server.ws, origin="http://evil.example", proxy=None,  # type: ignore[arg-type]
+            additional_headers={"Authorization": f"Bearer {TRAIN_TOKEN}"},
+        )  # fmt: skip
+    with listen(training_server, "t-none") as socket, pytest.raises(ConnectionClosed) as closed:
+        socket.recv(timeout=5)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4404
