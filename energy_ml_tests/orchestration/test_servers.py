@@ -1,0 +1,70 @@
+"""More than one machine, on one: every step on a real Celery worker, history in PostgreSQL, tasks through Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from energy_ml_tests.orchestration.project import SOURCE, Project
+from energy_ml_tests.orchestration.servers import missing, postgres, process, redis
+
+pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+
+HISTORY = """
+import json, sys
+import dagster as dg
+with dg.DagsterInstance.get() as instance:
+    (run,) = instance.get_runs()
+    events = instance.all_logs(run.run_id)
+    workers = {e.step_key for e in events if e.dagster_event and "celery worker" in (e.dagster_event.message or "")}
+    steps = {e.step_key for e in events if e.dagster_event and e.dagster_event.is_step_success}
+    print(json.dumps({"status": run.status.value, "tags": run.tags, "storage": type(instance.run_storage).__name__,
+                      "on_workers": sorted(workers), "steps": sorted(steps)}))
+"""
+
+
+def test_the_whole_retrain_on_a_worker_with_history_in_postgres(tmp_path: Path) -> None:
+    try:
+        import dagster_celery
+        import dagster_postgres
+        import redis as client
+
+        assert dagster_celery and dagster_postgres and client
+    except ImportError as error:
+        missing(f"{error}: pip install 'energy_ml[celery,postgres]'")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text((SOURCE / "deploy/dagster.postgres.yaml").read_text())
+    with postgres(tmp_path / "postgres") as database, redis(tmp_path / "redis") as queue:
+        project = Project.make(
+            tmp_path / "project",
+            EXECUTOR="celery",
+            CELERY_BROKER=f"{queue}/0",
+            CELERY_BACKEND=f"{queue}/1",
+            POSTGRES_URL=database,
+        )
+        env = {**project.env, "DAGSTER_HOME": str(home)}
+        worker = [
+            sys.executable, "-c", "from dagster_celery.cli import main; main()", "worker", "start",
+            "-A", "dagster_celery.app", "-y", str(SOURCE / "deploy/celery.yaml"), "--", "--concurrency", "1",
+        ]  # fmt: skip
+        with (tmp_path / "worker.log").open("wb") as log, process(
+            worker, env={**env, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}, cwd=project.root,
+            stdout=log, stderr=log,
+        ):  # fmt: skip
+            done = subprocess.run(
+                project.command("energy-ml", "retrain", "--date", "2026-01-06", "--json"),
+                env=env, cwd=project.root, capture_output=True, text=True, check=False, timeout=600,
+            )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:] + (tmp_path / "worker.log").read_text()[-3000:]
+        told = subprocess.run([sys.executable, "-c", HISTORY], env=env, capture_output=True, text=True, check=True)
+    history = json.loads(told.stdout)
+    assert history["status"] == "SUCCESS" and history["storage"] == "PostgresRunStorage"
+    assert history["tags"]["dagster/partition"] == "2026-01-06"
+    assert history["steps"] == history["on_workers"] and len(history["steps"]) == 11
+    assert project.store.exists("2026-01-06", "report.html")
