@@ -27,8 +27,12 @@ Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 NS_PER_MINUTE = 60_000_000_000
+_SUPPORTED_NS = {minutes * NS_PER_MINUTE for minutes in SUPPORTED_INTERVALS}
 MAX_GRID_CELLS = 400_000_000
 """A grid above this (3 GB a column) comes from a stray timestamp rather than from a market."""
+
+FEW_ROWS = 20_000
+"""Up to here names are compared fastest as Python objects; above, by the column's own type."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,12 @@ def to_panel(
     columns = {name: numeric(df, name) for name in value_cols}
     grid = _grid_of_sorted_rows(stamps, df[region_col], regions, interval_minutes)
     if grid is not None:
-        times, names, interval = grid
-        shape = (len(times), len(names))
-        return Panel(times, names, interval, {name: column.reshape(shape) for name, column in columns.items()})
+        times, names, interval, order = grid
+        blocks = {name: column.reshape(len(times), len(names)) for name, column in columns.items()}
+        if order is None:
+            return Panel(times, names, interval, blocks)
+        cells = np.arange(len(stamps)).reshape(-1, len(names))[:, np.argsort(order)].reshape(-1)
+        return Panel(times, names, interval, {name: block[:, order] for name, block in blocks.items()}, cells)
 
     codes, names = _region_codes(df[region_col], regions)
     unique = np.unique(stamps)
@@ -140,8 +147,8 @@ def timestamps_ns(column: pd.Series) -> IntArray:
             expected="a datetime column",
             remedy="convert it with pandas.to_datetime(..., utc=True)",
         )
-    bare = column if column.dt.tz is None else column.dt.tz_convert(None)
-    stamps = bare.to_numpy(dtype="datetime64[ns]")
+    # An aware column comes out in UTC; the .dt methods take a hundred times longer.
+    stamps = column.to_numpy(dtype="datetime64[ns]")
     missing = np.isnat(stamps)
     if missing.any():
         raise TimestampError(
@@ -209,7 +216,7 @@ def _interval(unique_stamps: IntArray, given: int | None) -> int:
         step = int(lengths[counts.argmax()])
     else:
         step = given * NS_PER_MINUTE
-    if step not in {minutes * NS_PER_MINUTE for minutes in SUPPORTED_INTERVALS}:
+    if step not in _SUPPORTED_NS:
         raise IntervalError(
             f"the interval is {step / NS_PER_MINUTE:g} minutes",
             example=_show(unique_stamps[0]),
@@ -231,33 +238,44 @@ def _interval(unique_stamps: IntArray, given: int | None) -> int:
 
 def _grid_of_sorted_rows(
     stamps: IntArray, region_column: pd.Series, regions: Sequence[str] | None, interval_minutes: int | None
-) -> tuple[IntArray, tuple[str, ...], int] | None:
-    """Times, regions and interval if the rows already are a complete grid sorted by timestamp, then region."""
+) -> tuple[IntArray, tuple[str, ...], int, IntArray | None] | None:
+    """Times, regions and interval if the rows are a complete grid, instant by instant with the regions always in the
+    same order; and where each region stands in that order, None for the grid's own."""
     n_regions = int(np.searchsorted(stamps, stamps[0], side="right")) if stamps[-1] >= stamps[0] else 0
     if not n_regions or len(stamps) % n_regions:
         return None
     by_time = stamps.reshape(-1, n_regions)
     times = by_time[:, 0]
-    steps = np.diff(times)
+    steps = times[1:] - times[:-1]
     if (len(steps) and (steps[0] <= 0 or (steps != steps[0]).any())) or (by_time != times[:, None]).any():
         return None
     if interval_minutes is not None and len(steps) and steps[0] != interval_minutes * NS_PER_MINUTE:
         return None
-    first = region_column.iloc[:n_regions]
-    if first.isna().any():
+    first = region_column.iloc[:n_regions].to_numpy(dtype=object, na_value=None)
+    if any(name is None or name != name for name in first):
         return None
     names = tuple(str(name) for name in first)
-    if len(set(names)) < n_regions or (tuple(regions) if regions is not None else tuple(sorted(names))) != names:
+    wanted = tuple(sorted(names)) if regions is None else tuple(regions)
+    if len(set(names)) < n_regions or (wanted != names and (len(wanted) != n_regions or set(wanted) != set(names))):
         return None
     if not _repeats(region_column, n_regions):
         return None
-    return np.ascontiguousarray(times), names, _interval(times, interval_minutes)
+    step = int(steps[0]) if len(steps) else None
+    if interval_minutes is None and step in _SUPPORTED_NS:
+        interval_minutes = step // NS_PER_MINUTE
+    elif interval_minutes not in SUPPORTED_INTERVALS:
+        interval_minutes = _interval(times, interval_minutes)
+    order = None if wanted == names else np.array([names.index(name) for name in wanted], dtype=np.int64)
+    return np.ascontiguousarray(times), wanted, interval_minutes, order
 
 
 def _repeats(column: pd.Series, period: int) -> bool:
     """Whether every value equals the one ``period`` rows before."""
     if len(column) == period:
         return True
+    if len(column) <= FEW_ROWS:
+        names = column.to_numpy(dtype=object, na_value=None)
+        return bool((names[period:] == names[:-period]).all())
     array = column.array[period:] == column.array[:-period]
     return bool(pd.Series(array).all(skipna=False)) if not isinstance(array, np.ndarray) else bool(array.all())
 

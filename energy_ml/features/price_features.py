@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from energy_ml.features.market_state_features import (
     steps_of,
     write_market_state,
 )
+from energy_ml.features.newest_row import NewestRowPlan, newest_row
 from energy_ml.features.panel import Panel, to_panel
 from energy_ml.features.regional_features import (
     MOVE_STEPS,
@@ -117,6 +119,11 @@ class PriceFeatureSpec:
 
 def feature_names(spec: PriceFeatureSpec, interval_minutes: int) -> list[str]:
     """Names of the feature columns of ``spec``, in order."""
+    return list(_names(spec, interval_minutes))
+
+
+@lru_cache(maxsize=64)
+def _names(spec: PriceFeatureSpec, interval_minutes: int) -> tuple[str, ...]:
     names = ["price_now", *(f"price_lag_{lag}" for lag in spec.lags)]
     names += [f"rolling_{statistic}_{window}" for window in spec.windows for statistic in STATISTICS]
     if spec.include_time:
@@ -129,7 +136,7 @@ def feature_names(spec: PriceFeatureSpec, interval_minutes: int) -> list[str]:
         names += market_state_columns(spec.horizons, interval_minutes)
         if spec.include_regional:
             names += NEAREST_COLUMNS
-    return names + [f"extra_{column}" for column in spec.extra_columns]
+    return (*names, *(f"extra_{column}" for column in spec.extra_columns))
 
 
 WARM_UP_MINUTES = 6 * 1440
@@ -174,6 +181,9 @@ def price_feature_cube(
             f"out is {out.dtype} {out.shape}", expected=f"float32 {shape}", remedy="pass an array of that shape"
         )
     cube: Float32Array = out
+    if n_times - first == 1:
+        _write_newest(panel, values, spec, cube[:, 0])
+        return names, cube
     used = 0
 
     def take(count: int) -> Float32Array:
@@ -204,6 +214,31 @@ def price_feature_cube(
     for column in spec.extra_columns:
         take(1)[0] = panel.columns[column][first:]
     return names, cube
+
+
+def _write_newest(panel: Panel, values: npt.NDArray[np.float64], spec: PriceFeatureSpec, out: Float32Array) -> None:
+    """The newest instant's features, ``out`` (F, R)."""
+    reference = _reference(panel, spec)
+    newest_row(
+        values, int(panel.times_ns[-1]), _newest_plan(spec, panel.interval_minutes), _peers(panel, spec), reference, out
+    )
+    first = len(out) - len(spec.extra_columns)
+    for place, column in enumerate(spec.extra_columns):
+        out[first + place] = panel.columns[column][-1]
+
+
+@lru_cache(maxsize=64)
+def _newest_plan(spec: PriceFeatureSpec, interval_minutes: int) -> NewestRowPlan:
+    return NewestRowPlan.make(
+        spec.lags,
+        spec.windows,
+        spec.changes,
+        spec.horizons,
+        interval_minutes,
+        include_time=spec.include_time,
+        include_regional=spec.include_regional,
+        include_market_state=spec.include_market_state,
+    )
 
 
 def _peers(panel: Panel, spec: PriceFeatureSpec) -> npt.NDArray[np.bool_]:

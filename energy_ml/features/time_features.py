@@ -54,12 +54,13 @@ def _tables() -> npt.NDArray[np.float32]:
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns])
 
 
-_TABLES = _tables()
+TABLES = _tables()
+"""(columns, minutes of a week)"""
 
 
 def write_time(times_ns: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
     """Calendar columns of ``times_ns`` (T,), ns since 1970 UTC; ``out`` (len(TIME_COLUMNS), T, R)."""
     # 1970-01-01 was a Thursday: three days after a Monday.
-    minute = (times_ns // NS_PER_MINUTE + 3 * MINUTES_PER_DAY) % _TABLES.shape[1]
-    for column, table in zip(out, _TABLES, strict=True):
+    minute = (times_ns // NS_PER_MINUTE + 3 * MINUTES_PER_DAY) % TABLES.shape[1]
+    for column, table in zip(out, TABLES, strict=True):
         column[:] = table[minute][:, None]

@@ -28,6 +28,7 @@ from energy_ml.errors import (
     UnknownRegionError,
 )
 from energy_ml.features import Panel, PriceFeatureSpec, feature_names, price_feature_cube, required_history, to_panel
+from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns
 from energy_ml.features.price_features import price_features
 from energy_ml.model_management.persistence import load_champion
 from energy_ml.price_prediction.design import VOL
@@ -43,11 +44,12 @@ UNSEEN = "unseen region: served without a region code, the gate at its most care
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where a model's input columns stand in the feature cube."""
+    """Where a model's input columns stand in the feature cube, and its regions' codes."""
 
     in_volatility: npt.NDArray[np.int64]
     as_is: npt.NDArray[np.int64]
     vol: int
+    codes: dict[str, int]
 
 
 class PricePredictor:
@@ -71,6 +73,7 @@ class PricePredictor:
         self.models_dir = folder
         self.max_age_minutes = max_age_minutes
         self._models: dict[int, PricePredictionModel] = {}
+        self._given = False
         self._columns: dict[int, _Columns] = {}
         self._specs: dict[int, PriceFeatureSpec] = {}
 
@@ -78,7 +81,9 @@ class PricePredictor:
 
     @property
     def horizons(self) -> list[int]:
-        """Minutes ahead for which the folder has a model, ascending."""
+        """Minutes ahead for which the folder has a model (or those given to ``use``), ascending."""
+        if self._given:
+            return sorted(self._models)
         found = [_FILE.match(path.name) for path in self.models_dir.glob("model_*min.pkl")]
         return sorted({*(int(match[1]) for match in found if match), *self._models})
 
@@ -104,7 +109,7 @@ class PricePredictor:
 
     def use(self, models: dict[int, PricePredictionModel]) -> PricePredictor:
         """Serve these models instead of the folder's files (a trainer's ``models``, say). Returns itself."""
-        self._models = dict(models)
+        self._models, self._given = dict(models), True
         self._columns, self._specs = {}, {}
         return self
 
@@ -130,15 +135,15 @@ class PricePredictor:
 
         Raises HistoryError, IntervalError, TimestampError, StaleDataError, UnknownRegionError, DataError, HorizonError.
         """
-        _, forecasts = self._one(current_data, [horizon], region, now)
-        return float(forecasts[horizon][0].price[0])
+        _, _, forecasts = self._one(current_data, [horizon], region, now)
+        return float(forecasts[horizon].price[0])
 
     def predict_all_horizons(
         self, current_data: pd.DataFrame, region: str | None = None, *, now: pd.Timestamp | None = None
     ) -> dict[int, float]:
         """Forecast of every horizon of the folder, by minutes; see ``predict``."""
-        _, forecasts = self._one(current_data, self.horizons, region, now)
-        return {horizon: float(found[0].price[0]) for horizon, found in forecasts.items()}
+        _, _, forecasts = self._one(current_data, self.horizons, region, now)
+        return {horizon: float(forecast.price[0]) for horizon, forecast in forecasts.items()}
 
     def predict_with_confidence(
         self,
@@ -151,9 +156,8 @@ class PricePredictor:
     ) -> dict[str, Any]:
         """Forecast with an interval: ``price, lower, upper, level, method, region, horizon, timestamp, target_time,
         price_now, known_region, penalty``; see ``predict``. ``level`` defaults to the model's own."""
-        name, forecasts = self._one(current_data, [horizon], region, now)
-        forecast, time, price_now = forecasts[horizon]
-        return self._as_dict(horizon, name, forecast, 0, time, price_now, level)
+        panel, name, forecasts = self._one(current_data, [horizon], region, now)
+        return self._as_rows(horizon, [name], forecasts[horizon], panel, level)[0]
 
     def predict_many(
         self,
@@ -180,13 +184,8 @@ class PricePredictor:
         wanted = list(horizons or self.horizons)
         panel = self._panel(current_data, wanted, None, now)
         names = list(regions) if regions is not None else list(panel.regions)
-        rows = []
-        for horizon, (forecast, time, price_now) in self._forecast(panel, wanted, names).items():
-            rows += [
-                self._as_dict(horizon, name, forecast, i, time, float(price_now[i : i + 1][0]), level)
-                for i, name in enumerate(names)
-            ]
-        return rows
+        made = self._forecast(panel, wanted, names)
+        return [row for horizon, found in made.items() for row in self._as_rows(horizon, names, found, panel, level)]
 
     def update(self, recent_prices: pd.DataFrame, *, now: pd.Timestamp | None = None) -> int:
         """Feed outcomes: move gate and interval calibration of every horizon over the rows that are new to them.
@@ -194,18 +193,16 @@ class PricePredictor:
         Call it with each new price (or a batch of them), before asking for forecasts from it. Nothing is learned from a
         forecast before its target time has passed. Returns the number of instants that were new.
         """
-        wanted = self.horizons
         moved = 0
-        for horizon in wanted:
+        made: dict[tuple[PriceFeatureSpec, str, int], pd.DataFrame] = {}
+        for horizon in self.horizons:
             model = self.model(horizon)
-            panel = self._panel(recent_prices, [horizon], None, now, whole=True)
-            features = price_features(
-                panel.to_long().rename(columns={"price": model.price_col}),
-                self._spec(model),
-                price_col=model.price_col,
-                interval_minutes=model.interval_minutes,
-            )
-            moved = max(moved, model.advance(features))
+            kind = self._spec(model), model.price_col, model.interval_minutes
+            if kind not in made:
+                panel = self._panel(recent_prices, [horizon], None, now, whole=True)
+                spec, price_col, interval = kind
+                made[kind] = price_features(panel.to_long(), spec, price_col=price_col, interval_minutes=interval)
+            moved = max(moved, model.advance(made[kind]))
         return moved
 
     def get_feature_importance(self, horizon: int, *, method: str = "gain") -> pd.DataFrame:
@@ -221,7 +218,7 @@ class PricePredictor:
 
     def _one(
         self, data: pd.DataFrame, horizons: Sequence[int], region: str | None, now: pd.Timestamp | None
-    ) -> tuple[str, dict[int, tuple[Forecast, pd.Timestamp, Any]]]:
+    ) -> tuple[Panel, str, dict[int, Forecast]]:
         panel = self._panel(data, horizons, region, now)
         if region is None:
             if len(panel.regions) > 1:
@@ -231,8 +228,7 @@ class PricePredictor:
                     remedy="name the region, or call predict_many",
                 )
             region = panel.regions[0]
-        found = self._forecast(panel, horizons, [region])
-        return region, {h: (forecast, time, float(price[0])) for h, (forecast, time, price) in found.items()}
+        return panel, region, self._forecast(panel, horizons, [region])
 
     def _panel(
         self,
@@ -256,14 +252,19 @@ class PricePredictor:
             data = data.assign(region=region or model.regions[0])
         spec = self._spec(model)
         columns = [model.price_col, *spec.extra_columns]
-        if not whole and len(data):
-            # Features look back a finite way: older rows cost time and change nothing.
-            stamps = pd.DatetimeIndex(data["timestamp"])
-            reach = (required_history(spec, model.interval_minutes) + 1) * model.interval_minutes
-            oldest = stamps.max() - pd.Timedelta(minutes=reach)
-            if stamps.min() < oldest:
-                data = data[np.asarray(stamps > oldest)]
-        panel = to_panel(data, columns, interval_minutes=None if len(data) < 2 else _interval_of(data, model))
+        interval = None
+        if len(data) > 1 and "timestamp" in data.columns:
+            stamps = timestamps_ns(data["timestamp"])
+            if not whole:
+                # Features look back a finite way: older rows cost time and change nothing.
+                reach = (required_history(spec, model.interval_minutes) + 1) * model.interval_minutes
+                oldest = stamps.max() - reach * NS_PER_MINUTE
+                if stamps.min() < oldest:
+                    ascending = bool((stamps[1:] >= stamps[:-1]).all())
+                    kept = slice(int(np.searchsorted(stamps, oldest, "right")), None) if ascending else stamps > oldest
+                    data, stamps = data.iloc[kept], stamps[kept]
+            interval = _interval_of(stamps, model)
+        panel = to_panel(data, columns, interval_minutes=interval)
         self._check(panel, model, spec, now)
         return panel
 
@@ -297,9 +298,7 @@ class PricePredictor:
                 remedy="pass a longer history",
             )
 
-    def _forecast(
-        self, panel: Panel, horizons: Sequence[int], names: Sequence[str]
-    ) -> dict[int, tuple[Forecast, pd.Timestamp, npt.NDArray[np.float64]]]:
+    def _forecast(self, panel: Panel, horizons: Sequence[int], names: Sequence[str]) -> dict[int, Forecast]:
         """Forecasts of the regions ``names`` from the newest instant, per horizon."""
         places = []
         for name in names:
@@ -320,24 +319,21 @@ class PricePredictor:
                 expected="a finite price at the newest instant of each region asked for",
                 remedy="fill the gap, or wait for the next price",
             )
-        newest = _newest(panel)
-        out: dict[int, tuple[Forecast, pd.Timestamp, npt.NDArray[np.float64]]] = {}
+        out: dict[int, Forecast] = {}
         cubes: dict[PriceFeatureSpec, npt.NDArray[np.float32]] = {}
         for horizon in horizons:
             model = self.model(horizon)
             spec = self._spec(model)
             if spec not in cubes:
-                cubes[spec] = price_feature_cube(panel, spec, last=1)[1][:, 0, :]
-            features = np.ascontiguousarray(cubes[spec][:, places])
+                cubes[spec] = price_feature_cube(panel, spec, last=1)[1][:, 0, places]
+            features = cubes[spec]
             columns = self._columns_of(horizon, model, spec)
-            known = {name: code for code, name in enumerate(model.regions)}
-            codes = np.array([known.get(name, -1) for name in names], dtype=np.int64)
+            codes = np.array([columns.codes.get(name, -1) for name in names], dtype=np.int64)
             vol = features[columns.vol]
             rows = model.design.assemble(
                 features[columns.in_volatility].T, features[columns.as_is].T, vol, price, codes
             )
-            forecast = model.forecast_rows(rows, price, vol.astype(np.float64), codes)
-            out[horizon] = (forecast, newest, price)
+            out[horizon] = model.forecast_rows(rows, price, vol.astype(np.float64), codes)
         return out
 
     def _columns_of(self, horizon: int, model: PricePredictionModel, spec: PriceFeatureSpec) -> _Columns:
@@ -347,37 +343,39 @@ class PricePredictor:
                 np.array([place[name] for name in model.design.in_volatility], dtype=np.int64),
                 np.array([place[name] for name in model.design.as_is], dtype=np.int64),
                 place[VOL],
+                {name: code for code, name in enumerate(model.regions)},
             )
         return self._columns[horizon]
 
-    def _as_dict(
-        self,
-        horizon: int,
-        region: str,
-        forecast: Forecast,
-        row: int,
-        time: pd.Timestamp,
-        price_now: float,
-        level: float | None,
-    ) -> dict[str, Any]:
+    def _as_rows(
+        self, horizon: int, names: Sequence[str], forecast: Forecast, panel: Panel, level: float | None
+    ) -> list[dict[str, Any]]:
+        """One dict per region of ``names``, in the order of the forecast."""
         model = self.model(horizon)
         level = model.interval_level if level is None else level
         lower, upper = forecast.interval(level)
-        seen = region in model.regions
-        return {
-            "price": float(forecast.price[row]),
-            "lower": float(lower[row]),
-            "upper": float(upper[row]),
-            "level": level,
-            "method": METHOD,
-            "region": region,
-            "horizon": horizon,
-            "timestamp": time,
-            "target_time": time + pd.Timedelta(minutes=horizon),
-            "price_now": price_now,
-            "known_region": seen,
-            "penalty": None if seen else UNSEEN,
-        }
+        time = _newest(panel)
+        target = time + pd.Timedelta(minutes=horizon)
+        rows = []
+        for i, name in enumerate(names):
+            seen = name in model.regions
+            rows.append(
+                {
+                    "price": float(forecast.price[i]),
+                    "lower": float(lower[i]),
+                    "upper": float(upper[i]),
+                    "level": level,
+                    "method": METHOD,
+                    "region": name,
+                    "horizon": horizon,
+                    "timestamp": time,
+                    "target_time": target,
+                    "price_now": float(panel.values[panel.regions.index(name), -1]),
+                    "known_region": seen,
+                    "penalty": None if seen else UNSEEN,
+                }
+            )
+        return rows
 
 
 def _newest(panel: Panel) -> pd.Timestamp:
@@ -385,11 +383,13 @@ def _newest(panel: Panel) -> pd.Timestamp:
     return pd.Timestamp(int(panel.times_ns[-1]), tz="UTC")
 
 
-def _interval_of(data: pd.DataFrame, model: PricePredictionModel) -> int:
+def _interval_of(stamps: npt.NDArray[np.int64], model: PricePredictionModel) -> int:
     """The model's interval, after checking that the prices have it."""
-    stamps = np.unique(pd.DatetimeIndex(data["timestamp"]).as_unit("ns").asi8)
-    if len(stamps) > 1:
-        step = int(np.median(np.diff(stamps)) // 60_000_000_000)
+    steps = stamps[1:] - stamps[:-1]
+    steps = steps[steps != 0]
+    if (steps != model.interval_minutes * NS_PER_MINUTE).any():
+        # Unsorted rows, or some missing: then most of them must have the interval.
+        step = int(np.median(np.diff(np.unique(stamps))) // NS_PER_MINUTE)
         if step != model.interval_minutes:
             raise _wrong_interval(step, model)
     return model.interval_minutes
