@@ -1,0 +1,215 @@
+"""The whole job as users start it, in a folder of its own: results, history, a second version, a killed run, backfill.
+
+The tests of this file follow one project through its days, in the order of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from energy_ml.model_management.registry import ModelRegistry
+from energy_ml.orchestration.assets.features import PRICE_FEATURES
+from energy_ml.orchestration.build import build_definitions
+from energy_ml.orchestration.day_lock import DayLock
+from energy_ml.orchestration.launch import backfill, project_instance
+from energy_ml.price_prediction import PricePredictor
+from energy_ml.progress import ProgressLog
+from energy_ml.rl_battery import BatteryPolicy
+from energy_ml_tests.orchestration.project import DAYS, Project
+
+pytestmark = pytest.mark.xdist_group("end_to_end")
+
+RESULTS = (
+    "forecasts.parquet",
+    "battery_backtest.parquet",
+    "report.html",
+    "metrics.json",
+    "features/price_features.parquet",
+    "features/time_split.json",
+    "price_prediction/model_30min.pkl",
+    "rl_battery/battery_policy.pkl",
+    "model_management/decisions.json",
+)
+MODELS = {"price_prediction_30m", "price_prediction_60m", "battery_policy"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose sixth day was materialized by Dagster's own command."""
+    made = Project.make(tmp_path_factory.mktemp("project"))
+    done = made.run(
+        "dagster", "asset", "materialize", "-m", "energy_ml.definitions", "--select", "*", "--partition", "2026-01-06"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return made
+
+
+@pytest.fixture
+def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """This process works in the project."""
+    for name in [n for n in os.environ if n.startswith(("ENERGY_ML_", "DAGSTER_"))]:
+        monkeypatch.delenv(name)
+    for name, value in project.env.items():
+        if name.startswith("ENERGY_ML_"):
+            monkeypatch.setenv(name, value)
+    yield project
+
+
+def _registry(project: Project) -> ModelRegistry:
+    return ModelRegistry(project.root / "models/registry.json")
+
+
+def _digest(project: Project, day: str, name: str = "forecasts.parquet") -> str:
+    return hashlib.sha256((project.root / "results" / day / name).read_bytes()).hexdigest()
+
+
+def _champions_load(project: Project) -> None:
+    predictor = PricePredictor(project.root / "models/price_prediction")
+    assert predictor.get_feature_importance(30) is not None
+    assert BatteryPolicy(project.root / "models/rl_battery").get_action(0.5, 40.0)["action"]
+    assert _registry(project).verify() == []
+
+
+def test_one_command_leaves_everything_behind(project: Project) -> None:
+    for name in RESULTS:
+        assert project.store.exists("2026-01-06", name), name
+    forecasts = project.store.read("2026-01-06", "forecasts.parquet")
+    assert set(forecasts["split"]) == {"train", "validation", "test"}
+    assert set(forecasts["horizon_minutes"]) == {30, 60}
+    assert forecasts["timestamp"].min() >= pd.Timestamp("2026-01-03", tz="UTC")
+    assert set(_registry(project).list_models()) == MODELS
+    _champions_load(project)
+
+
+def test_history_is_on_record_in_the_project(inside: Project) -> None:
+    with project_instance() as instance:
+        (run,) = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": "2026-01-06"}))
+        assert run.status is dg.DagsterRunStatus.SUCCESS
+        event = instance.get_latest_materialization_event(dg.AssetKey(["evaluation", "report"]))
+        assert event is not None and event.run_id == run.run_id
+    assert (inside.root / ".dagster").is_dir()
+    assert not list(inside.root.glob(".tmp_dagster_home_*")), "nothing stays behind"
+
+
+def test_a_killed_run_leaves_champions_and_nothing_half_written(project: Project) -> None:
+    before = {m: v["champion"] for m, v in _registry(project).list_models().items()}
+    known = set((project.root / "results/.progress").glob("*.jsonl"))
+    process = project.start("energy-ml", "retrain", "--date", "2026-01-06")
+    log: Path | None = None
+    while process.poll() is None:  # until the first model is being trained
+        new = set((project.root / "results/.progress").glob("*.jsonl")) - known
+        log = next(iter(new), None)
+        if log is not None and ProgressLog(log.parent, log.stem).latest():
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert {m: v["champion"] for m, v in _registry(project).list_models().items()} == before
+    _champions_load(project)
+    for name in RESULTS:
+        if not name.endswith(".pkl"):
+            project.store.read("2026-01-06", name)  # each file is a whole one, of this run or of the one before
+
+
+def test_the_next_run_works_adds_a_version_and_gives_equal_numbers(project: Project) -> None:
+    before = {name: _digest(project, "2026-01-06", name) for name in ("forecasts.parquet", "battery_backtest.parquet")}
+    stray = project.root / "results/2026-01-06/evaluation/.tmp-report.html.1.tmp"
+    stray.write_text("half a rep")
+    done = project.run("energy-ml", "retrain", "--date", "2026-01-06", "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {name: _digest(project, "2026-01-06", name) for name in before} == before, "same data, config and seed"
+    assert not stray.exists()
+    for model_id, model in _registry(project).list_models().items():
+        assert len(model["versions"]) == 2, model_id
+    _champions_load(project)
+
+
+def test_a_backfill_is_one_run_per_day_and_never_dethrones_a_newer_champion(inside: Project) -> None:
+    before = {m: v["champion"] for m, v in _registry(inside).list_models().items()}
+    told = []
+    runs = backfill(inside.day(4), inside.day(5), progress=told.append)
+    assert [(str(r.as_of), r.error) for r in runs] == [("2026-01-04", None), ("2026-01-05", None)]
+    assert told == runs
+    with project_instance() as instance:
+        found = instance.get_runs(dg.RunsFilter(tags={"energy_ml/backfill": "2026-01-04..2026-01-05"}))
+        assert {r.run_id for r in found} == {r.run_id for r in runs}
+        graph = build_definitions(inside.settings).resolve_asset_graph()
+        for key in graph.materializable_asset_keys:
+            if graph.get(key).partitions_def is not None:
+                assert {"2026-01-04", "2026-01-05"} <= instance.get_materialized_partitions(key), key
+    assert {m: v["champion"] for m, v in _registry(inside).list_models().items()} == before
+    decisions = inside.store.read("2026-01-05", "model_management/decisions.json")
+    assert not any(d["promote"] for d in decisions.values())
+    assert all("backfill" in d["reason"] for d in decisions.values())
+    page = (inside.root / "results/leaderboard.html").read_text()
+    assert "3 as-of dates" in page and "Who was champion when" in page
+    assert backfill(inside.day(4), inside.day(5), only_missing=True) == []
+
+
+def test_a_hole_in_the_window_is_a_failed_check_and_exit_code_one(project: Project) -> None:
+    path = next((project.root / "data/processed").glob("prices*.parquet"))
+    whole = path.read_bytes()
+    frame = pd.read_parquet(path)
+    gone = frame["timestamp"].between("2026-01-06 11:00", "2026-01-06 17:00")
+    frame[~gone].to_parquet(path, index=False)
+    try:
+        done = project.run(
+            "dagster", "asset", "materialize", "-m", "energy_ml.definitions", "--select", "*",
+            "--partition", f"{project.day(DAYS)}",
+        )  # fmt: skip
+    finally:
+        path.write_bytes(whole)
+    assert done.returncode == 1
+    assert "window_complete" in done.stderr and "2026-01-06 11:00" in done.stderr
+    assert not project.store.exists(project.day(DAYS), "forecasts.parquet"), "no model on half a window"
+
+
+def test_the_failed_check_is_on_record(inside: Project) -> None:
+    with project_instance() as instance:
+        records = instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(PRICE_FEATURES, "window_complete"), limit=1
+        )
+    evaluation = records[0].event.dagster_event.asset_check_evaluation_data
+    assert not evaluation.passed and evaluation.blocking and "2026-01-06 11:00" in (evaluation.description or "")
+
+
+def test_a_second_run_of_the_day_waits_for_the_first(inside: Project) -> None:
+    day = str(inside.day(DAYS))
+    lock = DayLock(inside.root / "models/.locks", day)
+    results: list[dg.ExecuteInProcessResult] = []
+
+    def materialize() -> None:
+        job = build_definitions(inside.settings).resolve_implicit_global_asset_job_def()
+        results.append(
+            job.execute_in_process(partition_key=day, asset_selection=[PRICE_FEATURES], raise_on_error=False)
+        )
+
+    hold = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, str(lock.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "1\n"
+        waiting = threading.Thread(target=materialize)
+        waiting.start()
+        waiting.join(timeout=3)
+        assert waiting.is_alive() and not inside.store.exists(day, "features/price_features.parquet")
+    finally:
+        other.kill()  # a killed run holds nobody up
+        other.communicate()
+    waiting.join(timeout=60)
+    assert results and results[0].success
+    assert inside.store.exists(day, "features/price_features.parquet")
