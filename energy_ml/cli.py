@@ -220,7 +220,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     from energy_ml.orchestration.launch import run_job, what_failed
-    from energy_ml.progress import ProgressLog
+    from energy_ml.progress import ProgressLog, progress_folder
 
     run_id, done = str(uuid.uuid4()), threading.Event()
     columns = (
@@ -233,7 +233,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
         tasks: dict[str, TaskID] = {}
 
         def draw() -> None:
-            for event in ProgressLog(f"{settings.results_dir}/.progress", run_id).follow(0.2, done.is_set):
+            for event in ProgressLog(progress_folder(settings.results_dir), run_id).follow(0.2, done.is_set):
                 if event.model_id not in tasks:
                     tasks[event.model_id] = bar.add_task(event.model_id, total=1.0, note="")
                 note = "  ".join(

@@ -8,9 +8,11 @@ opened with O_APPEND, so lines never interleave, and a reader that sees a line w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +35,16 @@ class ProgressEvent:
     state: str = "running"
     metrics: dict[str, Any] = field(default_factory=dict)
     time: float = 0.0
+
+
+def progress_folder(results_dir: str) -> Path:
+    """Where the logs of runs that write to ``results_dir`` lie: inside it, or on the local disk for an object store.
+
+    Object stores can't append; with one, progress is seen on the machine that trains.
+    """
+    if "://" not in results_dir:
+        return Path(results_dir) / ".progress"
+    return Path(tempfile.gettempdir()) / "energy_ml_progress" / hashlib.sha256(results_dir.encode()).hexdigest()[:16]
 
 
 class ProgressLog:

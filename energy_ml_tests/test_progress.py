@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from energy_ml.progress import ProgressEvent, ProgressLog
+from energy_ml.progress import ProgressEvent, ProgressLog, progress_folder
 
 
 def test_progress_never_falls_and_ends(tmp_path: Path) -> None:
@@ -70,3 +70,9 @@ def test_metrics_become_plain_json(tmp_path: Path) -> None:
     log = ProgressLog(tmp_path, "run-1")
     log.write("m", 0.5, {"nan": float("nan"), "number": np.float32(0.5), "path": tmp_path, "epoch": 3})
     assert log.read()[0][0].metrics == {"nan": None, "number": 0.5, "path": str(tmp_path), "epoch": 3}
+
+
+def test_logs_lie_with_the_results_or_on_the_local_disk() -> None:
+    assert progress_folder("/srv/results") == Path("/srv/results/.progress")
+    first, second = progress_folder("s3://bucket/a"), progress_folder("s3://bucket/b")
+    assert first != second and first.is_absolute() and "s3" not in str(first)

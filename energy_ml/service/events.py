@@ -14,11 +14,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from energy_ml.errors import EnergyMLError
-from energy_ml.progress import ProgressLog
+from energy_ml.progress import ProgressLog, progress_folder
 from energy_ml.service.training_tasks import ENDED, Trainings, model_state
 
 log = logging.getLogger("energy_ml.service")
@@ -114,7 +113,7 @@ class Hub:
     def _foreign(self, known: set[str], now: float) -> Iterable[tuple[Key, Event]]:
         if "://" in self.trainings.settings.results_dir:
             return
-        folder = Path(self.trainings.settings.results_dir) / ".progress"
+        folder = progress_folder(self.trainings.settings.results_dir)
         for path in folder.glob("*.jsonl"):
             if path.stem not in known and now - path.stat().st_mtime < FOREIGN_SECONDS:
                 for model_id, event in ProgressLog(folder, path.stem).latest().items():

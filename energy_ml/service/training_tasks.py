@@ -34,7 +34,7 @@ from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownRegionError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.model_management.persistence import write_json
-from energy_ml.progress import ProgressEvent, ProgressLog
+from energy_ml.progress import ProgressEvent, ProgressLog, progress_folder
 
 log = logging.getLogger("energy_ml.service")
 
@@ -423,7 +423,7 @@ class Trainings:
 
     @staticmethod
     def _log(record: Mapping[str, Any]) -> ProgressLog:
-        return ProgressLog(f"{record['results_dir']}/.progress", record["run_id"])
+        return ProgressLog(progress_folder(record["results_dir"]), record["run_id"])
 
 
 def check_id(training_id: str) -> str:
