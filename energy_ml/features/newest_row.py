@@ -143,6 +143,9 @@ def newest_row(
     ``feature_names`` without the extra ones.
     """
     day, n_times = plan.day, len(values)
+    # Prices of frames are read-only, others not: one of the two types is enough to compile.
+    values = values.view()
+    values.flags.writeable = False
     ordered = np.empty((values.shape[1], 0))
     if plan.include[2] and n_times >= day:
         # Sorted by numpy, whose vectorised sort is several times faster than a compiled loop; NaN comes last.
@@ -198,7 +201,8 @@ def _newest_row(
 ):
     n_regions = values.shape[1]
     t = values.shape[0] - 1
-    out[0] = values[t]
+    for r in range(n_regions):
+        out[0, r] = values[t, r]
     column = 1
     for lag in lags:
         for r in range(n_regions):
@@ -209,10 +213,11 @@ def _newest_row(
     if include[0]:
         minute = (time_ns // NS_PER_MINUTE + 3 * MINUTES_PER_DAY) % tables.shape[1]
         for table in range(tables.shape[0]):
-            out[column] = tables[table, minute]
+            for r in range(n_regions):
+                out[column, r] = tables[table, minute]
             column += 1
     if include[1]:
-        _regional(values, peers, reference, out[column : column + 4 + 3 * len(_MOVE_STEPS)])
+        _regional(values, peers, reference, out, column)
         column += 4 + 3 * len(_MOVE_STEPS)
     distances = -1
     if include[2]:
@@ -222,7 +227,7 @@ def _newest_row(
             column += 1
         distances = column
         column += 3 * windows.shape[0]
-        column += _market_state(
+        column = _market_state(
             values,
             day,
             interval_minutes,
@@ -232,10 +237,11 @@ def _newest_row(
             jump_windows,
             horizons,
             ordered,
-            out[column:],
+            out,
+            column,
         )
         if include[1]:
-            _nearest(values, peers, nearest, out[column : column + 3 + len(_MOVE_STEPS)])
+            _nearest(values, peers, nearest, out, column)
     _rolling(values, tree, tree_shares, windows, out, rolling, distances)
 
 
@@ -364,33 +370,38 @@ def _others(numbers, peers, mean, low, high):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _regional(values, peers, reference, out):
+def _regional(values, peers, reference, out, column):
     n_regions, t = values.shape[1], values.shape[0] - 1
     mean, low, high = np.empty(n_regions), np.empty(n_regions), np.empty(n_regions)
-    now = values[t]
-    _others(now, peers, mean, low, high)
-    for r in range(n_regions):
-        out[0, r], out[1, r], out[2, r] = now[r] - mean[r], now[r] - low[r], now[r] - high[r]
-        out[3, r] = now[r] - now[reference] if reference >= 0 else np.nan
-    moves = np.empty(n_regions)
-    for place in range(len(_MOVE_STEPS)):
+    numbers = np.empty(n_regions)
+    # First the prices themselves, then their moves: one call, as a compiler inlines each.
+    for place in range(-1, len(_MOVE_STEPS)):
         for r in range(n_regions):
-            moves[r] = now[r] - _at(values, t - _MOVE_STEPS[place], r)
-        _others(moves, peers, mean, low, high)
-        out[4 + 3 * place] = mean
-        out[5 + 3 * place] = low
-        out[6 + 3 * place] = high
+            numbers[r] = values[t, r]
+            if place >= 0:
+                numbers[r] -= _at(values, t - _MOVE_STEPS[place], r)
+        _others(numbers, peers, mean, low, high)
+        for r in range(n_regions):
+            if place < 0:
+                now = values[t, r]
+                out[column, r], out[column + 1, r], out[column + 2, r] = now - mean[r], now - low[r], now - high[r]
+                out[column + 3, r] = now - values[t, reference] if reference >= 0 else np.nan
+            else:
+                first = column + 4 + 3 * place
+                out[first, r], out[first + 1, r], out[first + 2, r] = mean[r], low[r], high[r]
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _nearest(values, peers, order, out):
+def _nearest(values, peers, order, out, column):
     n_regions, t, window = values.shape[1], values.shape[0] - 1, order.shape[0]
     nearest = np.full(n_regions, np.inf)
     cheaper, known = np.zeros(n_regions), np.zeros(n_regions)
     stack = np.empty(order.shape[0] + 1)
     length = min(window, t + 1)
     gaps = np.empty(length)
-    out[:] = np.nan
+    for place in range(2 + len(_MOVE_STEPS)):
+        for r in range(n_regions):
+            out[column + place, r] = np.nan
     for one in range(n_regions):
         for other in range(one + 1, n_regions):
             distance = np.nan
@@ -409,16 +420,18 @@ def _nearest(values, peers, order, out):
                 known[own] += signed == signed
                 if distance < nearest[own]:
                     nearest[own] = distance
-                    out[0, own] = signed
-                    out[1, own] = distance
+                    out[column, own] = signed
+                    out[column + 1, own] = distance
                     for k in range(len(_MOVE_STEPS)):
-                        out[2 + k, own] = values[t, peer] - _at(values, t - _MOVE_STEPS[k], peer)
+                        out[column + 2 + k, own] = values[t, peer] - _at(values, t - _MOVE_STEPS[k], peer)
     for r in range(n_regions):
-        out[2 + len(_MOVE_STEPS), r] = cheaper[r] / known[r] if known[r] > 0 else np.nan
+        out[column + 2 + len(_MOVE_STEPS), r] = cheaper[r] / known[r] if known[r] > 0 else np.nan
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _market_state(values, day, interval_minutes, vol_tree, vol_windows, activity, jump_windows, horizons, ordered, out):
+def _market_state(
+    values, day, interval_minutes, vol_tree, vol_windows, activity, jump_windows, horizons, ordered, out, begin
+):
     n_regions = values.shape[1]
     # The day's jumps need the volatility of the day before them; older rows change nothing.
     n = min(values.shape[0], 2 * day + 3)
@@ -431,14 +444,15 @@ def _market_state(values, day, interval_minutes, vol_tree, vol_windows, activity
     for order in activity:
         longest = max(longest, order.shape[0])
     stack = np.empty(longest + 1)
-    column = 0
+    column = begin
     for r in range(n_regions):
         now = rows[t, r]
         for i in range(n):
             size[i] = abs(rows[i, r] - rows[i - 1, r]) if i > 0 else np.nan
         _volatility(size, rows[:, r], vol_tree, vol_windows, nodes, counted, vol)
-        out[0, r] = vol[t]
-        column = 1
+        column = begin
+        out[column, r] = vol[t]
+        column += 1
         for order in activity:
             steps = order.shape[0]
             out[column, r] = _sum_back(size, order, np.nan, stack) / steps if steps <= n else np.nan

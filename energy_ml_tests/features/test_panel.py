@@ -61,6 +61,19 @@ def test_rows_that_only_look_like_a_grid_are_not_taken_for_one(change):
         assert (panel.times[time], panel.regions[region]) == (row["timestamp"], row["region"])
 
 
+@pytest.mark.parametrize("wanted", [None, ["R2", "R0", "R1"]])
+def test_a_grid_whose_regions_stand_in_another_order_is_the_same_grid(wanted):
+    frame = long_frame(price_matrix(7, 3, 2))
+    turned = frame.iloc[[3 * t + r for t in range(7) for r in (2, 0, 1)]]
+    expected = to_panel(frame.sample(frac=1, random_state=1), PRICE, regions=wanted)
+    panel = to_panel(turned, PRICE, regions=wanted)
+    assert (panel.regions, panel.interval_minutes) == (expected.regions, expected.interval_minutes)
+    np.testing.assert_array_equal(panel.values, expected.values)
+    flat = panel.columns["real_time_price"].reshape(-1)
+    again = flat if panel.rows is None else flat[panel.rows]
+    np.testing.assert_array_equal(again, turned["real_time_price"])
+
+
 def test_time_zones_and_units_mean_the_same_instants():
     frame = long_frame(price_matrix(300, 2, 3))
     expected = to_panel(frame, PRICE)

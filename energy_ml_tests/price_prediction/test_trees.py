@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import xgboost as xgb
@@ -53,6 +55,15 @@ def test_one_row_equals_the_same_row_among_many_bit_for_bit() -> None:
     whole = forest.predict(rows)
     for i in (0, 255, 256, 899):
         assert (forest.predict(rows[i : i + 1])[0] == whole[i]).all()
+
+
+def test_a_forest_that_has_predicted_pickles_its_fields_alone() -> None:
+    rows, target = data()
+    forest = flatten([xgb.train({"max_depth": 3, "nthread": 1}, xgb.QuantileDMatrix(rows, target), 6)])
+    untouched = pickle.dumps(forest)
+    expected = forest.predict(rows)
+    assert pickle.dumps(forest) == untouched
+    np.testing.assert_array_equal(pickle.loads(untouched).predict(rows), expected)
 
 
 def test_values_on_a_threshold_go_where_xgboost_sends_them() -> None:
