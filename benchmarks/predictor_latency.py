@@ -57,26 +57,26 @@ def show(name: str, call: Callable[[int], object], calls: int) -> None:
 
 def main() -> None:
     args = arguments()
-    prices = simulate_market(days=args.days, regions=REGIONS, start=dt.date(2026, 1, 1), interval_minutes=1, seed=1)
+    predictor = PricePredictor(args.models) if args.models is not None else PricePredictor()
+    names = list(predictor.model(predictor.horizons[0]).regions) if args.models is not None else REGIONS
+    prices = simulate_market(days=args.days, regions=names, start=dt.date(2026, 1, 1), interval_minutes=1, seed=1)
     prices = prices[["timestamp", "region", "real_time_price"]]
     prices = prices.sort_values(["timestamp", "region"], ignore_index=True)
-    if args.models is not None:
-        predictor = PricePredictor(args.models)
-    else:
+    if args.models is None:
         config = MLConfig(price_prediction=PricePredictionConfig(horizons=HORIZONS, preset=args.preset), n_jobs=1)
         trainer = PricePredictionTrainer(config)
-        features, names = trainer.prepare_data(prices[: args.train_days * 1440 * len(REGIONS)])
+        features, columns = trainer.prepare_data(prices[: args.train_days * 1440 * len(REGIONS)])
         for horizon in HORIZONS:
-            trainer.train_for_horizon(features, names, horizon)
-        predictor = PricePredictor().use(trainer.models)
+            trainer.train_for_horizon(features, columns, horizon)
+        predictor.use(trainer.models)
     horizons = predictor.horizons
     trees = sum(len(predictor.model(horizon).fitted.forest.roots) for horizon in horizons)
     print(f"{len(horizons)} horizons, {trees:,} trees; microseconds per call over {args.calls:,} calls")
     print(f"{'':62s}{'wall p50':>10s}{'p99':>10s}{'CPU p50':>10s}{'p99':>10s}{'least':>10s}")
 
     history = required_history(PriceFeatureSpec(), 1)
-    for regions, minutes in ((1, 120), (1, 1440), (1, history), (5, 120), (5, 1440), (5, history)):
-        chosen = prices[prices["region"].isin(REGIONS[:regions])]
+    for regions, minutes in [(n, length) for n in sorted({1, len(names)}) for length in (120, 1440, history)]:
+        chosen = prices[prices["region"].isin(names[:regions])]
         whole = len(chosen) // regions
         # A service gets another frame with every request.
         ends = np.linspace(min(minutes, whole), whole, 40).astype(int)
@@ -85,12 +85,12 @@ def main() -> None:
         what = f"{regions} region{'s' * (regions > 1)}, {minutes:,} min"
         show(
             f"{what}: frame, one region's rows",
-            lambda i, frames=frames: predictor.predict_rows(frames[i % len(frames)], horizons, REGIONS[:1]),
+            lambda i, frames=frames: predictor.predict_rows(frames[i % len(frames)], horizons, names[:1]),
             args.calls,
         )
         show(
             f"{what}: panel, one region's rows",
-            lambda i, panels=panels: predictor.predict_rows(panels[i % len(panels)], horizons, REGIONS[:1]),
+            lambda i, panels=panels: predictor.predict_rows(panels[i % len(panels)], horizons, names[:1]),
             args.calls,
         )
         if regions > 1:
