@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._core.storage.defs_state.base import set_defs_state_storage
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,10 @@ def instance(_instance: dg.DagsterInstance) -> dg.DagsterInstance:
     """A persistent instance without runs."""
     _instance.wipe()
     return _instance
+
+
+@pytest.fixture(autouse=True)
+def _no_instance_of_another_test() -> Iterator[None]:
+    """Dagster keeps the last instance's state storage in a global, where it may outlive an instance of another test."""
+    with set_defs_state_storage(None):
+        yield
