@@ -40,8 +40,11 @@ def candidate_designs(config: RLBatteryConfig, with_forecasts: bool) -> list[Des
         Design("value of energy", True, "value", 1, PATIENT_DISCOUNT),
         Design("value of energy, binned", True, "value", 3, PATIENT_DISCOUNT),
         Design("value of energy, configured discount", True, "value", 1, config.discount_factor),
-        Design("price table", False, "price", config.price_bins, PATIENT_DISCOUNT, tails=True),
     ]
+    if config.execution_delay:
+        # Bare tables meet a price that they don't know; the lucky days on which they look good mislead.
+        return designs
+    designs.append(Design("price table", False, "price", config.price_bins, PATIENT_DISCOUNT, tails=True))
     if with_forecasts:
         designs.append(Design("forecast table", False, "forecast", config.price_bins, PATIENT_DISCOUNT, tails=True))
     return designs
