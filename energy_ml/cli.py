@@ -451,9 +451,9 @@ def backtest(
     """Train and forecast as of many past days, as production would have; resumes where it stopped."""
     from rich.progress import Progress
 
+    from energy_ml.artifacts import write_atomically
     from energy_ml.evaluation.charts import skill_over_time, to_png_bytes
     from energy_ml.evaluation.metrics import forecast_metrics
-    from energy_ml.model_management.persistence import write_atomically
     from energy_ml.price_prediction.walk_forward import as_of_dates, walk_forward_parallel
 
     settings = Settings.from_env()

@@ -17,8 +17,8 @@ import joblib
 import pandas as pd
 from upath import UPath
 
+from energy_ml.artifacts import write_atomically
 from energy_ml.errors import ArtifactError, NoDataError
-from energy_ml.model_management.persistence import write_atomically
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from energy_ml import cli
+from energy_ml.artifacts import save_artifact
 from energy_ml.market_data.simulator import write_simulation
-from energy_ml.model_management.persistence import save_artifact
 from energy_ml.model_management.registry import ModelRegistry
 
 COMMANDS = ("simulate", "data", "retrain", "predict", "act", "report", "backtest", "backfill", "serve", "models")

@@ -22,11 +22,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from energy_ml import __version__
+from energy_ml.artifacts import write_atomically
 from energy_ml.errors import DataError
 from energy_ml.evaluation import charts
 from energy_ml.evaluation.backtest_evaluator import FLEET, OPTIMUM, POOLED, headline, mark_to_market
 from energy_ml.evaluation.metrics import forecast_metrics
-from energy_ml.model_management.persistence import write_atomically
 
 MAIN = "q_learning"
 """The strategy that is ours; every other one is a baseline or a bound."""

@@ -3,8 +3,7 @@
 What belongs here: the registry and the files that it vouches for. What doesn't: what a model is and how it is trained.
 """
 
-from energy_ml.model_management.comparison import Decision, compare_policies, compare_price_models
-from energy_ml.model_management.persistence import (
+from energy_ml.artifacts import (
     champion_entry,
     load_artifact,
     load_champion,
@@ -13,6 +12,7 @@ from energy_ml.model_management.persistence import (
     write_atomically,
     write_json,
 )
+from energy_ml.model_management.comparison import Decision, compare_policies, compare_price_models
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.model_management.versioning import VERSION_FORMAT, new_version, parse_version
 

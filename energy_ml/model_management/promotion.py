@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from energy_ml.artifacts import write_json
 from energy_ml.errors import PromotionError
 from energy_ml.model_management.comparison import Decision
-from energy_ml.model_management.persistence import write_json
 from energy_ml.model_management.registry import ModelRegistry
 
 Judge = Callable[[dict[str, Any] | None], Decision]

@@ -1,13 +1,13 @@
 """The model registry: which versions of a model exist, which one is champion, who decided so, and why.
 
 What belongs here: ``registry.json`` and the artefacts under ``<type>/versions/``, changed under one lock.
-What doesn't: bytes on disk and reading champions (``persistence``), the promotion rule (``comparison``).
+What doesn't: bytes on disk and reading champions (``energy_ml.artifacts``), the promotion rule (``comparison``).
 
 Order of writing. ``registry.json`` is the one place where a change becomes true, by one rename:
 
 - an artefact is complete on disk before an entry names it, and an entry is gone before its artefact is deleted;
 - a promotion stages the new champion file, changes the registry, then renames the staged file over the champion's path.
-  In between, readers (``persistence.load_champion``) see by the digest that the path isn't up to date and load the
+  In between, readers (``artifacts.load_champion``) see by the digest that the path isn't up to date and load the
   champion from ``versions/``.
 
 A writer leaves a marker while more than one file is changing. Whoever takes the lock next and finds it knows that the
@@ -26,10 +26,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from energy_ml import artifacts
+from energy_ml.artifacts import PathLike
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError
-from energy_ml.model_management import persistence
 from energy_ml.model_management.comparison import Decision, compare_metadata
-from energy_ml.model_management.persistence import PathLike
 from energy_ml.model_management.versioning import new_version, parse_version
 
 HISTORY_TAIL = 2000
@@ -108,9 +108,9 @@ class ModelRegistry:
         """
         if version is None:
             model = _model(self._read(), model_id)
-            return persistence.load_champion(self.folder, model["champion_path"])
+            return artifacts.load_champion(self.folder, model["champion_path"])
         entry = self.version(model_id, version)
-        return persistence.load_artifact(self.folder / entry["filepath"], entry["sha256"])
+        return artifacts.load_artifact(self.folder / entry["filepath"], entry["sha256"])
 
     def compare(self, model_id: str, a: str, b: str) -> dict[str, Any]:
         """Two versions side by side: both entries, and every number of their metadata with its difference (b − a)."""
@@ -188,9 +188,9 @@ class ModelRegistry:
                     remedy="use price_prediction or rl_battery as type and, say, price_prediction_15m as id",
                 )
         parse_version(version)
-        plain = persistence.to_jsonable(dict(metadata or {}))
-        data = persistence.read_artifact(filepath)
-        sha256 = persistence.digest(data)
+        plain = artifacts.to_jsonable(dict(metadata or {}))
+        data = artifacts.read_artifact(filepath)
+        sha256 = artifacts.digest(data)
         with self._changing() as registry:
             model = registry["models"].get(model_id) or _new_model(registry, model_type, model_id)
             if model["type"] != model_type:
@@ -212,7 +212,7 @@ class ModelRegistry:
             if entry is not None:
                 if self._digest_of(relative) != sha256:
                     with self._several_files():
-                        persistence.write_atomically(self.folder / relative, data, temp_prefix=_TEMP)
+                        artifacts.write_atomically(self.folder / relative, data, temp_prefix=_TEMP)
                 return entry
             entry = {
                 "version": version,
@@ -223,7 +223,7 @@ class ModelRegistry:
                 "metadata": plain,
             }
             with self._several_files():
-                persistence.write_atomically(self.folder / relative, data, temp_prefix=_TEMP)
+                artifacts.write_atomically(self.folder / relative, data, temp_prefix=_TEMP)
                 registry["models"][model_id] = model
                 model["versions"] = sorted([*model["versions"], entry], key=lambda v: v["version"])
                 model["latest"] = model["versions"][-1]["version"]
@@ -365,7 +365,7 @@ class ModelRegistry:
     # --- the machinery -----------------------------------------------------------------------------------------------
 
     def _read(self) -> dict[str, Any]:
-        registry = persistence.read_registry(self.path) or {"models": {}, "history": []}
+        registry = artifacts.read_registry(self.path) or {"models": {}, "history": []}
         registry.setdefault("sequence", max((event.get("seq", 0) for event in registry["history"]), default=0))
         for model_id, model in registry["models"].items():
             model.setdefault("type", "")
@@ -406,7 +406,7 @@ class ModelRegistry:
     @contextlib.contextmanager
     def _several_files(self) -> Iterator[None]:
         """Mark that more than one file is changing. The mark outlives an error or a death on purpose."""
-        persistence.write_atomically(self._pending, b"", temp_prefix=_TEMP, durable=False)
+        artifacts.write_atomically(self._pending, b"", temp_prefix=_TEMP, durable=False)
         yield
         self._unmark()
 
@@ -421,27 +421,27 @@ class ModelRegistry:
         if len(registry["history"]) > HISTORY_TAIL:
             older = registry["history"][: -(HISTORY_TAIL // 2)]
             name = f"events-{older[0]['seq']:09d}-{older[-1]['seq']:09d}.json"
-            persistence.write_atomically(self._segments / name, _lines(older).encode(), temp_prefix=_TEMP)
+            artifacts.write_atomically(self._segments / name, _lines(older).encode(), temp_prefix=_TEMP)
             registry["history"] = registry["history"][len(older) :]
         if self.path.exists():
             # A copy, not a link: someone who edits registry.json in place would edit the backup with it.
             backup = self.path.with_name(self.path.name + ".bak")
-            persistence.write_atomically(backup, self.path.read_bytes(), temp_prefix=_TEMP, durable=False)
-        persistence.write_atomically(self.path, _render(registry).encode(), temp_prefix=_TEMP)
+            artifacts.write_atomically(backup, self.path.read_bytes(), temp_prefix=_TEMP, durable=False)
+        artifacts.write_atomically(self.path, _render(registry).encode(), temp_prefix=_TEMP)
 
     @contextlib.contextmanager
     def _champion_file(self, model: dict[str, Any], entry: dict[str, Any]) -> Iterator[None]:
         """Stage the entry's bytes beside the champion's path; rename them over it after the body has committed."""
-        data = persistence.read_artifact(self.folder / entry["filepath"], entry["sha256"])
+        data = artifacts.read_artifact(self.folder / entry["filepath"], entry["sha256"])
         target = self.folder / model["champion_path"]
         with self._several_files():
-            temp = persistence.stage(target, data, temp_prefix=_TEMP)
+            temp = artifacts.stage(target, data, temp_prefix=_TEMP)
             try:
                 yield
             except BaseException:
-                persistence.discard_staged(temp)
+                artifacts.discard_staged(temp)
                 raise
-            persistence.commit_staged(temp, target)
+            artifacts.commit_staged(temp, target)
 
     def _promote(
         self,
@@ -477,12 +477,12 @@ class ModelRegistry:
                 continue
             served, own = self._digest_of(model["champion_path"]), self._digest_of(entry["filepath"])
             if own != entry["sha256"] and served == entry["sha256"]:
-                data = persistence.read_artifact(self.folder / model["champion_path"], entry["sha256"])
-                persistence.write_atomically(self.folder / entry["filepath"], data, temp_prefix=_TEMP)
+                data = artifacts.read_artifact(self.folder / model["champion_path"], entry["sha256"])
+                artifacts.write_atomically(self.folder / entry["filepath"], data, temp_prefix=_TEMP)
                 done.append(f"restored {entry['filepath']} from the champion's file")
             elif own == entry["sha256"] and served != entry["sha256"]:
-                data = persistence.read_artifact(self.folder / entry["filepath"], entry["sha256"])
-                persistence.write_atomically(self.folder / model["champion_path"], data, temp_prefix=_TEMP)
+                data = artifacts.read_artifact(self.folder / entry["filepath"], entry["sha256"])
+                artifacts.write_atomically(self.folder / model["champion_path"], data, temp_prefix=_TEMP)
                 done.append(f"put {entry['version']} at {model['champion_path']}")
         if done:
             self._commit(registry, _event("recovered", None, None, None, "; ".join(done)))
@@ -514,7 +514,7 @@ class ModelRegistry:
 
     def _digest_of(self, relative: str) -> str | None:
         try:
-            return persistence.sha256_of(self.folder / relative)
+            return artifacts.sha256_of(self.folder / relative)
         except (ModelNotFoundError, ArtifactError):
             return None
 
@@ -578,7 +578,7 @@ def _event(
 def _plain_decision(decision: Decision | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(decision, Decision):
         decision = {"promote": decision.promote, "reason": decision.reason, "numbers": decision.numbers}
-    return dict(persistence.to_jsonable(decision))
+    return dict(artifacts.to_jsonable(decision))
 
 
 def _differs(path: str, found: str | None) -> str:

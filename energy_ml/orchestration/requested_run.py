@@ -10,9 +10,9 @@ import json
 import sys
 from pathlib import Path
 
+from energy_ml.artifacts import write_json
 from energy_ml.config import Settings
 from energy_ml.errors import EnergyMLError
-from energy_ml.model_management.persistence import write_json
 from energy_ml.orchestration.launch import check_as_of, project_instance, run_on_executor, what_failed
 
 

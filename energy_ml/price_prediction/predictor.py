@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.artifacts import load_champion
 from energy_ml.config import project_root
 from energy_ml.errors import (
     DataError,
@@ -30,7 +31,6 @@ from energy_ml.errors import (
 from energy_ml.features import Panel, PriceFeatureSpec, feature_names, price_feature_cube, required_history, to_panel
 from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns
 from energy_ml.features.price_features import price_features
-from energy_ml.model_management.persistence import load_champion
 from energy_ml.price_prediction.design import VOL
 from energy_ml.price_prediction.model import Forecast, PricePredictionModel
 

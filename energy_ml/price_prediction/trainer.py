@@ -26,6 +26,7 @@ import pandas as pd
 import xgboost as xgb
 
 from energy_ml import __version__
+from energy_ml.artifacts import load_artifact, save_artifact, write_json
 from energy_ml.config import MLConfig, PricePredictionConfig, Settings
 from energy_ml.errors import ModelError, ModelNotFoundError
 from energy_ml.evaluation.metrics import forecast_metrics
@@ -33,7 +34,6 @@ from energy_ml.features import PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
 from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.model_management.persistence import load_artifact, save_artifact, write_json
 from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
 from energy_ml.price_prediction.design import to_arcsinh, to_volatility

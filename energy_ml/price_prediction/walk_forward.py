@@ -16,12 +16,12 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed
 
+from energy_ml.artifacts import write_atomically
 from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.errors import IncompleteWindowError
 from energy_ml.features import WARM_UP_MINUTES
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.window import read_price_window
-from energy_ml.model_management.persistence import write_atomically
 from energy_ml.price_prediction.trainer import PricePredictionTrainer
 from energy_ml.splits import split_window, window_of
 

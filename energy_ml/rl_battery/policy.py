@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from energy_ml.artifacts import load_champion
 from energy_ml.config import project_root
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
-from energy_ml.model_management.persistence import load_champion
 from energy_ml.rl_battery.agent import BatteryAgent, Brain, act_now
 from energy_ml.rl_battery.battery import ACTIONS, Battery, Floats, Physics
 from energy_ml.rl_battery.strategy import Context

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from energy_ml.artifacts import save_artifact, write_json
 from energy_ml.config import MLConfig, RLBatteryConfig, Settings, default_config
 from energy_ml.errors import ModelError, UnknownRegionError
-from energy_ml.model_management.persistence import save_artifact, write_json
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.fitting import fit_values, learn_table, validation_profit, worth_under_policy
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from energy_ml.artifacts import load_champion, read_registry
 from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError
-from energy_ml.model_management.persistence import load_champion, read_registry
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 

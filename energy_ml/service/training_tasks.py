@@ -30,10 +30,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from energy_ml.artifacts import write_json
 from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownRegionError
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.model_management.persistence import write_json
 from energy_ml.progress import ProgressEvent, ProgressLog, progress_folder
 
 log = logging.getLogger("energy_ml.service")

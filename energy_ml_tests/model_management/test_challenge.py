@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from energy_ml.artifacts import save_artifact
 from energy_ml.config import RLBatteryConfig
 from energy_ml.errors import ArtifactError
 from energy_ml.model_management.challenge import judge_policy, judge_price_model
 from energy_ml.model_management.comparison import Decision
-from energy_ml.model_management.persistence import save_artifact
 from energy_ml.model_management.promotion import register_and_decide, write_training_results
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.price_prediction import PricePredictionTrainer

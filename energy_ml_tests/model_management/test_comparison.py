@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from energy_ml.artifacts import to_jsonable
 from energy_ml.config import PromotionConfig, Settings
 from energy_ml.errors import ConfigError, PromotionError
 from energy_ml.model_management import compare_policies, compare_price_models
 from energy_ml.model_management.comparison import block_bootstrap_p_value, compare_metadata
-from energy_ml.model_management.persistence import to_jsonable
 
 RNG = np.random.default_rng(7)
 ERRORS = RNG.normal(size=(400, 3))

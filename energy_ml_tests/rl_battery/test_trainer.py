@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from energy_ml.artifacts import load_artifact
 from energy_ml.config import MLConfig, RLBatteryConfig
 from energy_ml.errors import GapError, ModelError, NoDataError, UnknownRegionError
 from energy_ml.evaluation.backtest_evaluator import backtest, reference_units
-from energy_ml.model_management.persistence import load_artifact
 from energy_ml.rl_battery.baselines import Hold, ThresholdRule
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.obvious import ObviousQLearning

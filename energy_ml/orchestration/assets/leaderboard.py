@@ -7,12 +7,12 @@ It has no partitions, being about all of them, and so is no part of the partitio
 
 import dagster as dg
 
+from energy_ml.artifacts import write_atomically
 from energy_ml.config import Settings
 from energy_ml.evaluation.charts import skill_over_time
 from energy_ml.evaluation.leaderboard import leaderboard as gather
 from energy_ml.evaluation.leaderboard import succession
 from energy_ml.evaluation.reports import render_leaderboard
-from energy_ml.model_management.persistence import write_atomically
 from energy_ml.orchestration.assets.evaluation import REPORT
 from energy_ml.orchestration.metadata import to_metadata
 from energy_ml.orchestration.resources import RegistryResource, ResultsResource

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from energy_ml.artifacts import to_jsonable
 from energy_ml.errors import ArtifactError, ModelNotFoundError, RegistryError
 from energy_ml.model_management import (
     ModelRegistry,
@@ -24,7 +25,6 @@ from energy_ml.model_management import (
     write_atomically,
     write_json,
 )
-from energy_ml.model_management.persistence import to_jsonable
 
 SERVED = "price_prediction/model_15min.pkl"
 V1, V2 = "v20260210_010000", "v20260211_010000"
