@@ -46,6 +46,7 @@ from energy_ml.splits import PARTS, TimeSplit, split_window, window_of
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[float, dict[str, Any]], None]
 
 REFIT_FACTOR = 1.1
@@ -424,21 +425,30 @@ class _HorizonFits:
                 ]
                 for _, allowed in folds
             ]
+            n_members = len(self.members) + 1
+            prices = np.full((len(window.rows), n_members), np.nan)
+            spread = np.full((len(window.rows), len(QUANTILES)), np.nan)
+
+            def forecast_with(
+                boosters: list[xgb.Booster], rows: IntArray, allowed: BoolArray, where: BoolArray
+            ) -> Fitted:
+                # Each call fills rows of its own.
+                fitted = self._fitted(boosters, rows, allowed)
+                self._forecast(fitted, where, prices, spread)
+                return fitted
+
+            first = [booster for booster, _ in stopped]
+            jobs = [pool.submit(forecast_with, first, chosen["train"], self.inside["train"], window.part == 1)]
             final_boosters = [job.result() for job in final_jobs]
-            fold_boosters = [[job.result() for job in jobs] for jobs in fold_jobs]
+            final = pool.submit(forecast_with, final_boosters, chosen["both"], self.before_test, window.part == 2)
+            for (held_out, allowed), fold in zip(folds, fold_jobs, strict=True):
+                boosters = [job.result() for job in fold]
+                jobs.append(pool.submit(forecast_with, boosters, chosen["train"], allowed, held_out))
+            for job in jobs:
+                job.result()
+        return prices, spread, final.result(), rounds
 
-        n_members = len(self.members) + 1
-        prices = np.full((len(window.rows), n_members), np.nan)
-        spread = np.full((len(window.rows), len(QUANTILES)), np.nan)
-        first = self._fitted([booster for booster, _ in stopped], chosen["train"], self.inside["train"])
-        final = self._fitted(final_boosters, chosen["both"], self.before_test)
-        self._forecast(first, window.part == 1, prices, spread)
-        self._forecast(final, window.part == 2, prices, spread)
-        for (held_out, allowed), boosters in zip(folds, fold_boosters, strict=True):
-            self._forecast(self._fitted(boosters, chosen["train"], allowed), held_out, prices, spread)
-        return prices, spread, final, rounds
-
-    def _folds(self) -> list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    def _folds(self) -> list[tuple[BoolArray, BoolArray]]:
         """(held-out rows, rows that may teach) of each contiguous block of training time, purged on both sides."""
         train = self.window.part == 0
         instants = self.instant[train]
@@ -462,7 +472,7 @@ class _HorizonFits:
             device=trainer.device,
         )
 
-    def _weights(self, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_], recent: bool) -> Array:
+    def _weights(self, member: Member, rows: IntArray, allowed: BoolArray, recent: bool) -> Array:
         """Row weights (n,) with mean one over the rows that teach."""
         window = self.window
         weight = np.ones(len(window.vol))
@@ -479,7 +489,7 @@ class _HorizonFits:
         return weight / mean if mean > 0 else weight
 
     def _matrix(
-        self, binned: BinnedRows, member: Member, rows: IntArray, allowed: npt.NDArray[np.bool_], recent: bool
+        self, binned: BinnedRows, member: Member, rows: IntArray, allowed: BoolArray, recent: bool
     ) -> xgb.QuantileDMatrix:
         return binned.labelled(rows, self.target[member.space], self._weights(member, rows, allowed, recent))
 
@@ -499,7 +509,7 @@ class _HorizonFits:
         self,
         member: Member,
         rows: IntArray,
-        allowed: npt.NDArray[np.bool_],
+        allowed: BoolArray,
         rounds: int,
         *,
         stage: str,
@@ -513,13 +523,13 @@ class _HorizonFits:
         meter.finish()
         return booster
 
-    def _fitted(self, boosters: list[xgb.Booster], rows: IntArray, allowed: npt.NDArray[np.bool_]) -> Fitted:
+    def _fitted(self, boosters: list[xgb.Booster], rows: IntArray, allowed: BoolArray) -> Fitted:
         target = self.target["volatility"]
         used = rows[allowed[rows] & np.isfinite(target[rows])]
         linear = MedianRegression.fit(self.window.rows[used], np.clip(target[used], -30.0, 30.0))
         return Fitted.of(self.members, self.quantiles, boosters, linear)
 
-    def _forecast(self, fitted: Fitted, where: npt.NDArray[np.bool_], prices: Array, spread: Array) -> None:
+    def _forecast(self, fitted: Fitted, where: BoolArray, prices: Array, spread: Array) -> None:
         window = self.window
         found = fitted.forecast(window.rows[where], window.now[where], window.vol[where], window.design.price_scale)
         prices[where], spread[where] = found

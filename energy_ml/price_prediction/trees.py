@@ -127,7 +127,7 @@ def _turn(x, threshold):
     return np.uint64(x < threshold) + np.uint64(2) * np.uint64(x != x)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _walk(rows, feature, value, following, depths, roots, group, base, out):
     for i in range(rows.shape[0]):
         for j in range(base.shape[0]):
