@@ -303,6 +303,12 @@ class MLConfig:
         _require(self.n_jobs == -1 or self.n_jobs >= 1, "n_jobs", self.n_jobs, "at least 1, or -1 for all cores")
         _require(self.max_backups >= 0, "max_backups", self.max_backups, "0 or more")
 
+    @property
+    def threads(self) -> int:
+        """Threads to work with: ``n_jobs``, but no more than the cores that this process may use."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores if self.n_jobs == -1 else min(self.n_jobs, cores)
+
 
 default_config = MLConfig()
 

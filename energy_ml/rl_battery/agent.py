@@ -88,7 +88,7 @@ class Observed(NamedTuple):
         )
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def observe_inputs(
     inputs: npt.NDArray[np.float32],
     prices: Floats,

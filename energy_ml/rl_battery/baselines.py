@@ -62,7 +62,7 @@ def _place(ordered: Floats, size: int, value: float) -> int:
     return low
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def trailing_rank(prices: Floats, window: int) -> Floats:
     """Share of the last ``window`` prices, the newest included, that lie below the newest (ties count half); (T,).
 
@@ -95,7 +95,7 @@ def trailing_rank(prices: Floats, window: int) -> Floats:
     return ranks
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _threshold_profit(
     physics: Physics,
     ranks: Floats,
@@ -176,7 +176,7 @@ def plan_lengths(interval_minutes: int, horizon_hours: int = 24) -> Integers:
     return np.array(lengths, dtype=np.int64)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _roll(
     physics, prices, slots, days, per_day, n_slots, profile_days, cap, decay, first, delay, hours, lengths,
     lags, forecasts, start, terminal_factor, capacity,
@@ -196,9 +196,25 @@ def _roll(
     y, cuts = np.empty(capacity + 1), np.empty(3 * capacity + 5)
     queue_up, queue_down = np.empty(capacity + 1, dtype=np.int64), np.empty(capacity + 1, dtype=np.int64)
     buy, sell, expected = np.empty(n_plan), np.empty(n_plan), np.empty(n_plan + 1)
-    deviation, at = np.empty(n_lags), np.empty(n_lags, dtype=np.int64)
+    deviation, anchor = np.empty(n_lags), np.empty(n_lags, dtype=np.int64)
     requests = np.zeros(n - first)
     charge, cash, allowance = start, 0.0, physics.daily_discharge
+    # Of every step of the plan: its length, its middle, and what is left there of a deviation at each anchor.
+    steps, middles = np.ones(n_plan + 1, dtype=np.int64), np.empty(n_plan + 1)
+    left = np.empty((n_plan + 1, n_lags))
+    reach = delay
+    for i in range(n_plan + 1):
+        if i > 0:
+            steps[i] = lengths[i - 1]
+        middles[i] = reach + 0.5 * (steps[i] - 1)
+        reach += steps[i]
+        for lag in range(n_lags):
+            left[i, lag] = decay ** (middles[i] - lags[lag])
+    # How many intervals of the day follow each one, itself included, before the slot changes.
+    same = np.ones(per_day, dtype=np.int64)
+    for m in range(per_day - 2, -1, -1):
+        if slots[m] == slots[m + 1]:
+            same[m] += same[m + 1]
 
     # u is the newest interval whose price is known, t = u + delay the one to decide on.
     for u in range(n - delay):
@@ -230,30 +246,33 @@ def _roll(
         for lag in range(n_lags):
             value = clipped if lag == 0 else forecasts[lag, u]
             if not np.isnan(value):
-                at[anchors] = lags[lag]
+                anchor[anchors] = lag
                 ahead = (u + lags[lag]) % per_day
                 deviation[anchors] = min(max(value, -cap), cap) - profile[slots[ahead]]
                 anchors += 1
-        offset = delay
+        ahead = (u + delay) % per_day
         segment = 0
         for i in range(n_plan + 1):
-            length = 1 if i == 0 else lengths[i - 1]
-            usual = 0.0
-            for ahead in range(offset, offset + length):
-                usual += profile[slots[(u + ahead) % per_day]]
-            middle = offset + 0.5 * (length - 1)
-            while segment < anchors - 1 and middle > at[segment + 1]:
+            usual, rest = 0.0, steps[i]
+            while rest > 0:
+                part = min(rest, same[ahead])
+                usual += part * profile[slots[ahead]]
+                rest -= part
+                ahead += part
+                if ahead == per_day:
+                    ahead = 0
+            while segment < anchors - 1 and middles[i] > lags[anchor[segment + 1]]:
                 segment += 1
             if segment == anchors - 1:
-                extra = deviation[segment] * decay ** (middle - at[segment])
+                extra = deviation[segment] * left[i, anchor[segment]]
             else:
-                part = (middle - at[segment]) / (at[segment + 1] - at[segment])
-                extra = (1 - part) * deviation[segment] + part * deviation[segment + 1]
-            expected[i] = usual / length + extra
-            offset += length
+                begin, end = lags[anchor[segment]], lags[anchor[segment + 1]]
+                way = (middles[i] - begin) / (end - begin)
+                extra = (1 - way) * deviation[segment] + way * deviation[segment + 1]
+            expected[i] = usual / steps[i] + extra
         mean = 0.0
         for i in range(n_plan):
-            mean += expected[i + 1] * lengths[i] / (offset - delay - 1)
+            mean += expected[i + 1] * lengths[i] / (reach - delay - 1)
             buy[i] = (expected[i + 1] + physics.buy_fee) / physics.charge_eff
             sell[i] = (expected[i + 1] - physics.sell_fee - physics.wear) * physics.discharge_eff
 

@@ -37,8 +37,8 @@ from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, SIGNALS, Design
 from energy_ml.rl_battery.training_data import TrainingSeries, TrainingWindow
 from energy_ml.rl_battery.value_model import (
     FIRST_FORECAST,
+    NO_MODEL,
     SLOPES,
-    BoostedTrees,
     ValueModel,
     build_inputs,
     cross_fit,
@@ -56,10 +56,11 @@ MIN_PASSES = 3
 TOLERANCE = 0.02
 """Learning has converged when a pass moves the table by less than this part of its own size."""
 FOLDS = 4
+DRAFT_FOLDS = 2
+"""Folds where only designs are compared."""
 PURGE_MINUTES = 180
 MAX_VALUE_ROWS = 20_000
 """Rows that the value model is trained on at most; longer windows are thinned out evenly."""
-NO_MODEL = ValueModel(BoostedTrees.empty(), 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +93,15 @@ def fit_values(
     with_validation: bool,
     worth: Sequence[Floats] | None = None,
     all_levels: bool = False,
+    folds: int = FOLDS,
+    whole: bool = True,
+    threads: int = 1,
 ) -> list[Fitted]:
     """Fit the value model to train (and validation), cross-fitted within, and observe all rows with it.
 
     ``worth`` are the slopes to learn, per region (starts, SLOPES) currency/MWh: those of hindsight if None.
-    ``all_levels`` observes at each information level, otherwise only at the highest.
+    ``all_levels`` observes at each information level, otherwise only at the highest. ``folds``, ``whole``, ``threads``:
+    see ``cross_fit``.
     """
     delay, dispatch, count = config.execution_delay, window.dispatch_minutes, len(window.horizons)
     rng = np.random.default_rng(config.random_state)
@@ -117,17 +122,19 @@ def fit_values(
     thin = max(1, -(-sum(known) // MAX_VALUE_ROWS))
     rows = [np.arange(0, n, thin) for n in known]
     x = np.concatenate([a[r] for a, r in zip(inputs, rows, strict=True)])
-    final, folds, edges = cross_fit(
+    final, models, edges = cross_fit(
         x,
         np.concatenate([a[r] for a, r in zip(targets, rows, strict=True)]),
         np.concatenate(rows),
         _with_gaps(x, count, rng),
-        folds=FOLDS,
+        intervals=max(known),
+        folds=folds,
         purge=PURGE_MINUTES // dispatch,
         seed=config.random_state,
-        n_jobs=1,
+        threads=threads,
         pieces=SLOPES,
         delay=delay,
+        whole=whole,
     )
     highest = FORECASTS * bool(count) + HISTORY
     levels = [level for level in range(highest, -1, -1) if level & ~highest == 0] if all_levels else [highest]
@@ -136,13 +143,14 @@ def fit_values(
         held, minutes = s.prices[s.starts], s.minutes[s.starts]
         level = price_levels(held, 1440 // dispatch, market, 0)
         observed = {}
-        blocks = [*zip(edges[:-1], edges[1:], folds, strict=True), (edges[-1], len(x), final)]
+        blocks = [*zip(edges[:-1], edges[1:], models, strict=True), (edges[-1], len(x), final)]
         for known_level in levels:
             masked = _masked(x, known_level, count)
             observed[known_level] = _join(
                 [
                     observe_inputs(masked[a:b], held[a:b], minutes[a:b], level[a:b], count, market, model)
                     for a, b, model in blocks
+                    if a < min(b, len(x))
                 ]
             )
         fitted.append(Fitted(s, market, observed, final, n))

@@ -98,7 +98,7 @@ def possible_moves(physics: Physics, hours: float, nodes: int) -> Moves:
     return Moves(number, lower[:most].copy(), share[:most].copy(), fixed[:most].copy(), per_price[:most].copy())
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def sweep(
     table: Floats,
     visits: Floats,
@@ -233,7 +233,7 @@ def decide(
     return powers[best], values[0], values[1], values[2]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def follow(
     physics: Physics,
     start: float,

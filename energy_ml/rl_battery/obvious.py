@@ -23,13 +23,12 @@ def _bin(value: float, low: float, high: float, bins: int) -> int:
     return min(max(int((value - low) / (high - low) * bins), 0), bins - 1)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _train(
     q: Floats,
     physics: Physics,
     prices: Floats,
-    price_bin: Integers,
-    hour: Integers,
+    cell: Integers,
     hours: float,
     start: float,
     episodes: int,
@@ -40,26 +39,34 @@ def _train(
     least: float,
     rng: np.random.Generator,
 ) -> None:
+    """Learn ``q`` (charge bins, cells of price x hour, actions) in place; ``cell`` (T,) is where each price falls."""
+    bins = q.shape[0]
     for _ in range(episodes):
         charge = start
-        c = _bin(charge, physics.low, physics.high, q.shape[0])
+        c = _bin(charge, physics.low, physics.high, bins)
         for t in range(len(prices) - 1):
-            values = q[c, price_bin[t], hour[t]]
-            action = rng.integers(0, 3) if rng.random() < epsilon else int(np.argmax(values))
+            here, after = cell[t], cell[t + 1]
+            if rng.random() < epsilon:
+                action = int(rng.integers(0, 3))
+            else:
+                # The first of the greatest, as argmax has it, without a call that takes longer than the rest.
+                action = 1 if q[c, here, 1] > q[c, here, 0] else 0
+                if q[c, here, 2] > q[c, here, action]:
+                    action = 2
             charge, _, cash, _ = step(physics, charge, (1 - action) * physics.power, hours, prices[t], np.inf)
-            c = _bin(charge, physics.low, physics.high, q.shape[0])
-            ahead = q[c, price_bin[t + 1], hour[t + 1]].max()
-            values[action] += rate * (cash + discount * ahead - values[action])
+            d = _bin(charge, physics.low, physics.high, bins)
+            ahead = max(q[d, after, 0], q[d, after, 1], q[d, after, 2])
+            q[c, here, action] += rate * (cash + discount * ahead - q[c, here, action])
+            c = d
         epsilon = max(least, epsilon * decay)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _act(
     q: Floats,
     physics: Physics,
     prices: Floats,
-    price_bin: Integers,
-    hour: Integers,
+    cell: Integers,
     days: Integers,
     hours: float,
     start: float,
@@ -69,10 +76,10 @@ def _act(
     for t in range(len(prices)):
         if t > 0 and days[t] != days[t - 1]:
             allowance = physics.daily_discharge
-        if price_bin[t] < 0:
+        if cell[t] < 0:
             continue
         c = _bin(charge, physics.low, physics.high, q.shape[0])
-        requests[t] = (1 - int(np.argmax(q[c, price_bin[t], hour[t]]))) * physics.power
+        requests[t] = (1 - int(np.argmax(q[c, cell[t]]))) * physics.power
         charge, _, _, allowance = step(physics, charge, requests[t], hours, prices[t], allowance)
     return requests
 
@@ -103,15 +110,16 @@ class ObviousQLearning:
         hour = np.asarray((times.hour * 60 + times.minute) * self.time_bins // 1440, dtype=np.int64)
         width = (high - low) or 1.0
         place = np.clip((prices - low) / width * self.price_bins, 0, self.price_bins - 1).astype(np.int64)
+        # Under a delay the first intervals know no price yet.
         place = np.concatenate([np.full(delay, -1), place[: len(place) - delay]])
+        cell = np.where(place < 0, -1, place * self.time_bins + hour)
         n = len(history)
-        q = np.zeros((self.charge_bins, self.price_bins, self.time_bins, 3))
+        q = np.zeros((self.charge_bins, self.price_bins * self.time_bins, 3))
         _train(
             q,
             physics,
             history[delay:],
-            place[delay:n],
-            hour[delay:n],
+            cell[delay:n],
             context.hours,
             context.battery.initial_mwh,
             self.episodes,
@@ -122,4 +130,4 @@ class ObviousQLearning:
             self.epsilon_min,
             np.random.default_rng(self.random_state),
         )
-        return _act(q, physics, context.prices, place[n:], hour[n:], context.days, context.hours, context.start_mwh)
+        return _act(q, physics, context.prices, cell[n:], context.days, context.hours, context.start_mwh)

@@ -315,7 +315,7 @@ def _keep(x, slope, k, kept_x, kept_slope):
         kept_slope[i] = slope[i]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _optimise(buy, sell, c, d, low, high, final, terminal, start, capacity):
     """Best charges (T + 1,), value of the start, and the greatest number of pieces, for cell prices (T,).
 

@@ -18,7 +18,13 @@ from energy_ml.artifacts import save_artifact, write_json
 from energy_ml.config import MLConfig, RLBatteryConfig, Settings, default_config
 from energy_ml.errors import ModelError, UnknownRegionError
 from energy_ml.rl_battery.battery import Battery
-from energy_ml.rl_battery.fitting import fit_values, learn_table, validation_profit, worth_under_policy
+from energy_ml.rl_battery.fitting import (
+    DRAFT_FOLDS,
+    fit_values,
+    learn_table,
+    validation_profit,
+    worth_under_policy,
+)
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 from energy_ml.rl_battery.state_space import Design
 from energy_ml.rl_battery.training_data import default_split, training_window
@@ -149,7 +155,8 @@ class BatteryRLTrainer:
                 )
         report(0.02, {"stage": "preparing", "regions": len(known)})
 
-        fitted = fit_values(window, config, battery, with_validation=False)
+        threads = self.ml_config.threads
+        fitted = fit_values(window, config, battery, with_validation=False, folds=DRAFT_FOLDS, threads=threads)
         report(0.3, {"stage": "value of stored energy, on train"})
         validation, curves = {}, {}
         designs = candidate_designs(config, bool(window.horizons))
@@ -164,14 +171,24 @@ class BatteryRLTrainer:
 
         # Under a delay the step of policy iteration below lost more than it won.
         refine = design.learned_base and config.execution_delay == 0
-        fitted = fit_values(window, config, battery, with_validation=True, all_levels=not refine)
+        fitted = fit_values(
+            window,
+            config,
+            battery,
+            with_validation=True,
+            all_levels=not refine,
+            whole=not refine,
+            threads=threads,
+        )
         report(0.65, {"stage": "value of stored energy, on train and validation"})
         if refine:
             # Hindsight values energy a little too highly. One step of policy iteration: learn what it earned under the
             # policy that hindsight led to.
             first = learn_table(fitted, design, window, config, battery, passes, score=False)
             worth = worth_under_policy(first, window, config)
-            fitted = fit_values(window, config, battery, with_validation=True, worth=worth, all_levels=True)
+            fitted = fit_values(
+                window, config, battery, with_validation=True, worth=worth, all_levels=True, threads=threads
+            )
         report(0.95, {"stage": "value of stored energy under the policy"})
         learned = learn_table(fitted, design, window, config, battery, passes, score=False)
         by_region = {a.region: a for a in learned.agents if a.region in chosen}

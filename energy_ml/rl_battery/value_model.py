@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +65,7 @@ def _mean(sums: Floats, first: int, last: int) -> float:
     return (sums[last] - sums[first]) / (last - first)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def build_inputs(
     prices: Floats, minutes: Integers, ahead: Floats, interval: int, price_scale: float, first: int
 ) -> npt.NDArray[np.float32]:
@@ -127,7 +128,7 @@ def build_inputs(
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _hindsight(moves: Moves, prices: Floats, terminal: Floats) -> Floats:
     n, nodes = len(prices), len(terminal)
     values = np.empty((n, nodes))
@@ -183,10 +184,8 @@ class BoostedTrees(NamedTuple):
     outputs: int
 
     @classmethod
-    def fit(
-        cls, inputs: npt.NDArray[np.float32], targets: Floats, *, rounds: int = 80, seed: int = 42, n_jobs: int = 1
-    ) -> BoostedTrees:
-        """Fit (N, F) inputs to (N, outputs) targets by squared error with XGBoost; deterministic by ``seed``.
+    def fit(cls, inputs: npt.NDArray[np.float32], targets: Floats, *, rounds: int = 80, seed: int = 42) -> BoostedTrees:
+        """Fit (N, F) inputs to (N, outputs) targets: squared error, XGBoost, one thread, deterministic by ``seed``.
 
         Trees of their own for each output: trees with a vector in each leaf were a point worse on plain days and ten on
         days with spikes.
@@ -205,9 +204,9 @@ class BoostedTrees(NamedTuple):
             "max_bin": 128,
             "tree_method": "hist",
             "seed": seed,
-            "nthread": n_jobs,
+            "nthread": 1,
         }
-        booster = xgboost.train(parameters, xgboost.DMatrix(inputs, targets, nthread=n_jobs), rounds)
+        booster = xgboost.train(parameters, xgboost.DMatrix(inputs, targets, nthread=1), rounds)
         return cls.from_xgboost(booster, targets.shape[1])
 
     @classmethod
@@ -284,6 +283,10 @@ class ValueModel(NamedTuple):
     delay: int
 
 
+NO_MODEL = ValueModel(BoostedTrees.empty(), 0, 0)
+"""No value model: a MWh is worth the market's flat value."""
+
+
 @njit(cache=True)
 def predict_values(model: ValueModel, inputs: npt.NDArray[np.float32], price_scale: float) -> Floats:
     """(N, F) inputs -> (N, pieces), falling with charge, and under a delay the expected price as one more column."""
@@ -314,13 +317,15 @@ def cross_fit(
     when: Integers,
     copies: npt.NDArray[np.float32],
     *,
+    intervals: int,
     folds: int,
     purge: int,
     rounds: int = 80,
     seed: int,
-    n_jobs: int,
+    threads: int = 1,
     pieces: int,
     delay: int,
+    whole: bool = True,
 ) -> tuple[ValueModel, list[ValueModel], Integers]:
     """A model on all rows, and one per contiguous block of time that hasn't seen the block.
 
@@ -331,7 +336,10 @@ def cross_fit(
     inputs, targets : (N, F), (N, outputs); rows with NaN targets are left out of training.
     when : (N,) number of the interval of each row (regions share numbers).
     copies : (N, F) the same rows with some inputs missing, trained on as well.
+    intervals : how many there are; ``when`` lies below.
     purge : intervals left out on both sides of a block.
+    threads : fits at a time; doesn't change a number.
+    whole : whether the model on all rows is wanted; it is the empty ``NO_MODEL`` if not.
 
     Returns (final model, one model per block, ends of the blocks in interval numbers (folds + 1,)).
     """
@@ -342,13 +350,16 @@ def cross_fit(
             expected=f"at least {50 * folds}",
             remedy="train on a longer window",
         )
-    edges = np.linspace(0, when.max() + 1, folds + 1).astype(np.int64)
+    edges = np.linspace(0, intervals, folds + 1).astype(np.int64)
 
     def fit(rows: npt.NDArray[np.bool_]) -> ValueModel:
         x = np.concatenate([inputs[rows], copies[rows]])
         y = np.concatenate([targets[rows], targets[rows]])
-        trees = BoostedTrees.fit(x, y, rounds=rounds, seed=seed, n_jobs=n_jobs)
+        trees = BoostedTrees.fit(x, y, rounds=rounds, seed=seed)
         return ValueModel(trees, pieces, delay)
 
-    models = [fit(usable & ((when < edges[i] - purge) | (when >= edges[i + 1] + purge))) for i in range(folds)]
-    return fit(usable), models, edges
+    outside = [usable & ((when < edges[i] - purge) | (when >= edges[i + 1] + purge)) for i in range(folds)]
+    # The longest fit goes first, so that no core waits for it at the end.
+    with ThreadPoolExecutor(threads) as pool:
+        final, *models = [*([] if whole else [NO_MODEL]), *pool.map(fit, [*([usable] if whole else []), *outside])]
+    return final, models, edges
