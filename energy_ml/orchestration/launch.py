@@ -1,47 +1,29 @@
 """Starting jobs from Python: the same job that the UI, the schedule and the sensor run.
 
-What belongs here: the project's Dagster instance and running a job in this process. What doesn't: printing.
+What belongs here: running a job in this process. What doesn't: printing.
 """
 
-import contextlib
 import datetime as dt
-import os
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.execution.api import execute_run
-from dagster._core.instance.ref import InstanceRef
 
 from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, DataError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.orchestration.alerts import step_error
 from energy_ml.orchestration.build import build_definitions
+from energy_ml.orchestration.instance import project_instance
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
 from energy_ml.orchestration.triggers import data_version, taken
 
 BACKFILL_TAG = "energy_ml/backfill"
 """Tag of a run: the days of the backfill that it is part of."""
-
-
-@contextlib.contextmanager
-def project_instance() -> Iterator[dg.DagsterInstance]:
-    """The instance that ``dagster dev`` in the project root uses: DAGSTER_HOME if set, else the root's dagster.yaml."""
-    # dagster.yaml holds paths relative to the project root, as the dagster command line resolves them.
-    with contextlib.chdir(project_root()):
-        if os.environ.get("DAGSTER_HOME"):
-            with dg.DagsterInstance.get() as instance:
-                yield instance
-        else:
-            with tempfile.TemporaryDirectory(prefix=".tmp_dagster_home_", dir=".") as folder:
-                reference = InstanceRef.from_dir(folder, config_dir=str(project_root()))
-                with dg.DagsterInstance.from_ref(reference) as instance:
-                    yield instance
 
 
 def newest_as_of(settings: Settings) -> dt.date:

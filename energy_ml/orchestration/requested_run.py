@@ -13,11 +13,14 @@ from pathlib import Path
 from energy_ml.artifacts import write_json
 from energy_ml.config import Settings
 from energy_ml.errors import EnergyMLError
-from energy_ml.orchestration.launch import check_as_of, project_instance, run_on_executor, what_failed
+from energy_ml.orchestration.instance import project_instance
 
 
 def run(job: str, as_of: dt.date, run_id: str, tags: dict[str, str]) -> str | None:
     """Run ``job`` for one as-of date on the configured executor; None if all went well, else what went wrong."""
+    # Only here: closing a record needs none of the graph, whose loading takes seconds.
+    from energy_ml.orchestration.launch import check_as_of, run_on_executor, what_failed
+
     day = check_as_of(Settings.from_env(), as_of)
     with project_instance() as instance:
         result = run_on_executor(job, day, instance, run_id, tags=tags, log_level="WARNING")

@@ -1,0 +1,30 @@
+"""The project's Dagster instance: where runs are on record.
+
+What belongs here: finding and opening it. What doesn't: the graph, so that looking at a run or closing it costs no more
+than loading Dagster.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+
+from energy_ml.config import project_root
+
+
+@contextlib.contextmanager
+def project_instance() -> Iterator[dg.DagsterInstance]:
+    """The instance that ``dagster dev`` in the project root uses: DAGSTER_HOME if set, else the root's dagster.yaml."""
+    # dagster.yaml holds paths relative to the project root, as the dagster command line resolves them.
+    with contextlib.chdir(project_root()):
+        if os.environ.get("DAGSTER_HOME"):
+            with dg.DagsterInstance.get() as instance:
+                yield instance
+        else:
+            with tempfile.TemporaryDirectory(prefix=".tmp_dagster_home_", dir=".") as folder:
+                reference = InstanceRef.from_dir(folder, config_dir=str(project_root()))
+                with dg.DagsterInstance.from_ref(reference) as instance:
+                    yield instance
