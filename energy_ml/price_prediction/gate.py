@@ -114,9 +114,12 @@ def _run(price, ensemble, loss, size, count, pending, decay, grid, prior, pooled
     regions, steps = pending.shape[0], pending.shape[1]
     for t in range(price.shape[1]):
         for m in range(decay.shape[0]):
-            loss[m] *= decay[m]
-            size[m] *= decay[m]
-            count[m] *= decay[m]
+            # Loops: whole-array expressions take numba three times as long to compile.
+            for r in range(regions):
+                size[m, r] *= decay[m]
+                count[m, r] *= decay[m]
+                for g in range(grid.shape[0]):
+                    loss[m, r, g] *= decay[m]
         for r in range(regions):
             actual = price[r, t]
             before, forecast = pending[r, 0, 0], pending[r, 0, 1]
