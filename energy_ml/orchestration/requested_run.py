@@ -2,13 +2,21 @@
 
 What belongs here: running a job under a given run id, saying how it ended, closing the record of a run whose process
 died. What doesn't: who asks for it and why.
+
+SIGUSR1 cancels the job, on Dagster's record too. (SIGTERM ends it as well, but Dagster then takes that for a failure,
+and failures alert people.)
 """
 
 import argparse
 import datetime as dt
 import json
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
+
+import dagster as dg
 
 from energy_ml.artifacts import write_json
 from energy_ml.config import Settings
@@ -23,8 +31,17 @@ def run(job: str, as_of: dt.date, run_id: str, tags: dict[str, str]) -> str | No
 
     day = check_as_of(Settings.from_env(), as_of)
     with project_instance() as instance:
+        signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=_cancel, args=(instance, run_id)).start())
         result = run_on_executor(job, day, instance, run_id, tags=tags, log_level="WARNING")
         return None if result.success else what_failed(result.all_events)
+
+
+def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Say that the interruption to come is wanted, then interrupt. In a thread: the main one may hold the record."""
+    found = instance.get_run_by_id(run_id)
+    if found is not None and not found.is_finished:
+        instance.report_run_canceling(found)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def close(run_id: str, state: str, message: str) -> None:

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -185,12 +185,12 @@ class Trainings:
             record = json.loads(path.read_bytes())
             write_json(path, {**record, "cancelled": True})
         if record["pid"] is not None and self._alive(training_id):
-            self._signal(record["pid"], signal.SIGTERM)
+            self._signal(os.kill, record["pid"], signal.SIGUSR1)  # ends its own helpers, and says so on record
             deadline = time.monotonic() + GRACE_SECONDS
             while self._alive(training_id) and time.monotonic() < deadline:
                 time.sleep(0.05)
             if self._alive(training_id):
-                self._signal(record["pid"], signal.SIGKILL)
+                self._signal(os.killpg, record["pid"], signal.SIGKILL)  # it leads a session of its own
             while self._alive(training_id) and time.monotonic() < deadline + GRACE_SECONDS:
                 time.sleep(0.05)
         return self.get(training_id)
@@ -352,6 +352,8 @@ class Trainings:
             }
             self._close_run(record["run_id"], "canceled" if record["cancelled"] else "failed", outcome["error"])
         record = {**record, **{name: outcome[name] for name in ("state", "error", "finished_at")}}
+        if record["cancelled"] and record["state"] == "failed":
+            record |= {"state": "cancelled", "error": "cancelled by request"}
         write_json(path, record)
         log.info("training %s: %s%s", training_id, record["state"], f": {record['error']}" if record["error"] else "")
         return record
@@ -389,9 +391,9 @@ class Trainings:
             os.close(lock)
 
     @staticmethod
-    def _signal(pid: int, number: signal.Signals) -> None:
+    def _signal(send: Callable[[int, int], None], pid: int, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, number)  # it leads a session of its own, so this reaches its helpers too
+            send(pid, number)
 
     def _records(self) -> list[dict[str, Any]]:
         records = []

@@ -18,19 +18,30 @@ TEXT = (REPOSITORY / "docs/clients.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_every_snippet_runs(server: Server) -> None:
-    """In the order of the page: the socket's example listens to the training that the one before it started."""
-    assert [kind for kind, _ in BLOCKS] == ["sh", "sh", "python", "python", "python"]
-    said = []
-    for kind, code in BLOCKS:
-        command = [sys.executable, "-W", "error", "-c", code] if kind == "python" else ["bash", "-euc", code]
-        environment = {**os.environ, "ENERGY_ML_URL": server.url, "ENERGY_ML_TOKEN": TRAIN_TOKEN}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout)
-    assert '"horizon":60' in said[0] and '"action"' in said[1]
-    assert "422" in said[2] and "Atlantis" in said[2]
-    assert said[3].startswith("completed") and said[4].splitlines()[-1].startswith("completed")
+SNIPPETS = dict(zip(("forecast", "action", "prices", "training", "socket"), BLOCKS, strict=True))
+
+
+def run_snippet(snippet: tuple[str, str], server: Server) -> subprocess.Popen[str]:
+    """The code as a program of its own that speaks to ``server``."""
+    kind, code = snippet
+    command = [sys.executable, "-W", "error", "-c", code] if kind == "python" else ["bash", "-euc", code]
+    environment = {**os.environ, "ENERGY_ML_URL": server.url, "ENERGY_ML_TOKEN": TRAIN_TOKEN}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def said(running: subprocess.Popen[str]) -> str:
+    """What it printed, once it has ended well."""
+    told, wrong = running.communicate(timeout=300)
+    assert running.returncode == 0, wrong
+    return told
+
+
+def test_client_code_that_asks(server: Server) -> None:
+    """The snippets about trainings run in ``test_trainings``, beside a training that runs there anyway."""
+    assert '"horizon":60' in said(run_snippet(SNIPPETS["forecast"], server))
+    assert '"action"' in said(run_snippet(SNIPPETS["action"], server))
+    told = said(run_snippet(SNIPPETS["prices"], server))
+    assert told.count("(") == 2 and "422" in told and "Atlantis" in told
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,10 @@ from websockets.sync.client import ClientConnection, connect
 from energy_ml.errors import HorizonError, ServiceError, UnknownRegionError
 from energy_ml.service.events import Client, events_of
 from energy_ml.service.training_tasks import ENDED, TrainingRequest, Trainings
-from energy_ml_tests.service.conftest import TRAIN_TOKEN, Server, make_root
+from energy_ml_tests.service.conftest import TRAIN_TOKEN, Server
+from energy_ml_tests.service.test_clients import SNIPPETS, run_snippet, said
 
 SMALL = {"type": "price_prediction", "horizons": [60]}
-
-
-@pytest.fixture(scope="module")
-def training_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose root has data, and no models yet."""
-    server = make_root(tmp_path_factory.mktemp("trainings")).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def client(training_server: Server) -> Iterator[httpx.Client]:
-    with training_server.client() as made:
-        yield made
 
 
 def listen(server: Server, training_id: str | None = None) -> ClientConnection:
@@ -55,10 +41,10 @@ def until_end(socket: ClientConnection, training_id: str, seconds: float = 120) 
     return events
 
 
-def wait_until_progress(client: httpx.Client, training_id: str) -> dict[str, Any]:
+def wait_until_progress(api: httpx.Client, training_id: str) -> dict[str, Any]:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
-        state = client.get(f"/models/train/{training_id}").json()
+        state = api.get(f"/models/train/{training_id}").json()
         if state["progress"] > 0 or state["state"] != "running":
             return state
         time.sleep(0.1)
@@ -78,9 +64,49 @@ def run_status(server: Server, run_id: str) -> str | None:
     return None
 
 
-def test_a_training_from_request_to_end(training_server: Server, client: httpx.Client) -> None:
-    with listen(training_server) as early:
-        answer = client.post("/models/train", json=SMALL, headers={"Idempotency-Key": "one"})
+def record(server: Server, training_id: str) -> dict[str, Any]:
+    """What the server wrote down about a training."""
+    found: dict[str, Any] = json.loads((server.root / f"results/.trainings/{training_id}.json").read_text())
+    return found
+
+
+def wait_for_status(server: Server, run_id: str, status: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while run_status(server, run_id) != status:
+        assert time.monotonic() < deadline, f"{run_status(server, run_id)} instead of {status}"
+        time.sleep(0.1)
+
+
+def test_killed_midway_and_the_next_cancelled(server: Server, api: httpx.Client) -> None:
+    killed = api.post("/models/train", json=SMALL).json()["training_id"]
+    with listen(server, killed) as socket:
+        assert wait_until_progress(api, killed)["state"] == "running"
+        os.killpg(record(server, killed)["pid"], signal.SIGKILL)
+        began = time.monotonic()
+        events = until_end(socket, killed, 10)
+        assert time.monotonic() - began < 10
+    assert events[-1]["state"] == "failed" and "signal 9" in events[-1]["error"]
+    assert [e["event"] for e in events][-2] == "model_training_failed"
+
+    following = api.post("/models/train", json=SMALL)
+    assert following.status_code == 202, "the killed one stands in nobody's way"
+    training_id, run_id = following.json()["training_id"], following.json()["run_id"]
+    with listen(server, training_id) as socket:
+        assert wait_until_progress(api, training_id)["state"] == "running"
+        assert run_status(server, run_id) == "STARTED"
+        state = api.post(f"/models/train/{training_id}/cancel").raise_for_status().json()
+        assert state["state"] == "cancelled" and state["error"] == "cancelled by request"
+        assert until_end(socket, training_id, 10)[-1]["state"] == "cancelled"
+    assert api.post(f"/models/train/{training_id}/cancel").json()["finished_at"] == state["finished_at"]
+    # Dagster's record must not show them as running for ever.
+    wait_for_status(server, record(server, killed)["run_id"], "FAILURE")
+    wait_for_status(server, run_id, "CANCELED")
+
+
+def test_a_training_from_request_to_end(server: Server) -> None:
+    """Its server is killed on the way; the next one knows it, as do clients, and the documentation's client code."""
+    with server.client() as api:
+        answer = api.post("/models/train", json=SMALL, headers={"Idempotency-Key": "one"})
         assert answer.status_code == 202, answer.text
         state = answer.json()
         training_id = state["training_id"]
@@ -90,77 +116,46 @@ def test_a_training_from_request_to_end(training_server: Server, client: httpx.C
             "tasks.train_price_prediction",
             "2025-03-05",
         )
+        os.killpg(record(server, training_id)["pid"], signal.SIGSTOP)  # so that it can't end meanwhile
+    server.stop(signal.SIGKILL)
+    server.start()
 
+    with server.client() as api, listen(server) as socket:
         # The same key and the same work find the training that is there; other work has to wait.
-        again = client.post("/models/train", json=SMALL, headers={"Idempotency-Key": "one"})
-        assert (again.status_code, again.json()["training_id"]) == (200, training_id)
-        assert client.post("/models/train", json=SMALL).json()["training_id"] == training_id
-        other = client.post("/models/train", json={"type": "rl_battery"})
+        again = api.post("/models/train", json=SMALL, headers={"Idempotency-Key": "one"})
+        assert (again.status_code, again.json()["training_id"], again.json()["state"]) == (200, training_id, "running")
+        assert api.post("/models/train", json=SMALL).json()["training_id"] == training_id
+        other = api.post("/models/train", json={"type": "rl_battery"})
         assert other.status_code == 409 and training_id in other.json()["detail"]
-        reused = client.post("/models/train", json={"type": "all"}, headers={"Idempotency-Key": "one"})
+        reused = api.post("/models/train", json={"type": "all"}, headers={"Idempotency-Key": "one"})
         assert reused.status_code == 409 and "key" in reused.json()["remedy"]
+        waiting = run_snippet(SNIPPETS["training"], server)
+        os.killpg(record(server, training_id)["pid"], signal.SIGCONT)
+        events = until_end(socket, training_id)
+        progress = [e["progress"] for e in events if e["event"] == "model_training_progress"]
+        assert len(progress) > 3 and progress == sorted(progress) and progress[0] == 0
+        assert any("epoch" in e for e in events)
+        assert [e["event"] for e in events][-2:] == ["model_training_completed", "training"]
+        assert all(e["model_id"] == "price_prediction_60m" for e in events if e["event"] != "training")
+        assert events[-1]["state"] == "completed"
 
-        events = until_end(early, training_id)
-    progress = [e["progress"] for e in events if e["event"] == "model_training_progress"]
-    assert len(progress) > 3 and progress == sorted(progress) and progress[0] == 0
-    assert any("epoch" in e for e in events)
-    assert [e["event"] for e in events][-2:] == ["model_training_completed", "training"]
-    assert all(e["model_id"] == "price_prediction_60m" for e in events if e["event"] != "training")
-    assert events[-1]["state"] == "completed"
-
-    end = client.get(f"/models/train/{training_id}").json()
-    assert end["state"] == "completed" and end["progress"] == 1 and end["error"] is None and end["finished_at"]
-    assert end["models"]["price_prediction_60m"]["metrics"]["mae"] > 0
-    assert client.get("/models/train").json()["trainings"][0]["training_id"] == training_id
-    assert run_status(training_server, end["run_id"]) == "SUCCESS"
-    assert not (training_server.root / "results/2025-03-05").exists(), "narrowed trainings disturb no results"
-
-    with listen(training_server, training_id) as late:
-        assert until_end(late, training_id, 5)[-1]["state"] == "completed"
-
-
-def test_killed_restarted_and_cancelled(training_server: Server) -> None:
-    with training_server.client() as client:
-        killed = client.post("/models/train", json=SMALL).json()["training_id"]
-        with listen(training_server, killed) as socket:
-            assert wait_until_progress(client, killed)["state"] == "running"
-            first = json.loads((training_server.root / f"results/.trainings/{killed}.json").read_text())
-            os.killpg(first["pid"], signal.SIGKILL)
-            began = time.monotonic()
-            events = until_end(socket, killed, 10)
-            assert time.monotonic() - began < 10
-        assert events[-1]["state"] == "failed" and "signal 9" in events[-1]["error"]
-        assert [e["event"] for e in events][-2] == "model_training_failed"
-        following = client.post("/models/train", json=SMALL)
-        assert following.status_code == 202, "the killed one stands in nobody's way"
-        training_id = following.json()["training_id"]
-        assert wait_until_progress(client, training_id)["state"] == "running"
-        record = json.loads((training_server.root / f"results/.trainings/{training_id}.json").read_text())
-        os.killpg(record["pid"], signal.SIGSTOP)  # so that it can't end while the servers change
-
-    # Trainings outlive their server, and the next server knows them.
-    training_server.stop(signal.SIGKILL)
-    training_server.start()
-    with training_server.client() as client, listen(training_server) as socket:
-        assert client.get(f"/models/train/{training_id}").json()["state"] == "running"
-        assert client.post("/models/train", json=SMALL).json()["training_id"] == training_id
-        state = client.post(f"/models/train/{training_id}/cancel").raise_for_status().json()
-        assert state["state"] == "cancelled" and state["error"] == "cancelled by request"
-        assert until_end(socket, training_id, 10)[-1]["state"] == "cancelled"
-        assert client.post(f"/models/train/{training_id}/cancel").json()["finished_at"] == state["finished_at"]
-
-    deadline = time.monotonic() + 90
-    wanted = {first["run_id"]: "FAILURE", state["run_id"]: "CANCELED"}
-    while {run: run_status(training_server, run) for run in wanted} != wanted:
-        assert time.monotonic() < deadline, "Dagster's record must not show them as running for ever"
-        time.sleep(0.2)
+        end = api.get(f"/models/train/{training_id}").json()
+        assert end["state"] == "completed" and end["progress"] == 1 and end["error"] is None and end["finished_at"]
+        assert end["models"]["price_prediction_60m"]["metrics"]["mae"] > 0
+        assert api.get("/models/train").json()["trainings"][0]["training_id"] == training_id
+        assert run_status(server, end["run_id"]) == "SUCCESS"
+        assert not (server.root / "results/2025-03-05").exists(), "narrowed trainings disturb no results"
+        with listen(server, training_id) as late:
+            assert until_end(late, training_id, 5)[-1]["state"] == "completed"
+    assert said(waiting).startswith("completed")
+    assert said(run_snippet(SNIPPETS["socket"], server)).splitlines()[-1].startswith("completed")
 
 
-def test_without_data_a_training_is_refused_in_words(training_server: Server, client: httpx.Client) -> None:
-    folder = training_server.root / "data/processed"
+def test_without_data_a_training_is_refused_in_words(server: Server, api: httpx.Client) -> None:
+    folder = server.root / "data/processed"
     hidden = [path.rename(path.with_suffix(".away")) for path in folder.glob("*.parquet")]
     try:
-        answer = client.post("/models/train", json={"type": "price_prediction"})
+        answer = api.post("/models/train", json={"type": "price_prediction"})
         assert answer.status_code == 404 and "there are no price files" in answer.json()["detail"]
     finally:
         for path in hidden:
@@ -180,15 +175,15 @@ def test_without_data_a_training_is_refused_in_words(training_server: Server, cl
         ({"type": "all", "horizons": [15]}, 422, "narrowed"),
     ],
 )
-def test_impossible_trainings_are_refused(client: httpx.Client, body: dict[str, Any], status: int, word: str) -> None:
-    answer = client.post("/models/train", json=body)
+def test_impossible_trainings_are_refused(api: httpx.Client, body: dict[str, Any], status: int, word: str) -> None:
+    answer = api.post("/models/train", json=body)
     assert answer.status_code == status and word in answer.text
 
 
 @pytest.mark.parametrize("name", ["%2e%2e", "../x", "%2e%2e%2fregistry", "a" * 65, "x.json", "x%00y"])
-def test_ids_never_become_paths(client: httpx.Client, name: str) -> None:
-    assert client.get(f"/models/train/{name}").status_code in (404, 405, 422)
-    assert client.post(f"/models/train/{name}/cancel").status_code in (404, 405, 422)
+def test_ids_never_become_paths(api: httpx.Client, name: str) -> None:
+    assert api.get(f"/models/train/{name}").status_code in (404, 405, 422)
+    assert api.post(f"/models/train/{name}/cancel").status_code in (404, 405, 422)
 
 
 # --- without processes ------------------------------------------------------------------------------------------------
@@ -290,15 +285,15 @@ def test_a_slow_client_misses_steps_but_not_the_end() -> None:
     assert events[0]["error"] == "killed"
 
 
-def test_sockets_need_a_token_and_an_existing_training(training_server: Server) -> None:
+def test_sockets_need_a_token_and_an_existing_training(server: Server) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong-wrong-wrong-wrong"}):
         with pytest.raises(Exception, match="HTTP 403"):
-            connect(training_server.ws, additional_headers=headers, proxy=None)
+            connect(server.ws, additional_headers=headers, proxy=None)
     with pytest.raises(Exception, match="403"):
         connect(
-            training_server.ws, origin="http://evil.example", proxy=None,  # type: ignore[arg-type]
+            server.ws, origin="http://evil.example", proxy=None,  # type: ignore[arg-type]
             additional_headers={"Authorization": f"Bearer {TRAIN_TOKEN}"},
         )  # fmt: skip
-    with listen(training_server, "t-none") as socket, pytest.raises(ConnectionClosed) as closed:
+    with listen(server, "t-none") as socket, pytest.raises(ConnectionClosed) as closed:
         socket.recv(timeout=5)
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 4404
