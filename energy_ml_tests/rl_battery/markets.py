@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
 import numpy as np
 import pandas as pd
+import pytest
 
+from energy_ml.rl_battery import fitting
 from energy_ml.splits import TimeSplit, split_window
 
 
@@ -47,3 +53,11 @@ def true_forecasts(prices: pd.DataFrame, horizons: tuple[int, ...], minutes: int
                 ).dropna()
             )
     return pd.concat(frames).sort_values(["timestamp", "region", "horizon_minutes"]).reset_index(drop=True)
+
+
+@contextmanager
+def few_trees(rounds: int = 30) -> Iterator[None]:
+    """Value models of a few rounds, for what doesn't ask how well a policy earns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "cross_fit", partial(fitting.cross_fit, rounds=rounds))
+        yield

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from energy_ml.rl_battery.agent import BatteryAgent, base_values, describe_market, price_levels, refresh_rows
 from energy_ml.rl_battery.battery import Battery
-from energy_ml.rl_battery.fitting import NO_MODEL
 from energy_ml.rl_battery.optimum import perfect_foresight
 from energy_ml.rl_battery.state_space import Design, StateSpace, table_rows
 from energy_ml.rl_battery.value_model import (
+    NO_MODEL,
     BoostedTrees,
     build_inputs,
     cross_fit,
@@ -38,7 +38,7 @@ def test_compiled_trees_equal_xgboost(outputs):
     np.testing.assert_allclose(ours, booster.predict(xgboost.DMatrix(x)).reshape(800, outputs), atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([1, 5, 15, 30, 60]))
 def test_inputs_see_no_future_and_no_distant_past(seed, interval):
     rng = np.random.default_rng(seed)

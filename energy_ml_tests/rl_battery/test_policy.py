@@ -11,7 +11,7 @@ from energy_ml.rl_battery.battery import Battery, simulate
 from energy_ml.rl_battery.policy import BatteryPolicy
 from energy_ml.rl_battery.strategy import build_context
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
-from energy_ml_tests.rl_battery.markets import market, true_forecasts
+from energy_ml_tests.rl_battery.markets import few_trees, market, true_forecasts
 
 HORIZONS = (5, 15)
 
@@ -22,7 +22,8 @@ def on_minutes(prices, split, noise=0.0):
     minute = prices.set_index("timestamp").reindex(times, method="ffill").reset_index()
     minute["real_time_price"] += np.random.default_rng(3).normal(0, noise, len(minute))
     forecasts = true_forecasts(minute, HORIZONS, 1, error=3.0)
-    policy = BatteryRLTrainer().train_all(prices=minute, forecasts=forecasts, split=split)["policy"]
+    with few_trees():
+        policy = BatteryRLTrainer().train_all(prices=minute, forecasts=forecasts, split=split)["policy"]
     return minute, split, forecasts, policy
 
 
@@ -70,7 +71,8 @@ def test_minutes_earn_what_five_minutes_earn(held):
     prices, split, forecasts, policy = held
     five = prices[prices["timestamp"].dt.minute % 5 == 0].reset_index(drop=True)
     theirs = forecasts[forecasts["timestamp"].dt.minute % 5 == 0].reset_index(drop=True)
-    coarse = BatteryRLTrainer().train_all(prices=five, forecasts=theirs, split=split)["policy"]
+    with few_trees():
+        coarse = BatteryRLTrainer().train_all(prices=five, forecasts=theirs, split=split)["policy"]
 
     def profit(frame, ahead, which):
         context = build_context(frame, "FR", split, Battery(), forecasts=ahead)

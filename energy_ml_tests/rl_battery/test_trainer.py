@@ -16,7 +16,7 @@ from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.rl_battery.policy import BatteryPolicy
 from energy_ml.rl_battery.strategy import Strategy
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
-from energy_ml_tests.rl_battery.markets import market, true_forecasts
+from energy_ml_tests.rl_battery.markets import few_trees, market, true_forecasts
 
 REGIONS = ("BE", "FR")
 
@@ -81,21 +81,24 @@ def test_result_says_what_was_learned(trained):
     assert (np.diff(table["action"], axis=1) <= 0).all()
 
 
-def test_same_seed_same_policy_and_the_test_rows_are_never_looked_at(data, trained):
+def test_same_seed_same_policy_on_any_number_of_threads_and_the_test_rows_are_never_looked_at(data):
     prices, split, forecasts = data
     changed = prices.copy()
     changed.loc[changed["timestamp"] >= split.val_end, "real_time_price"] = 1e4
-    again = BatteryRLTrainer().train_all(prices=changed, forecasts=forecasts, split=split)
-    np.testing.assert_array_equal(again["q_table"], trained[1]["q_table"])
+    with few_trees(15):
+        once = BatteryRLTrainer(MLConfig(n_jobs=2)).train_all(prices=prices, forecasts=forecasts, split=split)
+        again = BatteryRLTrainer(MLConfig(n_jobs=1)).train_all(prices=changed, forecasts=forecasts, split=split)
+    np.testing.assert_array_equal(again["q_table"], once["q_table"])
     for region in REGIONS:
-        ours, theirs = again["agents"][region], trained[1]["agents"][region]
+        ours, theirs = again["agents"][region], once["agents"][region]
         np.testing.assert_array_equal(ours.model.trees.threshold, theirs.model.trees.threshold)
         assert ours.market == theirs.market
 
 
 def test_one_region_of_the_frame(data):
     prices, split, _ = data
-    result = BatteryRLTrainer(RLBatteryConfig(charge_level_bins=4)).train(20, "FR", prices=prices, split=split)
+    with few_trees():
+        result = BatteryRLTrainer(RLBatteryConfig(charge_level_bins=4)).train(20, "FR", prices=prices, split=split)
     assert result["region"] == "FR" and result["policy"].regions == ["FR"]
     assert result["episodes"] <= 20 and result["q_table"].shape[-1] == 5
 
@@ -103,16 +106,17 @@ def test_one_region_of_the_frame(data):
 def test_sampled_updates_still_earn(data):
     prices, split, _ = data
     config = RLBatteryConfig(update="sampled", episodes=30)
-    result = BatteryRLTrainer(config).train_all(n_episodes=30, prices=prices, split=split)
+    with few_trees():
+        result = BatteryRLTrainer(config).train_all(n_episodes=30, prices=prices, split=split)
     assert result["episodes"] == 30 and not result["converged"]
     assert shares(prices, split, [result["policy"]], None)["q_learning"] > 0.4
 
 
 def test_a_late_policy_is_trained_for_its_delay(data):
     prices, split, forecasts = data
-    late = BatteryRLTrainer(RLBatteryConfig(execution_delay=1)).train_all(
-        prices=prices, forecasts=forecasts, split=split
-    )["policy"]
+    trainer = BatteryRLTrainer(RLBatteryConfig(execution_delay=1))
+    with few_trees():
+        late = trainer.train_all(prices=prices, forecasts=forecasts, split=split)["policy"]
     found = shares(prices, split, [late], forecasts, delay=1)["q_learning"]
     assert found > 0.5
     with pytest.raises(ModelError, match="delay"):
