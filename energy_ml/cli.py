@@ -220,9 +220,10 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     from energy_ml.orchestration.launch import run_job, what_failed
-    from energy_ml.progress import ProgressLog, progress_folder
+    from energy_ml.progress import open_progress, progress_place
 
     run_id, done = str(uuid.uuid4()), threading.Event()
+    log = open_progress(progress_place(settings.results_dir, settings), run_id)
     columns = (
         TextColumn("{task.description:<20}"),
         BarColumn(16),
@@ -233,7 +234,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
         tasks: dict[str, TaskID] = {}
 
         def draw() -> None:
-            for event in ProgressLog(progress_folder(settings.results_dir), run_id).follow(0.2, done.is_set):
+            for event in log.follow(0.2, done.is_set):
                 if event.model_id not in tasks:
                     tasks[event.model_id] = bar.add_task(event.model_id, total=1.0, note="")
                 note = "  ".join(

@@ -1,9 +1,14 @@
-"""Progress of long work, visible to other processes without a broker.
+"""Progress of long work, visible to other processes, by default without a broker.
 
-What belongs here: an append-only log of progress events per run, and reading it. What doesn't: drawing bars, sockets.
+What belongs here: an append-only log of progress events per run, and reading it. What doesn't: drawing bars, sockets,
+Redis (``progress_redis``).
 
-One run appends JSON lines to one file under ``<results>/.progress/``. Each event is one ``write`` on a descriptor
-opened with O_APPEND, so lines never interleave, and a reader that sees a line without its newline waits for the rest.
+One run appends JSON lines to one file under ``<results>/.progress/``. That is safe between processes of one machine:
+each event is one ``write`` on a descriptor opened with O_APPEND, which the kernel does whole and at the file's end, so
+lines never interleave and nothing is locked; a reader that sees a line without its newline waits for the rest; a writer
+that is killed leaves whole lines. Nobody needs the file but to look: losing it loses no result.
+
+Workers of Celery sit on machines that may share no such folder. There events go through the Redis that Celery uses.
 """
 
 from __future__ import annotations
@@ -19,9 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from energy_ml.config import Settings
+
 ProgressCallback = Callable[[float, dict[str, Any]], None]
 """Called with the fraction done (0..1) and a few metrics."""
 
+REDIS_SCHEMES = ("redis://", "rediss://")
 MIN_STEP = 0.01
 MIN_SECONDS = 0.25
 
@@ -40,11 +48,46 @@ class ProgressEvent:
 def progress_folder(results_dir: str) -> Path:
     """Where the logs of runs that write to ``results_dir`` lie: inside it, or on the local disk for an object store.
 
-    Object stores can't append; with one, progress is seen on the machine that trains.
+    Object stores can't append; with one, and without Celery, progress is seen on the machine that trains.
     """
     if "://" not in results_dir:
         return Path(results_dir) / ".progress"
     return Path(tempfile.gettempdir()) / "energy_ml_progress" / hashlib.sha256(results_dir.encode()).hexdigest()[:16]
+
+
+def progress_place(results_dir: str, settings: Settings | None = None) -> str:
+    """Where progress of runs that write to ``results_dir`` is kept: a folder, or the URL of the Redis that Celery uses.
+
+    ``settings`` come from the environment by default. With Celery but without any Redis it is the folder, which then
+    has to be shared.
+    """
+    settings = settings or Settings.from_env()
+    if settings.executor == "celery":
+        for url in (settings.operations.celery_broker, settings.operations.celery_backend):
+            if url.startswith(REDIS_SCHEMES):
+                return url
+    return str(progress_folder(results_dir))
+
+
+def open_progress(
+    place: str | Path, run_id: str, listener: Callable[[ProgressEvent], None] | None = None
+) -> ProgressLog:
+    """The log of one run at a place that ``progress_place`` gave."""
+    if str(place).startswith(REDIS_SCHEMES):
+        from energy_ml.progress_redis import RedisProgressLog
+
+        return RedisProgressLog(str(place), run_id, listener)
+    return ProgressLog(place, run_id, listener)
+
+
+def recent_runs(place: str, seconds: float) -> list[str]:
+    """Ids of the runs at ``place`` that reported progress within the last ``seconds``."""
+    if place.startswith(REDIS_SCHEMES):
+        from energy_ml.progress_redis import recent_runs
+
+        return recent_runs(place, seconds)
+    since = time.time() - seconds
+    return [path.stem for path in Path(place).glob("*.jsonl") if path.stat().st_mtime >= since]
 
 
 class ProgressLog:
@@ -57,26 +100,22 @@ class ProgressLog:
             raise ValueError(f"run id {run_id!r} isn't made of letters, digits, '-' and '_'")
         self.path = Path(folder) / f"{run_id}.jsonl"
         self._listener = listener
-        self._last: dict[str, tuple[float, float]] = {}
+        self._last: dict[str, tuple[float, float]] | None = None
 
     def write(
         self, model_id: str, progress: float, metrics: dict[str, Any] | None = None, state: str = "running"
     ) -> None:
         """Append one event. Running events closer than 1 % and a quarter second to the last one are dropped."""
         now = time.time()
+        if self._last is None:  # a step that is tried again goes on from where the first try came to
+            self._last = {name: (event.progress, event.time) for name, event in self.latest().items()}
         before, when = self._last.get(model_id, (-1.0, 0.0))
         progress = max(min(float(progress), 1.0), before, 0.0)
         if state == "running" and progress - before < MIN_STEP and now - when < MIN_SECONDS:
             return
         self._last[model_id] = (progress, now)
         event = ProgressEvent(model_id, progress, state, {k: _plain(v) for k, v in (metrics or {}).items()}, now)
-        line = json.dumps(event.__dict__, allow_nan=False) + "\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+        self._append(event)
         if self._listener is not None:
             self._listener(event)
 
@@ -84,16 +123,17 @@ class ProgressLog:
         """A function for training loops: ``callback(fraction, metrics)``."""
         return lambda fraction, metrics: self.write(model_id, fraction, metrics)
 
-    def read(self, offset: int = 0) -> tuple[list[ProgressEvent], int]:
-        """Events after byte ``offset`` and the offset to go on from; whole lines only."""
+    def read(self, after: str = "") -> tuple[list[ProgressEvent], str]:
+        """Events after a mark that an earlier call gave, and the mark to go on from; whole events only."""
+        offset = int(after or 0)
         try:
             with self.path.open("rb") as file:
                 file.seek(offset)
                 data = file.read()
         except FileNotFoundError:
-            return [], offset
+            return [], after
         whole = data[: data.rfind(b"\n") + 1]
-        return [ProgressEvent(**json.loads(line)) for line in whole.splitlines()], offset + len(whole)
+        return [ProgressEvent(**json.loads(line)) for line in whole.splitlines()], str(offset + len(whole))
 
     def latest(self) -> dict[str, ProgressEvent]:
         """The newest event of each model."""
@@ -101,14 +141,23 @@ class ProgressLog:
 
     def follow(self, poll_seconds: float = 0.2, stop: Callable[[], bool] = lambda: False) -> Iterator[ProgressEvent]:
         """Yield events as they come until ``stop()`` is true and nothing is left."""
-        offset = 0
+        after = ""
         while True:
             ending = stop()
-            events, offset = self.read(offset)
+            events, after = self.read(after)
             yield from events
             if ending:
                 return
             time.sleep(poll_seconds)
+
+    def _append(self, event: ProgressEvent) -> None:
+        line = json.dumps(event.__dict__, allow_nan=False) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,13 @@
 """Progress events: monotone, whole lines only, many writers, safe names."""
 
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from energy_ml.progress import ProgressEvent, ProgressLog, progress_folder
+from energy_ml.progress import ProgressEvent, ProgressLog, progress_folder, recent_runs
 
 
 def test_progress_never_falls_and_ends(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_reader_waits_for_whole_lines(tmp_path: Path) -> None:
     whole = log.path.read_bytes()
     log.path.write_bytes(whole + whole[:10])
     events, offset = log.read()
-    assert len(events) == 1 and offset == len(whole)
+    assert len(events) == 1 and int(offset) == len(whole)
     log.path.write_bytes(whole + whole)
     assert len(log.read(offset)[0]) == 1
 
@@ -70,6 +71,21 @@ def test_metrics_become_plain_json(tmp_path: Path) -> None:
     log = ProgressLog(tmp_path, "run-1")
     log.write("m", 0.5, {"nan": float("nan"), "number": np.float32(0.5), "path": tmp_path, "epoch": 3})
     assert log.read()[0][0].metrics == {"nan": None, "number": 0.5, "path": str(tmp_path), "epoch": 3}
+
+
+def test_a_second_try_goes_on_from_where_the_first_came_to(tmp_path: Path) -> None:
+    ProgressLog(tmp_path, "run-1").write("m", 0.6)
+    again = ProgressLog(tmp_path, "run-1")
+    for value in (0.0, 0.3, 0.9):
+        again.write("m", value, state="failed" if value == 0.3 else "running")
+    assert [event.progress for event in again.read()[0]] == [0.6, 0.6, 0.9]
+
+
+def test_only_runs_with_news_are_recent(tmp_path: Path) -> None:
+    ProgressLog(tmp_path, "old").write("m", 0.5)
+    os.utime(tmp_path / "old.jsonl", (1, 1))
+    ProgressLog(tmp_path, "new").write("m", 0.5)
+    assert recent_runs(str(tmp_path), 60) == ["new"]
 
 
 def test_logs_lie_with_the_results_or_on_the_local_disk() -> None:

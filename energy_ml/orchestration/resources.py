@@ -11,7 +11,7 @@ from energy_ml.config import MLConfig
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.price_prediction import PricePredictionTrainer
-from energy_ml.progress import ProgressLog, progress_folder
+from energy_ml.progress import ProgressLog, open_progress, progress_place
 from energy_ml.results import ResultsStore
 
 
@@ -35,8 +35,8 @@ class ResultsResource(dg.ConfigurableResource):
         return ResultsStore(self.root)
 
     def progress(self, run_id: str) -> ProgressLog:
-        """The progress log of one run; kept on the local disk of the machine that runs it."""
-        return ProgressLog(progress_folder(self.root), run_id)
+        """The progress log of one run: a file beside the results, or Redis where Celery is used."""
+        return open_progress(progress_place(self.root), run_id)
 
 
 class TrainerResource(dg.ConfigurableResource):

@@ -1,11 +1,11 @@
 """Live progress of trainings for many WebSocket clients.
 
 What belongs here: turning states of trainings into events, and handing each client what is new to it. What doesn't:
-sockets, and where progress comes from (``energy_ml.progress``: files that the training process appends to).
+sockets, and where progress comes from (``energy_ml.progress``: files that trainings append to, or Celery's Redis).
 
 A client has no queue but a slot per model that holds the newest event: one that reads slowly misses steps in between,
-never the end, costs no memory and holds up nobody. Since all is derived from files, a server that starts anew, or a
-client that comes late, is told the same.
+never the end, costs no memory and holds up nobody. Since all is derived from what is kept there, a server that starts
+anew, or a client that comes late, is told the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from energy_ml.errors import EnergyMLError
-from energy_ml.progress import ProgressLog, progress_folder
+from energy_ml.progress import open_progress, progress_place, recent_runs
 from energy_ml.service.training_tasks import ENDED, Trainings, model_state
 
 log = logging.getLogger("energy_ml.service")
@@ -108,20 +108,16 @@ class Hub:
                 if now - ended > SHOWN_AFTER_END_SECONDS:
                     continue
             found += events_of(state)
-        return [*found, *self._foreign(known, now)]
+        return [*found, *self._foreign(known)]
 
-    def _foreign(self, known: set[str], now: float) -> Iterable[tuple[Key, Event]]:
-        if "://" in self.trainings.settings.results_dir:
-            return
-        folder = progress_folder(self.trainings.settings.results_dir)
-        for path in folder.glob("*.jsonl"):
-            if path.stem not in known and now - path.stat().st_mtime < FOREIGN_SECONDS:
-                for model_id, event in ProgressLog(folder, path.stem).latest().items():
+    def _foreign(self, known: set[str]) -> Iterable[tuple[Key, Event]]:
+        settings = self.trainings.settings
+        place = progress_place(settings.results_dir, settings)
+        for run_id in recent_runs(place, FOREIGN_SECONDS):
+            if run_id not in known:
+                for model_id, event in open_progress(place, run_id).latest().items():
                     model = model_state(event)
-                    yield (
-                        (path.stem, model_id),
-                        _model_event(None, path.stem, model_id, model, model["metrics"].get("error")),
-                    )
+                    yield (run_id, model_id), _model_event(None, run_id, model_id, model, model["metrics"].get("error"))
 
     def _forget(self, present: set[Key]) -> None:
         for key in [key for key in self._latest if key not in present]:

@@ -24,7 +24,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from energy_ml.artifacts import write_json
 from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownRegionError
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.progress import ProgressEvent, ProgressLog, progress_folder
+from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
 
 log = logging.getLogger("energy_ml.service")
 
@@ -108,6 +108,7 @@ class Trainings:
         self.per_hour = per_hour
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._read: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self._ended: dict[str, dict[str, Any]] = {}
         self._closers: list[subprocess.Popen[bytes]] = []
         self._threads = threading.Lock()
 
@@ -195,11 +196,6 @@ class Trainings:
                 time.sleep(0.05)
         return self.get(training_id)
 
-    def events(self, training_id: str, offset: int = 0) -> tuple[list[ProgressEvent], int]:
-        """Progress events of a training's models after byte ``offset``, and the offset to go on from."""
-        record = json.loads((self.folder / f"{check_id(training_id)}.json").read_bytes())
-        return self._log(record).read(offset)
-
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _check(self, request: TrainingRequest) -> dt.date:
@@ -267,6 +263,7 @@ class Trainings:
             "ENERGY_ML_RESULTS_DIR": record["results_dir"],
             "ENERGY_ML_HORIZONS": ",".join(map(str, horizons)),
             "ENERGY_ML_START_DATE": self.settings.start_date.isoformat(),
+            "ENERGY_ML_EXECUTOR": self._settings_of(record).executor,
         }
         if self.settings.end_date is not None:
             environment["ENERGY_ML_END_DATE"] = self.settings.end_date.isoformat()
@@ -301,6 +298,8 @@ class Trainings:
 
     def _state(self, record: dict[str, Any]) -> dict[str, Any]:
         """What clients see; settles the record if its process has ended since."""
+        if record["training_id"] in self._ended:
+            return self._ended[record["training_id"]]
         if record["state"] == "running" and not self._alive(record["training_id"]):
             record = self._settle(record)
         models: dict[str, dict[str, Any]] = {
@@ -312,7 +311,7 @@ class Trainings:
             if record["state"] != "running" and model["state"] == "running":
                 model["state"] = record["state"]
         done = sum(model["progress"] for model in models.values()) / max(len(models), 1)
-        return {
+        state = {
             **{name: record[name] for name in ("training_id", "run_id", "task", "job", "type", "as_of", "horizons")},
             "regions": record["regions"],
             "state": record["state"],
@@ -322,6 +321,9 @@ class Trainings:
             "created_at": dt.datetime.fromtimestamp(record["created"], dt.UTC).isoformat(timespec="milliseconds"),
             "finished_at": record["finished_at"],
         }
+        if record["state"] in ENDED:
+            self._ended[record["training_id"]] = state
+        return state
 
     def _settle(self, record: dict[str, Any]) -> dict[str, Any]:
         """The process is gone: write down how it ended."""
@@ -423,9 +425,13 @@ class Trainings:
         with self._threads, FileLock(self.folder / ".starting.lock", timeout=30):
             yield
 
-    @staticmethod
-    def _log(record: Mapping[str, Any]) -> ProgressLog:
-        return ProgressLog(progress_folder(record["results_dir"]), record["run_id"])
+    def _log(self, record: Mapping[str, Any]) -> ProgressLog:
+        return open_progress(progress_place(record["results_dir"], self._settings_of(record)), record["run_id"])
+
+    def _settings_of(self, record: Mapping[str, Any]) -> Settings:
+        """Narrowed trainings stay on this machine: workers elsewhere know neither their folder nor their horizons."""
+        narrowed = record["narrowed"] and self.settings.executor == "celery"
+        return replace(self.settings, executor="in_process") if narrowed else self.settings
 
 
 def check_id(training_id: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from energy_ml.progress import open_progress, recent_runs
 from energy_ml_tests.orchestration.project import SOURCE, Project
 from energy_ml_tests.orchestration.servers import missing, postgres, process, redis
 
@@ -62,9 +63,13 @@ def test_the_whole_retrain_on_a_worker_with_history_in_postgres(tmp_path: Path) 
                 env=env, cwd=project.root, capture_output=True, text=True, check=False, timeout=600,
             )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:] + (tmp_path / "worker.log").read_text()[-3000:]
+        (run_id,) = recent_runs(f"{queue}/0", 600)
+        progress = {name: event.state for name, event in open_progress(f"{queue}/0", run_id).latest().items()}
         told = subprocess.run([sys.executable, "-c", HISTORY], env=env, capture_output=True, text=True, check=True)
     history = json.loads(told.stdout)
     assert history["status"] == "SUCCESS" and history["storage"] == "PostgresRunStorage"
     assert history["tags"]["dagster/partition"] == "2026-01-06"
     assert history["steps"] == history["on_workers"] and len(history["steps"]) == 11
+    assert "battery_policy" in progress and len(progress) > 1 and set(progress.values()) == {"completed"}
+    assert not (project.root / "results/.progress").exists(), "workers elsewhere share no such folder"
     assert project.store.exists("2026-01-06", "report.html")
