@@ -1,15 +1,18 @@
 """Share of the perfect-foresight profit that each strategy earns, pooled over many windows of a price file.
 
     python benchmarks/battery_shares.py prices.parquet                              # 7 + 1.5 d train, 1.5 d test
-    python benchmarks/battery_shares.py prices.parquet --train 54 --validation 6 --test 30 --windows 6
-    python benchmarks/battery_shares.py prices.parquet --minutes 1                  # prices held for shorter intervals
+    python benchmarks/battery_shares.py prices.parquet --train 54 --validation 6 --test 30 --step 6 --windows 30
     python benchmarks/battery_shares.py prices.parquet --delay 1                    # act one interval late
-    python benchmarks/battery_shares.py prices.parquet --forecasts-cache /tmp/f     # keep the project's forecasts
-    python benchmarks/battery_shares.py prices.parquet --forecasts none
+    python benchmarks/battery_shares.py prices.parquet --minutes 1                  # prices held for shorter intervals
+    python benchmarks/battery_shares.py prices.parquet --cache forecasts --rows rows.csv     # a long run, to go on with
 
-The file has timestamp, region and real_time_price. Test spans of different windows don't overlap by default. Forecasts
-are the project's own: cross-fitted on train, out of sample after it. The interval is a bootstrap over windows and
-regions; p is that of "ours earns no more than ours_without_forecasts", paired by window.
+The file has timestamp, region and real_time_price. Forecasts are the project's own: cross-fitted on train, out of
+sample after it; with ``--minutes`` still those of the file's interval, made when a price is new. With ``--rows`` each
+window's profits are written down as it is done and not computed again; the table covers all windows found there, also
+those of earlier calls with another ``--skip`` or ``--step``.
+
+Intervals and p come from a block bootstrap over calendar days (blocks of a week where tests are longer than that), all
+regions of a day together: they share their weather. p: resamples in which ours earns no more than the other.
 """
 
 from __future__ import annotations
@@ -24,29 +27,29 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.config import MLConfig, PricePredictionConfig, RLBatteryConfig
-from energy_ml.evaluation.backtest_evaluator import OPTIMUM, backtest, reference_units
+from energy_ml.evaluation.backtest_evaluator import OPTIMUM, backtest, mark_to_market, reference_units
 from energy_ml.market_data import clean_prices
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.rl_battery.baselines import RollingMPC, ThresholdRule
 from energy_ml.rl_battery.battery import Battery, Floats
 from energy_ml.rl_battery.obvious import ObviousQLearning
-from energy_ml.rl_battery.strategy import Context, Strategy
+from energy_ml.rl_battery.strategy import Blind, Context, Strategy
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
 from energy_ml.splits import TimeSplit
 
-WITHOUT = "ours_without_forecasts"
+OURS, WITHOUT, PROMPT = "ours", "ours_without_forecasts", "ours_trained_without_delay"
+DAY = pd.Timedelta(days=1)
+KEY = ["setting", "window", "region", "day", "strategy"]
 
 
 class Named:
-    """A strategy under another name, blind to forecasts if asked."""
+    """A strategy under another name."""
 
-    def __init__(self, name: str, strategy: Strategy, *, blind: bool = False) -> None:
-        self.name, self.strategy, self.blind = name, strategy, blind
+    def __init__(self, name: str, strategy: Strategy) -> None:
+        self.name, self.strategy = name, strategy
 
     def actions(self, context: Context) -> Floats:
         """Requests of the wrapped strategy."""
-        if self.blind:
-            context = replace(context, forecasts={}, history_forecasts={})
         return self.strategy.actions(context)
 
 
@@ -64,11 +67,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--regions", nargs="*", default=None)
     parser.add_argument("--minutes", type=int, default=None, help="hold prices for intervals of so many minutes")
     parser.add_argument("--delay", type=int, default=0, help="execution delay, intervals")
+    parser.add_argument("--prompt", action="store_true", help="with a delay: also the policy trained without it")
     parser.add_argument("--wear", type=float, default=0.0, help="currency per MWh discharged")
     parser.add_argument("--forecasts", choices=["project", "none"], default="project")
     parser.add_argument("--preset", choices=["fast", "best"], default=PricePredictionConfig.preset)
-    parser.add_argument("--forecasts-cache", type=Path, default=None)
-    parser.add_argument("--no-mpc", action="store_true")
+    parser.add_argument("--cache", type=Path, default=None, help="folder where forecasts are kept")
+    parser.add_argument("--rows", type=Path, default=None, help="CSV file where profits are kept")
+    parser.add_argument("--quick", action="store_true", help="only ours and the threshold rule")
+    parser.add_argument(
+        "--tuned-on", type=float, nargs=2, default=None, metavar=("END", "STEP"),
+        help="tests of this length that end END, END + STEP, ... days after the start were used for choices: windows "
+        "that overlap them stay out of the table",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 
@@ -101,18 +112,90 @@ def project_forecasts(prices: pd.DataFrame, split: TimeSplit, config: MLConfig, 
     return frame
 
 
-def interval(profits: Floats, possible: Floats, draws: int = 2000) -> tuple[float, float]:
-    """5 % and 95 % of the pooled share when cells (window x region) are drawn anew."""
-    picks = np.random.default_rng(0).integers(0, len(profits), (draws, len(profits)))
-    low, high = np.quantile(profits[picks].sum(axis=1) / possible[picks].sum(axis=1), [0.05, 0.95])
-    return float(low), float(high)
+def evaluate(prices: pd.DataFrame, split: TimeSplit, config: MLConfig, options: argparse.Namespace) -> pd.DataFrame:
+    """Profit of every strategy on the test of one window: region, day, strategy, profit."""
+    forecasts = None
+    if options.forecasts == "project":
+        forecasts = project_forecasts(prices, split, config, options.cache)
+    if options.minutes:
+        prices = held(prices, options.minutes)
+    strategies: list[Strategy] = [ThresholdRule()]
+    if not options.quick:
+        strategies += [ObviousQLearning(), RollingMPC()]
+    if forecasts is None or not options.quick:
+        bare = BatteryRLTrainer(config).train_all(prices=prices, split=split)
+        strategies.append(Named(WITHOUT, Blind(bare["policy"])))
+    if forecasts is not None:
+        if not options.quick:
+            strategies.append(RollingMPC("mpc_forecast", use_forecasts=True))
+        trained = BatteryRLTrainer(config).train_all(prices=prices, forecasts=forecasts, split=split)
+        strategies.append(Named(OURS, trained["policy"]))
+    if options.delay and options.prompt:
+        prompt = replace(config, rl_battery=replace(config.rl_battery, execution_delay=0))
+        early = BatteryRLTrainer(prompt).train_all(prices=prices, forecasts=forecasts, split=split)
+        strategies.append(Named(PROMPT, early["policy"]))
+    result = backtest(
+        prices,
+        strategies,
+        reference_units(sorted(prices["region"].unique()), Battery.from_config(config.rl_battery)),
+        split,
+        forecasts=forecasts,
+        execution_delay=options.delay,
+        bootstrap=2,
+        threads=options.threads,
+    )
+    facts = result.summary[result.summary["terminal_value"].notna()]
+    marked = mark_to_market(result.frame, facts)
+    marked["day"] = marked["timestamp"].dt.strftime("%Y-%m-%d")
+    return marked.groupby(["region", "day", "strategy"], as_index=False)["profit"].sum()
 
 
-def no_better(ours: Floats, theirs: Floats, draws: int = 5000) -> float:
-    """Bootstrap probability that the mean paired difference isn't above 0."""
-    difference = ours - theirs
-    picks = np.random.default_rng(0).integers(0, len(difference), (draws, len(difference)))
-    return float((difference[picks].mean(axis=1) <= 0).mean())
+def resample(days: pd.DataFrame, test: float, draws: int = 4000) -> pd.DataFrame:
+    """Bootstrap sums of the columns of ``days`` (one row per calendar day, in order), one row per draw."""
+    block = min(7, len(days)) if test > 7 else 1
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, len(days), (draws, -(-len(days) // block)))
+    picks = ((first[:, :, None] + np.arange(block)) % len(days)).reshape(draws, -1)[:, : len(days)]
+    return pd.DataFrame({name: days[name].to_numpy()[picks].sum(axis=1) for name in days})
+
+
+def report(rows: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Print the table of one setting's rows."""
+    cells = rows.pivot_table(index=["window", "region"], columns="strategy", values="profit", aggfunc="sum")
+    drawn = resample(rows.pivot_table(index="day", columns="strategy", values="profit", aggfunc="sum"), options.test)
+    possible, windows = cells[OPTIMUM], cells.index.get_level_values("window").nunique()
+    regions = cells.index.get_level_values("region").unique()
+    print(
+        f"\n{windows} windows, {len(regions)} regions, {options.train:g} + {options.validation:g} d train, "
+        f"{options.test:g} d test, delay {options.delay}"
+    )
+    print(f"{'strategy':27s} {'pooled':>7s} {'5..95 %':>13s} {'median':>7s} {'losing':>7s}   by region")
+    names = [name for name in cells.mean().sort_values().index if name != OPTIMUM]
+    for name in names:
+        shares = drawn[name] / drawn[OPTIMUM]
+        by_region = 100 * cells[name].groupby("region").sum() / possible.groupby("region").sum()
+        median, losing = (cells[name] / possible).median(), int((cells[name] < 0).sum())
+        print(
+            f"{name:27s} {cells[name].sum() / possible.sum():7.1%} {shares.quantile(0.05):6.1%}.."
+            f"{shares.quantile(0.95):5.1%} {median:7.1%} {losing:7d}   "
+            + " ".join(f"{region} {share:.0f}" for region, share in by_region.items())
+        )
+    own = OURS if OURS in names else WITHOUT
+    for rival in names:
+        if rival == own:
+            continue
+        gain = (drawn[own] - drawn[rival]) / drawn[OPTIMUM]
+        print(
+            f"{own} minus {rival}: {(cells[own] - cells[rival]).sum() / possible.sum():+.1%} of the optimum "
+            f"({gain.quantile(0.05):+.1%}..{gain.quantile(0.95):+.1%}), p {(gain <= 0).mean():.4f}"
+        )
+    lost = cells[(cells[own] < 0) & (cells["threshold"] > 0)]
+    print(
+        f"cells (window x region) in which {own} loses money and the threshold rule earns: {len(lost)} of {len(cells)}"
+    )
+    together = cells.groupby("window").sum()
+    lost = together[(together[own] < 0) & (together["threshold"] > 0)]
+    print(f"windows, all regions together, in which that happens: {len(lost)} of {len(together)}")
 
 
 def main() -> None:
@@ -120,85 +203,56 @@ def main() -> None:
     raw = pd.read_parquet(options.prices, columns=["timestamp", "region", "real_time_price"])
     if options.regions:
         raw = raw[raw["region"].isin(options.regions)]
-    if options.minutes:
-        raw = held(raw, options.minutes)
     prices = clean_prices(raw).frame[["timestamp", "region", "real_time_price"]]
-    day = pd.Timedelta(days=1)
-    first = prices["timestamp"].min().ceil("D") + options.skip * day
-    last = prices["timestamp"].max().floor("D") + day
-    length = (options.train + options.validation + options.test) * day
-    room = (last - first - length) / day
+    origin = prices["timestamp"].min().ceil("D")
+    first, last = origin + options.skip * DAY, prices["timestamp"].max().floor("D") + DAY
+    length = (options.train + options.validation + options.test) * DAY
+    room = (last - first - length) / DAY
     step = options.step or max(options.test, room / max(1, options.windows - 1))
     step = round(step * 2) / 2
-    starts = [first + i * step * day for i in range(options.windows) if i * step <= room]
+    starts = [first + i * step * DAY for i in range(options.windows) if i * step <= room]
     gap = sorted(prices["timestamp"].unique())[:2]
     minutes = int((gap[1] - gap[0]) / pd.Timedelta(minutes=1))
     horizons = [h for h in ([1, 5, 15, 60] if minutes == 1 else [5, 15, 30, 60]) if h % minutes == 0]
     config = MLConfig(
         price_prediction=PricePredictionConfig(horizons=horizons, preset=options.preset),
         rl_battery=RLBatteryConfig(execution_delay=options.delay, wear_cost_per_mwh=options.wear),
-        n_jobs=1,
+        n_jobs=options.threads,
     )
-    battery = Battery.from_config(config.rl_battery)
-    cells: list[pd.DataFrame] = []
+    setting = (
+        f"{options.train:g}+{options.validation:g}/{options.test:g} d {options.minutes or minutes} min "
+        f"delay {options.delay} wear {options.wear:g} {options.forecasts} {options.preset}"
+    )
+    known = pd.DataFrame(columns=[*KEY, "profit"])
+    if options.rows is not None and options.rows.exists():
+        known = pd.read_csv(options.rows)
+        known = known[known["setting"] == setting]
+    parts = [known] if len(known) else []
     for number, start in enumerate(starts):
-        began = time.perf_counter()
-        split = TimeSplit(
-            start,
-            start + options.train * day,
-            start + (options.train + options.validation) * day,
-            start + length,
-        )
+        ends = [start + days * DAY for days in np.cumsum([options.train, options.validation, options.test])]
+        split, name = TimeSplit(start, *ends), f"{ends[-1]:%Y-%m-%d %H:%M}"
+        if name in set(known["window"]):
+            continue
+        began, worked = time.perf_counter(), time.process_time()
         window = prices[(prices["timestamp"] >= split.start) & (prices["timestamp"] < split.end)].reset_index(drop=True)
-        strategies: list[Strategy] = [ThresholdRule(), ObviousQLearning()]
-        if not options.no_mpc:
-            strategies.append(RollingMPC())
-        forecasts = None
-        bare = BatteryRLTrainer(config).train_all(prices=window, split=split)
-        strategies.append(Named(WITHOUT, bare["policy"], blind=True))
-        if options.forecasts == "project":
-            forecasts = project_forecasts(window, split, config, options.forecasts_cache)
-            if not options.no_mpc:
-                strategies.append(RollingMPC("mpc_forecast", use_forecasts=True))
-            trained = BatteryRLTrainer(config).train_all(prices=window, forecasts=forecasts, split=split)
-            strategies.append(Named("ours", trained["policy"]))
-        if options.delay:
-            prompt = MLConfig(rl_battery=replace(config.rl_battery, execution_delay=0))
-            early = BatteryRLTrainer(prompt).train_all(prices=window, forecasts=forecasts, split=split)
-            strategies.append(Named("ours_trained_without_delay", early["policy"]))
-        regions = sorted(window["region"].unique())
-        result = backtest(
-            window, strategies, reference_units(regions, battery), split, forecasts=forecasts,
-            execution_delay=options.delay, bootstrap=2,
-        ).summary  # fmt: skip
-        result = result[result["battery_id"] != "all"] if len(regions) > 1 else result
-        cells.append(result[["region", "strategy", "profit"]].assign(window=start))
-        own = "ours" if forecasts is not None else WITHOUT
-        sums = result.groupby("strategy")["profit"].sum()
+        rows = evaluate(window, split, config, options).assign(setting=setting, window=name)[[*KEY, "profit"]]
+        parts.append(rows)
+        if options.rows is not None:
+            rows.to_csv(options.rows, mode="a", header=not options.rows.exists(), index=False)
+        sums = rows.groupby("strategy")["profit"].sum() / rows.loc[rows["strategy"] == OPTIMUM, "profit"].sum()
+        own = OURS if OURS in sums else WITHOUT
         print(
-            f"{number + 1:3d}/{len(starts)} test to {split.end:%Y-%m-%d %H:%M}: ours {sums[own] / sums[OPTIMUM]:6.1%}, "
-            f"threshold {sums['threshold'] / sums[OPTIMUM]:6.1%}, {time.perf_counter() - began:.0f} s",
+            f"{number + 1:3d}/{len(starts)} test to {name}: ours {sums[own]:6.1%}, threshold {sums['threshold']:6.1%}, "
+            f"{time.perf_counter() - began:.0f} s, {time.process_time() - worked:.0f} s CPU",
             flush=True,
         )
-    table = pd.concat(cells).pivot_table(index=["window", "region"], columns="strategy", values="profit")
-    possible = table.pop(OPTIMUM).to_numpy()
-    print(
-        f"\n{len(starts)} windows, {table.index.get_level_values('region').nunique()} regions, {minutes} min, "
-        f"{options.train:g} + {options.validation:g} d train, {options.test:g} d test, delay {options.delay}"
-    )
-    print(f"{'strategy':28s} {'pooled':>7s} {'5..95 %':>13s} {'median':>7s} {'losing':>7s} {'p':>6s}   by region")
-    # Cells of one window share their weather: differences are drawn by window.
-    by_window = table.groupby("window").sum()
-    for name in table.mean().sort_values().index:
-        profits = table[name].to_numpy()
-        low, high = interval(profits, possible)
-        shares = profits / possible
-        regions = (table[name].groupby("region").sum() / pd.Series(possible, table.index).groupby("region").sum()) * 100
-        p = no_better(by_window[name].to_numpy(), by_window[WITHOUT].to_numpy()) if name == "ours" else float("nan")
-        print(
-            f"{name:28s} {profits.sum() / possible.sum():7.1%} {low:6.1%}..{high:5.1%} {np.median(shares):7.1%} "
-            f"{int((profits < 0).sum()):7d} {p:6.3f}   " + " ".join(f"{r} {v:.0f}" for r, v in regions.items())
-        )
+    table = pd.concat(parts, ignore_index=True)
+    if options.tuned_on:
+        end, every = options.tuned_on
+        after = (pd.to_datetime(table["window"], utc=True) - origin) / DAY - end
+        away = (after + every / 2) % every - every / 2
+        table = table[away.abs() >= options.test]
+    report(table, options)
 
 
 if __name__ == "__main__":

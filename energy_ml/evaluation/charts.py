@@ -41,6 +41,7 @@ STRATEGY_COLOURS = {
 }
 STRATEGY_LABELS = {
     "q_learning": "our policy",
+    "q_learning_without_forecasts": "our policy without forecasts",
     "threshold": "threshold rule",
     "mpc": "MPC on seasonal forecast",
     "mpc_forecast": "MPC on our forecasts",

@@ -25,11 +25,19 @@ from energy_ml import __version__
 from energy_ml.artifacts import write_atomically
 from energy_ml.errors import DataError
 from energy_ml.evaluation import charts
-from energy_ml.evaluation.backtest_evaluator import FLEET, OPTIMUM, POOLED, headline, mark_to_market
+from energy_ml.evaluation.backtest_evaluator import (
+    FLEET,
+    OPTIMUM,
+    POOLED,
+    compare_strategies,
+    headline,
+    mark_to_market,
+)
 from energy_ml.evaluation.metrics import forecast_metrics
 
 MAIN = "q_learning"
 """The strategy that is ours; every other one is a baseline or a bound."""
+_FACTS = ["region", "battery_id", "capacity_mwh", "terminal_value"]
 
 _OWN = (MAIN, OPTIMUM, "hold", "obvious_q_learning")
 _SAME = 0.005
@@ -355,6 +363,30 @@ def _strategy_table(pooled: pd.DataFrame) -> Table:
     )
 
 
+def _rival_table(backtest: pd.DataFrame | None, summary: pd.DataFrame | None) -> Table | None:
+    """The policy against each other strategy, paired over the same hours; None if the summary can't say."""
+    if backtest is None or summary is None or not set(_FACTS) <= set(summary.columns):
+        return None
+    if MAIN not in set(backtest["strategy"]):
+        return None
+    facts = summary[_FACTS].dropna().drop_duplicates(["region", "battery_id"])
+    found = compare_strategies(backtest, facts, MAIN)
+    rows = [
+        Row(
+            charts.strategy_label(str(r["rival"])),
+            [
+                _number(r["difference_per_day"], "+,.1f"),
+                Cell(f"{r['difference_per_day_low']:+,.1f} … {r['difference_per_day_high']:+,.1f}"),
+                _number(r["probability"], ".0%"),
+            ],
+        )
+        for r in found[found["rival"] != OPTIMUM].sort_values("difference_per_day").to_dict("records")
+    ]
+    head = ["Our policy minus", "Per day", "90 % interval", "Chance of being ahead"]
+    note = "currency; paired block bootstrap over the test hours: a few days say little"
+    return Table("Against each strategy", head, rows, note) if rows else None
+
+
 def _earnings_table(pooled: pd.DataFrame) -> Table | None:
     """What stands behind the profit; None if the summary doesn't say."""
     wanted: list[tuple[str, str, str]] = [
@@ -523,10 +555,9 @@ def pool_summary(summary: pd.DataFrame) -> pd.DataFrame:
 
 def _marked(backtest: pd.DataFrame, summary: pd.DataFrame | None) -> pd.DataFrame:
     """The backtest with each interval's profit if the summary says what stored energy is worth, else as it is."""
-    facts = ["region", "battery_id", "capacity_mwh", "terminal_value"]
-    if summary is None or not set(facts) <= set(summary.columns):
+    if summary is None or not set(_FACTS) <= set(summary.columns):
         return backtest
-    return mark_to_market(backtest, summary[facts].dropna().drop_duplicates(["region", "battery_id"]))
+    return mark_to_market(backtest, summary[_FACTS].dropna().drop_duplicates(["region", "battery_id"]))
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
@@ -617,6 +648,7 @@ def render_report(
         "detail_table": _detail_table(pooled),
         "interval_table": _interval_table(pooled, by_region, interval_level),
         "rows_table": _rows_table(split),
+        "rival_table": _rival_table(backtest, summary),
         "earnings_table": None if strategies is None else _earnings_table(strategies),
         "fleet_table": None if summary is None else _fleet_table(summary),
         "problem_table": _problem_table(problems),

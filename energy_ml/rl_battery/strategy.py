@@ -7,7 +7,7 @@ the backtest itself (``energy_ml.evaluation.backtest_evaluator``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -85,6 +85,22 @@ class Strategy(Protocol):
         Requests beyond the limits are allowed; the physics clips them (``±power_mw`` means "as much as goes").
         """
         ...
+
+
+@dataclass(frozen=True)
+class Blind:
+    """Another strategy as it acts without forecasts: what the forecasts are worth to it is the difference."""
+
+    strategy: Strategy
+
+    @property
+    def name(self) -> str:
+        """Its name with ``_without_forecasts`` after it."""
+        return f"{self.strategy.name}_without_forecasts"
+
+    def actions(self, context: Context) -> Floats:
+        """Requests of the strategy in a context whose forecasts are taken away, (T,) MW."""
+        return self.strategy.actions(replace(context, forecasts={}, history_forecasts={}))
 
 
 def region_series(

@@ -416,6 +416,10 @@ def test_battery_numbers_of_a_real_summary():
         assert f">{charts.strategy_label(str(name))}  {row['profit']:,.0f}<" in text
     assert "DE · reference" in words and "FR · reference" in words
     assert "What stands behind the profit" in words
+    against = backtest_evaluator.compare_strategies(backtest, facts, "q_learning").set_index("rival")
+    assert "Against each strategy" in words and "our policy without forecasts" not in words
+    low, high = (f"{against.loc['threshold', f'difference_per_day_{end}']:+,.1f}" for end in ("low", "high"))
+    assert f"threshold rule {against.loc['threshold', 'difference_per_day']:+,.1f} {low} … {high} 100%" in words
 
 
 # --- the leaderboard ---

@@ -14,7 +14,7 @@ from energy_ml.rl_battery.baselines import Hold, ThresholdRule
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.rl_battery.policy import BatteryPolicy
-from energy_ml.rl_battery.strategy import Strategy
+from energy_ml.rl_battery.strategy import Blind, Strategy
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
 from energy_ml_tests.rl_battery.markets import few_trees, market, true_forecasts
 
@@ -59,9 +59,10 @@ def test_earns_most_of_the_optimum_and_more_than_the_baselines(data, trained):
 def test_forecasts_help(data, trained):
     prices, split, forecasts = data
     policy = trained[1]["policy"]
-    assert (
-        shares(prices, split, [policy], forecasts)["q_learning"] > shares(prices, split, [policy], None)["q_learning"]
-    )
+    found = shares(prices, split, [policy, Blind(policy)], forecasts)
+    assert found["q_learning"] > found["q_learning_without_forecasts"]
+    alone = shares(prices, split, [policy], None)["q_learning"]
+    assert found["q_learning_without_forecasts"] == pytest.approx(alone)
 
 
 def test_result_says_what_was_learned(trained):
