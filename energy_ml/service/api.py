@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import time
@@ -72,14 +73,14 @@ def create_app(settings: Settings | None = None, service_settings: ServiceSettin
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(service.start)
-        watching = asyncio.create_task(hub.run())
+        service.starting = True
+        tasks = [asyncio.create_task(asyncio.to_thread(_start, service)), asyncio.create_task(hub.run())]
         try:
             yield
         finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             service.stop()
 
     app = FastAPI(
@@ -209,7 +210,7 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
                 "method": METHOD,
             }
 
-        return _json(await _answer(answer, raw, limits))
+        return _json(await _answer(answer, raw, service, limits))
 
     @app.post(
         f"{V1}/models/act",
@@ -235,7 +236,7 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
             monitoring.actions.labels(made["action"]).inc()
             return made
 
-        return _json(await _answer(answer, raw, limits))
+        return _json(await _answer(answer, raw, service, limits))
 
 
 def _trainings(app: FastAPI, trainings: Trainings, limits: ServiceSettings) -> None:
@@ -531,9 +532,17 @@ def _parse(shape: type[B], raw: bytes) -> B:
         ) from None
 
 
-async def _answer(make: Callable[[], T], raw: bytes, limits: ServiceSettings) -> T:
+def _start(service: MLService) -> None:
+    """In the background: the service is live at once, and ready when nothing is left to load or to compile."""
+    service.start()
+    # What is there now stays; looking through it for garbage again and again would hold requests up.
+    gc.collect()
+    gc.freeze()
+
+
+async def _answer(make: Callable[[], T], raw: bytes, service: MLService, limits: ServiceSettings) -> T:
     """Small questions about given prices on the spot, all else (large bodies, reading files) in a thread."""
-    if len(raw) <= SMALL and b'"prices"' in raw:
+    if len(raw) <= SMALL and b'"prices"' in raw and not service.starting:
         return make()
     return await _in_thread(make, limits)
 

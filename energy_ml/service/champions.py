@@ -22,6 +22,7 @@ import numpy as np
 from energy_ml.artifacts import load_champion, read_registry
 from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError
 from energy_ml.price_prediction.model import PricePredictionModel
+from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 
 log = logging.getLogger("energy_ml.service")
@@ -240,9 +241,8 @@ def _checked(model_id: str, loaded: Any) -> Any:
             loaded.get_action(battery.initial_mwh, 50.0, hour=12)
             return loaded
         if isinstance(loaded, PricePredictionModel):
-            one = np.ones(1)
-            forecast = loaded.forecast_rows(loaded.sample_rows[:1], one, one, np.zeros(1, dtype=np.int64))
-            if np.isfinite(forecast.price).all():
+            rows = PricePredictor().use({loaded.horizon: loaded}).warm_up()
+            if rows and np.isfinite([row[name] for row in rows for name in ("price", "lower", "upper")]).all():
                 return loaded
             raise ValueError("its forecast isn't finite")
     except Exception as error:

@@ -5,6 +5,7 @@ What belongs here: what a caller may ask of the models, as plain Python. What do
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import logging
@@ -27,6 +28,7 @@ from energy_ml.errors import (
     UnknownRegionError,
 )
 from energy_ml.features import Panel, PriceFeatureSpec, required_history
+from energy_ml.features.panel import timestamps_ns
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
@@ -75,14 +77,26 @@ class MLService:
         self.max_age_minutes = max_age_minutes
         self.champions = Champions(self.settings.models_dir)
         self.market = RecentMarket(ParquetLake(self.settings.data_dir), self.settings.regions)
+        self.starting = False
         self._lock = threading.Lock()
         self._view: _View | None = None
         self._live: tuple[object, object, _View] | None = None
         self._cached: tuple[object, object, dict[tuple[str, int], dict[str, Any]]] | None = None
 
     def start(self) -> MLService:
-        """Load all champions and watch for promotions in the background. Returns itself."""
-        self.champions.start()
+        """Load all champions, answer once so that no caller waits for that, and watch for promotions. Returns itself.
+
+        Takes a second or two, and up to a minute where compiled code isn't cached yet; ``health`` isn't ready before.
+        """
+        self.starting = True
+        try:
+            self.champions.start()
+            with contextlib.suppress(EnergyMLError):  # without models or data there is nothing to wait for
+                self.act(0.0)
+            with contextlib.suppress(EnergyMLError):
+                self.forecast()
+        finally:
+            self.starting = False
         return self
 
     def stop(self) -> None:
@@ -141,7 +155,7 @@ class MLService:
         """``ready`` (something can be answered), ``models`` (id -> version in memory), ``problems`` (in words)."""
         now = self.champions.current()
         return {
-            "ready": bool(now.loaded),
+            "ready": bool(now.loaded) and not self.starting,
             "models": {model_id: champion.version for model_id, champion in sorted(now.loaded.items())},
             "problems": dict(now.problems),
         }
@@ -216,7 +230,7 @@ class MLService:
         if isinstance(prices, Panel):
             newest = pd.Timestamp(int(prices.times_ns[-1]), tz="UTC")
         else:
-            newest = pd.DatetimeIndex(prices["timestamp"]).max() if len(prices) else None
+            newest = pd.Timestamp(int(timestamps_ns(prices["timestamp"]).max()), tz="UTC") if len(prices) else None
         age = self._age(newest, end)
         rows = view.predictor.predict_rows(prices, wanted, regions, level=level, now=end)
         return [self._row(view, row, source, age) for row in rows]

@@ -27,6 +27,7 @@ Price = Annotated[float, Field(ge=-MAX_ABS_PRICE, le=MAX_ABS_PRICE, allow_inf_na
 Energy = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 AHEAD = dt.timedelta(minutes=2)
 """Clocks differ: a price that lies further in the future than this is refused."""
+_EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
 _FIRST, _LAST = dt.datetime(1990, 1, 1, tzinfo=dt.UTC), dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 
 
@@ -68,7 +69,8 @@ class Prices(Body):
                     status=422,
                     expected="one price, or null, per timestamp",
                 )
-        first, last = min(self.timestamps), max(self.timestamps)
+        micros = np.array([(stamp - _EPOCH) // _MICROSECOND for stamp in self.timestamps], dtype=np.int64)
+        first, last = (_EPOCH + int(edge) * _MICROSECOND for edge in (micros.min(), micros.max()))
         for stamp in (first, last):
             if not _FIRST <= stamp < _LAST:
                 raise TimestampError(
@@ -82,7 +84,7 @@ class Prices(Body):
                 expected="nothing after now",
                 remedy="check the clock and the time zone of the prices",
             )
-        times = np.array([int(stamp.timestamp() * 1_000_000) for stamp in self.timestamps], dtype=np.int64) * 1000
+        times = micros * 1000
         table = np.array([self.regions[name] for name in names], dtype=np.float64).T
         steps = np.diff(times)
         minutes, rest = divmod(int(steps[0]), NS_PER_MINUTE) if count > 1 else (0, 0)

@@ -76,7 +76,7 @@ class Server:
             while time.monotonic() < deadline:
                 assert self.process.poll() is None, self.log()
                 try:
-                    if client.get("/health/live").status_code == 200:
+                    if client.get("/health/ready").status_code == 200:
                         return self
                 except httpx.TransportError:
                     time.sleep(0.1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -70,6 +72,32 @@ def test_promotions_arrive_while_requests_run(server: Server, artifacts: dict[st
     assert not failures
     for versions in seen:
         assert versions and versions == sorted(versions)
+
+
+COMPILED = """
+import sys
+from energy_ml.service import MLService
+
+def compiled():
+    own = [module for name, module in sys.modules.items() if name.startswith("energy_ml")]
+    found = {id(it): it for module in own for it in vars(module).values()}
+    return sum(len(it.signatures) for it in found.values() if hasattr(it, "py_func"))
+
+service = MLService()
+service.start()
+before = compiled()
+prices = service.market.prices(2880).frame
+assert service.forecast() and service.act(0.5, region="FR") and service.forecast(prices.tail(600), level=0.8)
+print(before, compiled())
+"""
+
+
+def test_nothing_is_left_to_compile_for_the_first_request(server: Server) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", COMPILED], env=server.environment, capture_output=True, text=True, check=True
+    )
+    before, after = map(int, told.stdout.split())
+    assert before == after > 5
 
 
 def test_a_broken_artefact_leaves_the_old_one_serving(
