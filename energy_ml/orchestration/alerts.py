@@ -11,7 +11,10 @@ from typing import Any
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from energy_ml import errors
+
 TIMEOUT_SECONDS = 10.0
+_OURS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 
 def failure_message(context: dg.RunFailureSensorContext) -> dict[str, Any]:
@@ -43,15 +46,15 @@ def post(url: str, message: dict[str, Any]) -> str | None:
 
 
 def step_error(event: dg.DagsterEvent) -> str:
-    """Why a step failed, in one line: the user's own error, from under Dagster's wrapping."""
+    """Why a step failed, in one line: from under Dagster's wrapping, our own error, or else the first cause."""
     data = event.step_failure_data
     if data.user_failure_data is not None and data.user_failure_data.description:
         return _one_line(data.user_failure_data.description)
     error = data.error
-    while error is not None and error.cause is not None:
+    while error is not None and error.cls_name not in _OURS and error.cause is not None:
         error = error.cause
     return _one_line(error.message if error is not None else event.message or "unknown error")
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:1000]
+    return " ".join(text.removeprefix(f"{errors.__name__}.").split())[:1000]

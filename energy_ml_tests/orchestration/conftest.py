@@ -1,4 +1,4 @@
-"""One Dagster instance for the tests of this folder, empty at the start of each."""
+"""What the tests of this folder share: a Dagster instance, empty at the start of each, and one trained project."""
 
 from __future__ import annotations
 
@@ -7,6 +7,29 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 from dagster._core.storage.defs_state.base import set_defs_state_storage
+
+from energy_ml_tests.orchestration.project import Project
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose sixth day was materialized by Dagster's own command.
+
+    The tests that share it are one group for xdist, and leave its champions loadable.
+    """
+    made = Project.make(tmp_path_factory.mktemp("project"))
+    done = made.run(
+        "dagster", "asset", "materialize", "-m", "energy_ml.definitions", "--select", "*", "--partition", "2026-01-06"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return made
+
+
+@pytest.fixture
+def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """This process works in the project."""
+    project.enter(monkeypatch)
+    return project
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""A project of its own in a temporary folder: a week of half-hourly prices in two regions, small windows, fast preset.
+"""A project of its own in a temporary folder: a week and a day of half-hourly prices in two regions.
 
-Its processes are real ones, started as a user starts them.
+Windows are small and training is fast. Its processes are real ones, started as a user starts them; what needs no
+process of its own can work in it directly.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 import energy_ml
 from energy_ml.config import Settings
 from energy_ml.market_data.simulator import write_simulation
+from energy_ml.model_management.registry import ModelRegistry
+from energy_ml.price_prediction import PricePredictor
 from energy_ml.results import ResultsStore
+from energy_ml.rl_battery import BatteryPolicy
 
 SOURCE = Path(energy_ml.__file__).parents[1]
 FIRST = dt.date(2026, 1, 1)
-DAYS = 7
+DAYS = 8
 WINDOW = 4
 
 
@@ -71,10 +77,36 @@ class Project:
         """The results."""
         return ResultsStore(self.settings.results_dir)
 
+    @property
+    def registry(self) -> ModelRegistry:
+        """The registry."""
+        return ModelRegistry(self.root / "models/registry.json")
+
+    def champions(self) -> dict[str, str]:
+        """Model -> version of its champion."""
+        return {name: model["champion"] for name, model in self.registry.list_models().items()}
+
+    def assert_champions_serve(self, versions: Mapping[str, str]) -> None:
+        """Champions are these versions and answer; loading compares them with their digests."""
+        assert self.champions() == versions
+        predictor = PricePredictor(self.root / "models/price_prediction")
+        assert all(len(predictor.get_feature_importance(horizon)) for horizon in (30, 60))
+        assert BatteryPolicy(self.root / "models/rl_battery").get_action(0.5, 40.0)["action"]
+
     @staticmethod
     def day(number: int) -> dt.date:
         """The n-th day of the data, from 1."""
         return FIRST + dt.timedelta(days=number - 1)
+
+    def enter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process work in the project: its commands, in the project's folder, without starting anew."""
+        for name in [n for n in os.environ if n.startswith(("ENERGY_ML_", "DAGSTER_"))]:
+            monkeypatch.delenv(name)
+        for name, value in self.env.items():
+            if name.startswith("ENERGY_ML_"):
+                monkeypatch.setenv(name, value)
+        monkeypatch.chdir(self.root)
+        monkeypatch.delitem(sys.modules, "energy_ml.definitions", raising=False)
 
     def command(self, *arguments: str) -> list[str]:
         """``energy-ml …`` or ``dagster …`` by the interpreter of this test."""

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from energy_ml.config import CHECK_NAMES, Settings, project_root
+from energy_ml.orchestration.assets.evaluation import REGISTRY_ENTRY
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY
 
@@ -86,6 +87,12 @@ def test_computed_assets_share_one_definition_and_edges_are_identity() -> None:
                 assert (mapping.start_offset, mapping.end_offset) == (-9, 0)
             else:
                 assert mapping is None or isinstance(mapping, dg.IdentityPartitionMapping)
+
+
+def test_the_registry_entry_is_late_after_noon() -> None:
+    policy: Any = GRAPH.get(REGISTRY_ENTRY).freshness_policy
+    assert (policy.deadline_cron, policy.timezone) == ("0 12 * * *", "UTC")
+    assert policy.lower_bound_delta == dt.timedelta(hours=12), "a run of the night before counts"
 
 
 def test_the_leaderboard_is_about_all_days_and_in_no_partitioned_job() -> None:

@@ -1,0 +1,94 @@
+"""Things that break, broken for real: a full disk, results that can't be written, a damaged champion; and a retry.
+
+The tests of this file follow the last day of the shared project, in the order of the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+
+from energy_ml.artifacts import champion_entry
+from energy_ml.orchestration.launch import project_instance, run_job, what_failed
+from energy_ml_tests.orchestration.project import DAYS, Project
+
+pytestmark = pytest.mark.xdist_group("end_to_end")
+
+DAY = Project.day(DAYS)
+REGISTRY_STEP = "model_management__registry_entry"
+
+
+@pytest.fixture
+def full_disk(inside: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Files that are written below ``models`` reach a device that is full: the kernel itself says so."""
+    models, system_open = inside.root / "models", os.open
+
+    def open_(path: str | Path, flags: int, *more: int, **named: int) -> int:
+        if str(path).endswith(".tmp") and Path(path).is_relative_to(models):
+            return system_open("/dev/full", os.O_WRONLY)
+        return system_open(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", open_)
+    yield models
+    monkeypatch.undo()
+
+
+def _half_written(project: Project) -> list[Path]:
+    return [path for folder in ("models", "results") for path in (project.root / folder).rglob("*.tmp")]
+
+
+def test_results_that_cannot_be_written_are_one_readable_line(inside: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may write below /sys, not even root, whom permissions don't stop."""
+    champions = inside.champions()
+    Project(inside.root, {"RESULTS_DIR": "/sys/energy_ml_results"}).enter(monkeypatch)
+    result = run_job(DAY)
+    assert not result.success
+    line = what_failed(result.all_events)
+    assert line.startswith("features__price_features: ArtifactError: /sys/energy_ml_results") and "\n" not in line
+    assert "can't be written" in line and "ENERGY_ML_RESULTS_DIR" in line
+    inside.assert_champions_serve(champions)
+
+
+def test_a_full_disk_is_one_readable_line_and_champions_go_on(inside: Project, full_disk: Path) -> None:
+    champions = inside.champions()
+    result = run_job(DAY)
+    assert [e.step_key for e in result.all_events if e.is_step_failure] == [REGISTRY_STEP]
+    line = what_failed(result.all_events)
+    assert line.startswith(f"{REGISTRY_STEP}: ArtifactError: {full_disk}") and "\n" not in line
+    assert "No space left on device" in line and "nothing needs cleaning up" in line
+    inside.assert_champions_serve(champions)
+    assert not _half_written(inside)
+
+
+def test_a_retry_from_failure_succeeds_though_a_champion_was_damaged_meanwhile(inside: Project) -> None:
+    models, served = inside.root / "models", "rl_battery/battery_policy.pkl"
+    champion = champion_entry(models, served)
+    assert champion is not None
+    for path in (models / served, models / champion["filepath"]):
+        path.write_bytes(path.read_bytes()[:1000])
+    job = ReconstructableRepository.for_module("energy_ml.definitions", "defs", str(inside.root))
+    with project_instance() as instance:
+        failed = instance.get_runs(
+            dg.RunsFilter(tags={"dagster/partition": str(DAY)}, statuses=[dg.DagsterRunStatus.FAILURE]), limit=1
+        )
+        with dg.execute_job(
+            job.get_reconstructable_job("retrain"),
+            instance,
+            tags=failed[0].tags,
+            reexecution_options=dg.ReexecutionOptions.from_failure(failed[0].run_id, instance),
+        ) as result:
+            assert result.success, what_failed(result.all_events)
+            done = {e.step_key for e in result.all_events if e.is_step_success}
+    assert done == {REGISTRY_STEP, "evaluation__report"}, "what had succeeded isn't done again"
+    decision = inside.store.read(DAY, "model_management/decisions.json")["battery_policy"]
+    assert decision["promote"] and "can't be scored" in decision["reason"], decision["reason"]
+    inside.assert_champions_serve(inside.champions())
+    assert inside.champions()["battery_policy"] == decision["version"]
+    (problem,) = inside.registry.verify()
+    assert champion["version"] in problem, "the damaged version is named, and nothing else"
+    assert not _half_written(inside)
