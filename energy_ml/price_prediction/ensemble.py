@@ -2,13 +2,13 @@
 
 What belongs here: what each member learns and how slowly, and how members are combined. What doesn't: fitting, gating.
 
-The median of members that err differently is worth two to five points of relative error over the best single member; a
-linear member is bad alone and good company. Slow learning with few columns per tree suits the few independent hours
-that ten days hold.
+Members that err differently are worth one to five points of relative error over a single one; a linear member is bad
+alone and good company. Slow learning with few columns per tree suits the few independent hours that ten days hold.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,10 +113,19 @@ def preset_of(config: PricePredictionConfig) -> Preset:
     return Preset((volatility, arcsinh, brief), quantiles, folds=3, max_rows=16_000, max_bin=128)
 
 
-def combine(members: Array) -> Array:
-    """The ensemble's forecast from its members' (n, members): their median, shape (n,)."""
-    ordered = np.sort(members, axis=1)
-    half = members.shape[1] // 2
+def combine(forecasts: Array, members: Sequence[Member]) -> Array:
+    """The ensemble's forecast (n,) from its members' (n, members + linear); NaN where one is NaN.
+
+    Half the median of all and half the mean of the steady members: where there are only three, the median alone gives
+    the weak ones too much say.
+    """
+    ordered = np.sort(forecasts, axis=1)
+    half = forecasts.shape[1] // 2
     # numpy's own median does the same and takes twenty times longer for one row.
-    middle = ordered[:, half] if members.shape[1] % 2 else (ordered[:, half - 1] + ordered[:, half]) / 2
-    return np.where(np.isnan(ordered[:, -1]), np.nan, middle)
+    median = ordered[:, half] if forecasts.shape[1] % 2 else (ordered[:, half - 1] + ordered[:, half]) / 2
+    steady = [place for place, member in enumerate(members) if member.recency is not None]
+    # Added one by one, so that one row gives the same bits as many.
+    total = forecasts[:, steady[0]]
+    for place in steady[1:]:
+        total = total + forecasts[:, place]
+    return np.where(np.isnan(ordered[:, -1]), np.nan, (median + total / len(steady)) / 2)

@@ -24,7 +24,7 @@ HALF_LIVES_MINUTES = (360.0, 1440.0)
 """A quick memory notices that the market has left what the model knows; a slow one holds on to skill. Their factors are
 averaged."""
 PRIOR_OUTCOMES = 10.0
-POOLED = 0.2
+POOLED = 0.1
 """Weight of the other regions' outcomes in a region's choice: a region alone is noisy, all together are deaf."""
 
 

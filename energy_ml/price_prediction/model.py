@@ -128,7 +128,7 @@ class PricePredictionModel:
         interval the widest bounds that any of them would get.
         """
         members, quantiles = self.fitted.forecast(rows, price, vol, self.design.price_scale)
-        ensemble = combine(members)
+        ensemble = combine(members, self.fitted.members)
         point = np.empty(len(price))
         bounds = np.empty((len(price), len(LEVELS), 2))
         for i, region in enumerate(regions):
@@ -171,7 +171,7 @@ class PricePredictionModel:
         places = self.design.region_codes(newer), offsets - skipped
         grid, ensemble = np.full(shape, np.nan), np.full(shape, np.nan)
         spread = np.full((*shape, len(QUANTILES)), np.nan)
-        grid[places], ensemble[places], spread[places] = price, combine(members), quantiles
+        grid[places], ensemble[places], spread[places] = price, combine(members, self.fitted.members), quantiles
         self.gate.run(grid, ensemble)
         self.conformal.run(np.arcsinh(grid / self.design.price_scale), spread)
         self.state_time = self.state_time + pd.Timedelta(minutes=n_times * self.interval_minutes)

@@ -37,6 +37,6 @@ def replay(model: PricePredictionModel, features: pd.DataFrame, since: pd.Timest
     places = model.design.region_codes(used), np.rint(minutes / model.interval_minutes).astype(np.int64)
     shape = (len(model.regions), int(places[1].max(initial=-1)) + 1)
     prices, ensemble = np.full(shape, np.nan), np.full(shape, np.nan)
-    prices[places], ensemble[places] = price, combine(members)
+    prices[places], ensemble[places] = price, combine(members, model.fitted.members)
     gated = OnlineGate(len(model.regions), model.steps, model.interval_minutes).run(prices, ensemble)
     return used[["timestamp", "region"]].assign(price_forecast=gated[places])

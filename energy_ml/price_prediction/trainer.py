@@ -131,7 +131,9 @@ class PricePredictionTrainer:
         fits = _HorizonFits(self, window, steps, _Meter(progress, self.preset.members, self.preset.quantiles))
         members, quantiles, final, rounds = fits.run()
 
-        ensemble = window.to_grid(np.where(np.isfinite(members).all(axis=1), combine(members), np.nan))
+        ensemble = window.to_grid(
+            np.where(np.isfinite(members).all(axis=1), combine(members, self.preset.members), np.nan)
+        )
         scale = window.design.price_scale
         price = window.to_grid(window.now)
         regions = len(window.design.regions)
