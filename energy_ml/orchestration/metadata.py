@@ -36,14 +36,19 @@ def columns_of(frame: pd.DataFrame) -> dg.TableSchema:
 
 
 def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Numpy scalars, timestamps, frames and figures as Dagster metadata (which rejects them as they are)."""
+    """Numpy scalars, timestamps, frames and figures as Dagster metadata (which rejects them as they are).
+
+    Numbers are for reading: six significant digits.
+    """
     converted: dict[str, Any] = {}
     for name, value in values.items():
         if value is None:
             continue
         if isinstance(value, np.generic):
             value = value.item()
-        if isinstance(value, pd.Timestamp):
+        if isinstance(value, float):
+            value = float(f"{value:.6g}")
+        elif isinstance(value, pd.Timestamp):
             value = value.isoformat()
         elif isinstance(value, pd.DataFrame):
             value = table(value)

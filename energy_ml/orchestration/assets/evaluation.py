@@ -210,6 +210,7 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                     "beats_threshold_rule",
                     share["q_learning"] > share["threshold"],
                     f"{share['q_learning']:.1%} of the optimum against {share['threshold']:.1%}",
+                    {"share_of_optimum": share["q_learning"], "share_of_threshold_rule": share["threshold"]},
                 ),
             ],
         )

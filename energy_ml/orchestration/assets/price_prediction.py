@@ -107,7 +107,7 @@ def _model_asset(settings: Settings, horizon: int) -> dg.AssetsDefinition:
                     "coverage": test["coverage"],
                     "forecast_chart": forecast_chart(forecasts, horizon),
                     "importance_chart": importance_chart(importance),
-                    "importance": importance.head(25),
+                    "importance": importance.head(12),  # a longer table would be hidden behind a click
                     "provenance": record,
                 }
             ),
@@ -118,6 +118,7 @@ def _model_asset(settings: Settings, horizon: int) -> dg.AssetsDefinition:
                     passed=bool(test["rmae"] < 1),
                     severity=dg.AssetCheckSeverity.WARN,
                     description=f"test MAE {test['mae']:.2f} against {test['persistence_mae']:.2f}: {test['rmae']:.3f}",
+                    metadata=to_metadata({"rmae": test["rmae"]}),
                 ),
             ],
         )
