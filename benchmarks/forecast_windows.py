@@ -4,13 +4,21 @@ Usage: python benchmarks/forecast_windows.py prices.parquet [--days 10] [--windo
 
 Cuts the data into consecutive windows of ``--days`` days, trains the shipped defaults on each (70/15/15 % by time) and
 scores the test part of each. rMAE is the pooled absolute error over that of persistence; means over windows are
-geometric.
+geometric. ``--coverage`` asks instead how many outcomes intervals of several levels hold, also in the three hours after
+a change of regime: the last hour's realised volatility above the training part's 95 % quantile, one hour after it was
+below the median.
+
+``--as-of 2025-03-31,2025-04-29`` takes these days instead of consecutive windows. To compare windows of different
+lengths on the same prices, ``--score-days 1.5`` scores only so many of the last days, and ``--part-days 1.5`` makes
+validation and test part so long whatever the window is, instead of 15 % each.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +27,8 @@ import pandas as pd
 from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.price_prediction import PricePredictionEvaluator, walk_forward
 from energy_ml.price_prediction.evaluator import geometric_mean
+from energy_ml.price_prediction.walk_forward import ReadPrices
+from energy_ml.splits import split_window, window_of
 
 
 def arguments() -> argparse.Namespace:
@@ -31,7 +41,57 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--preset", default=PricePredictionConfig.preset, choices=["fast", "best"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cache", type=Path, default=None, help="keep finished windows here, to go on later")
+    parser.add_argument("--as-of", default=None, help="last days of the windows, instead of consecutive ones")
+    parser.add_argument("--score-days", type=float, default=None, help="score only the last so many days")
+    parser.add_argument("--part-days", type=float, default=None, help="days of validation and of test")
+    parser.add_argument("--coverage", action="store_true", help="coverage of several levels instead of errors")
     return parser.parse_args()
+
+
+LEVELS = (0.80, 0.90, 0.95)
+HOUR, AFTERMATH = pd.Timedelta(hours=1), pd.Timedelta(hours=3)
+"""Realised volatility is over the first; what follows a change of regime for the second is its aftermath."""
+
+
+def aftermath(prices: pd.DataFrame, train_end: pd.Timestamp) -> pd.Series:
+    """Whether each origin (timestamp, region) of long prices lies within three hours after a change of regime."""
+    wide = prices.pivot_table(index="timestamp", columns="region", values="real_time_price")
+    step = (wide.index[1:] - wide.index[:-1]).min()
+    hour = round(HOUR / step)
+    realised = np.sqrt((wide.diff() ** 2).rolling(hour).mean())
+    training = realised[realised.index < train_end]
+    changed = (realised > training.quantile(0.95)) & (realised.shift(hour) <= training.median())
+    after = changed.rolling(round(AFTERMATH / step), min_periods=1).max() > 0
+    return after.reset_index().melt("timestamp", value_name="after").set_index(["timestamp", "region"])["after"]
+
+
+def coverage(args: argparse.Namespace, read: ReadPrices, dates: list[dt.date], config: MLConfig) -> None:
+    """Share of outcomes inside intervals of ``LEVELS``, per horizon, pooled over windows; all and after changes."""
+    rows = []
+    for as_of in dates:
+        start, end = window_of(as_of, args.days)
+        after = aftermath(read(start, end), split_window(start, end).train_end)
+        for level in LEVELS:
+            settings = replace(config.price_prediction, interval_level=level)
+            of = walk_forward(
+                read, [as_of], replace(config, price_prediction=settings), days=args.days, cache_dir=args.cache
+            )
+            of["level"] = level
+            of["covered"] = of["price_actual"].between(of["lower"], of["upper"])
+            rows.append(of.join(after, on=["timestamp", "region"]))
+        print(f"as of {as_of}: done", flush=True)
+    every = pd.concat(rows, ignore_index=True)
+    first = every[every["level"] == LEVELS[0]]
+    share = first.groupby("horizon_minutes")["after"].mean().iloc[0]
+    print(f"preset {args.preset}, {len(dates)} windows, {len(first):,} forecasts, {share:.1%} of them after a change")
+    table = {}
+    for name, some in (("all", every), ("after a change", every[every["after"]])):
+        for level, of in some.groupby("level"):
+            table[name, f"{level:.0%}"] = of.groupby("horizon_minutes")["covered"].mean()
+    worst = every.groupby(["level", "horizon_minutes", "region"])["covered"].mean()
+    table["worst region", "90%"] = worst.loc[0.90].groupby("horizon_minutes").min()
+    with pd.option_context("display.width", 140, "display.float_format", "{:.3f}".format):
+        print(pd.DataFrame(table))
 
 
 def main() -> None:
@@ -42,21 +102,31 @@ def main() -> None:
     after = frame["timestamp"].max().floor("D")
     count = int((after - first) / pd.Timedelta(days=args.days))
     chosen = range(count) if args.windows == "all" else [int(part) for part in args.windows.split(",")]
+    windows = {n: (first + pd.Timedelta(days=args.days * (n + 1) - 1)).date() for n in chosen}
+    if args.as_of:
+        windows = {n: dt.date.fromisoformat(day) for n, day in enumerate(args.as_of.split(","))}
     horizons = [int(part) for part in args.horizons.split(",")]
-    config = MLConfig(
-        price_prediction=PricePredictionConfig(horizons=horizons, preset=args.preset), n_jobs=args.threads
-    )
+    settings = PricePredictionConfig(horizons=horizons, preset=args.preset)
+    if args.part_days is not None:
+        part = args.part_days / args.days
+        settings = replace(settings, train_end_pct=1 - 2 * part, val_end_pct=1 - part)
+    config = MLConfig(price_prediction=settings, n_jobs=args.threads)
 
     def read(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
         return frame[(frame["timestamp"] >= start) & (frame["timestamp"] < end)].reset_index(drop=True)
 
+    if args.coverage:
+        coverage(args, read, list(windows.values()), config)
+        return
     evaluator = PricePredictionEvaluator(config)
     rows, regions = [], []
-    print(f"{len(frame):,} rows, {count} windows of {args.days} days from {first.date()}, preset {args.preset}")
-    for number in chosen:
-        as_of = (first + pd.Timedelta(days=args.days * (number + 1) - 1)).date()
+    print(f"{len(frame):,} rows, {len(windows)} windows of {args.days} days, preset {args.preset}")
+    for number, as_of in windows.items():
         started, cpu = time.perf_counter(), time.process_time()
         forecasts = walk_forward(read, [as_of], config, days=args.days, horizons=horizons, cache_dir=args.cache)
+        if args.score_days is not None:
+            end = pd.Timestamp(as_of, tz="UTC") + pd.Timedelta(days=1)
+            forecasts = forecasts[forecasts["timestamp"] >= end - pd.Timedelta(days=args.score_days)]
         table = evaluator.table(forecasts, ["horizon_minutes"]).set_index("horizon_minutes")
         by_region = evaluator.table(forecasts, ["horizon_minutes", "region"])
         regions.append(by_region.assign(window=number))
