@@ -44,6 +44,7 @@ from energy_ml.rl_battery.value_model import (
     cross_fit,
     hindsight_slopes,
     slopes_of,
+    tree_inputs,
     value_targets,
 )
 
@@ -123,10 +124,10 @@ def fit_values(
     rows = [np.arange(0, n, thin) for n in known]
     x = np.concatenate([a[r] for a, r in zip(inputs, rows, strict=True)])
     final, models, edges = cross_fit(
-        x,
+        tree_inputs(x),
         np.concatenate([a[r] for a, r in zip(targets, rows, strict=True)]),
         np.concatenate(rows),
-        _with_gaps(x, count, rng),
+        tree_inputs(_with_gaps(x, count, rng)),
         intervals=max(known),
         folds=folds,
         purge=PURGE_MINUTES // dispatch,

@@ -56,7 +56,7 @@ def true_forecasts(prices: pd.DataFrame, horizons: tuple[int, ...], minutes: int
 
 
 @contextmanager
-def few_trees(rounds: int = 30) -> Iterator[None]:
+def few_trees(rounds: int = 45) -> Iterator[None]:
     """Value models of a few rounds, for what doesn't ask how well a policy earns."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "cross_fit", partial(fitting.cross_fit, rounds=rounds))
