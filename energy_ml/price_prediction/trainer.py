@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xgboost as xgb
+from threadpoolctl import threadpool_limits
 
 from energy_ml import __version__
 from energy_ml.artifacts import load_artifact, save_artifact, write_json
@@ -397,7 +398,11 @@ class _HorizonFits:
         window, chosen = self.window, self.window.chosen
         every, folds = [*self.members, self.quantiles], self._folds()
         # Each fit has one thread of its own and shares nothing that it writes: their order can't change a number.
-        with ThreadPoolExecutor(1 if self.trainer.device == "cuda" else self.trainer.threads) as pool:
+        # BLAS would start threads of its own in each, which wait for each other at full load: twice the time.
+        with (
+            threadpool_limits(1, user_api="blas"),
+            ThreadPoolExecutor(1 if self.trainer.device == "cuda" else self.trainer.threads) as pool,
+        ):
             stopped = [job.result() for job in [pool.submit(self._stop, member) for member in every]]
             rounds = {member.name: count for member, (_, count) in zip(every, stopped, strict=True)}
             final_jobs = [
