@@ -221,28 +221,34 @@ def test_an_unreadable_file_is_named_once_and_left_alone(
     assert [r.partition_key for r in watcher.tick().run_requests] == ["2026-01-05"], "other files work on"
 
 
+@pytest.mark.parametrize(("settle", "rests"), [("4", True), ("11", False)], ids=["rests", "looks again"])
 def test_a_file_copied_slowly_is_used_when_it_is_whole(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, settle: str, rests: bool
 ) -> None:
-    watcher = Watcher(settings_for(tmp_path, SETTLE_SECONDS="4"), instance)
-    clock = [1000.0]
-    monkeypatch.setattr(sensors.time, "time", lambda: clock[0])
+    watcher = Watcher(settings_for(tmp_path, SETTLE_SECONDS=settle), instance)
+    content = put(tmp_path, "whole.tmp.parquet", prices(5)).read_bytes()
+    target, shares, clock = tmp_path / "data/slow.parquet", [0.3, 0.6, 0.9, 1.0], [1000.0]
+
+    def sleep(seconds: float) -> None:  # the copy goes on meanwhile
+        clock[0] += seconds
+        if target.exists() and shares:
+            target.write_bytes(content[: int(shares.pop(0) * len(content))])
 
     def tick() -> dg.SensorResult:
-        clock[0] += 5
+        if not rests:
+            sleep(11)  # the sensor's interval
         return watcher.tick()
 
+    monkeypatch.setattr(sensors.time, "time", lambda: clock[0])
+    monkeypatch.setattr(sensors.time, "sleep", sleep)
     for number in range(1, 5):
         put(tmp_path, f"prices_{day(number)}.parquet", prices(number))
-    assert "waits until prices_2026-01-01.parquet" in _why(tick())
+    if not rests:
+        assert "waits until prices_2026-01-01.parquet" in _why(tick())
     watcher.run(tick().run_requests[0])
-    content = put(tmp_path, "whole.tmp.parquet", prices(5)).read_bytes()
-    target = tmp_path / "data/slow.parquet"
-    for share in (0.3, 0.6, 0.9):
-        target.write_bytes(content[: int(share * len(content))])
-        assert "waits until slow.parquet" in _why(tick())
-    target.write_bytes(content)
-    assert "waits until slow.parquet" in _why(tick()), "whole, but it may still be written to"
+    target.write_bytes(b"")
+    while shares:
+        assert "waits until slow.parquet" in _why(tick()), "at the end whole, but it may still be written to"
     assert [r.partition_key for r in tick().run_requests] == ["2026-01-05"]
 
 
@@ -251,14 +257,20 @@ def test_a_file_that_never_rests_holds_the_others_up_for_a_while_only(
 ) -> None:
     watcher = Watcher(settings_for(tmp_path, SETTLE_SECONDS="4"), instance)
     clock = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        put(tmp_path, "live.parquet", prices(4, until=60, shift=clock[0]))
+
     monkeypatch.setattr(sensors.time, "time", lambda: clock[0])
+    monkeypatch.setattr(sensors.time, "sleep", sleep)
     put(tmp_path, "days.parquet", prices(1, 2, 3))
-    requests, ticks = [], 0
-    while not requests and ticks < 2 * PATIENCE:
-        put(tmp_path, "live.parquet", prices(4, until=60, shift=ticks))
-        requests, ticks, clock[0] = list(watcher.tick().run_requests), ticks + 1, clock[0] + 5
+    requests: list[dg.RunRequest] = []
+    while not requests and clock[0] < 1000 + 2 * PATIENCE * 4:
+        sleep(1)
+        requests = list(watcher.tick().run_requests)
     assert [r.partition_key for r in requests] == ["2026-01-03"]
-    assert (ticks - 1) * 5 >= PATIENCE * 4
+    assert clock[0] - 1000 >= PATIENCE * 4
 
 
 def test_a_daemon_that_dies_between_request_and_cursor_asks_for_the_same_run(watcher: Watcher, tmp_path: Path) -> None:
