@@ -25,6 +25,7 @@ from energy_ml.errors import (
     ModelNotFoundError,
     ServiceError,
     StaleDataError,
+    TimestampError,
     UnknownRegionError,
 )
 from energy_ml.features import Panel, PriceFeatureSpec, required_history
@@ -484,5 +485,8 @@ class MLService:
 
 
 def _utc(moment: pd.Timestamp | str) -> pd.Timestamp:
-    stamp = pd.Timestamp(moment)
+    try:
+        stamp = pd.Timestamp(moment).as_unit("ns")
+    except (TypeError, ValueError) as error:
+        raise TimestampError(f"timestamp {moment!r} is impossible", expected="a date and time, UTC") from error
     return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import ServiceError, TimestampError
@@ -127,6 +127,13 @@ class PredictRequest(Body):
     timestamp: AwareDatetime | None = Field(
         None, description="as of when, at the data folder's prices; now if left out"
     )
+
+    @field_validator("timestamp")
+    @classmethod
+    def _possible(cls, stamp: dt.datetime | None) -> dt.datetime | None:
+        if stamp is not None and not _FIRST <= stamp <= dt.datetime.now(dt.UTC) + AHEAD:
+            raise ValueError("not between 1990 and now")
+        return stamp
 
     @model_validator(mode="after")
     def _one_question(self) -> PredictRequest:

@@ -137,6 +137,8 @@ def test_no_number_is_no_price(api: httpx.Client, literal: str) -> None:
         ({"model_id": "price_prediction_15m", "horizons": [15]}, 422, "body"),
         ({"pickle": "gASV"}, 422, "pickle"),
         ({"timestamp": "1999-01-01T00:00:00Z"}, 404, None),
+        ({"timestamp": "0613-08-23T00:27:22Z"}, 422, "timestamp"),
+        ({"timestamp": "2893-10-07T19:05:23-10:31"}, 422, "timestamp"),
     ],
 )
 def test_what_can_not_be_is_refused(api: httpx.Client, body: dict[str, Any], status: int, field: str | None) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from energy_ml.errors import BatteryError, ModelNotFoundError, ServiceError, StaleDataError
 from energy_ml.service import MLService
+from energy_ml.service.problems import problem_of
 from energy_ml_tests.service.conftest import Server, inline, promote
 
 
@@ -40,7 +41,8 @@ def wait_for(what: object, seconds: float) -> float:
 
 
 def test_promotions_arrive_while_requests_run(server: Server, artifacts: dict[str, Path], prices: pd.DataFrame) -> None:
-    """Requests from several threads meet five promotions: each is answered, and versions only ever move forward."""
+    """Requests from several threads meet five promotions and a folder that is gone for a while: each is answered, and
+    versions only ever move forward."""
     seen: list[list[str]] = [[], [], []]
     failures: list[str] = []
     stop = threading.Event()
@@ -65,6 +67,14 @@ def test_promotions_arrive_while_requests_run(server: Server, artifacts: dict[st
                     lambda version=version: set(client.get("/health").json()["models"].values()) == {version},
                     seconds=10,
                 )
+            models = Path(server.settings.models_dir)
+            away = models.rename(models.with_name("away"))
+            wait_for(lambda: "registry" in client.get("/health").json()["problems"], seconds=10)
+            assert client.get("/health/ready").status_code == 200
+            answered = [len(versions) for versions in seen]
+            wait_for(lambda: all(len(v) > n for v, n in zip(seen, answered, strict=True)), seconds=10)
+            away.rename(models)
+            wait_for(lambda: client.get("/health").json()["problems"] == {}, seconds=10)
     finally:
         stop.set()
         for thread in threads:
@@ -154,8 +164,9 @@ def test_without_models_it_says_what_to_do(market: Server, tmp_path: Path) -> No
         lambda: service.predict("price_prediction_15m"),
         lambda: service.get_model_metrics("price_prediction_15m"),
     ):
-        with pytest.raises(ModelNotFoundError, match="train"):
+        with pytest.raises(ModelNotFoundError, match="train") as caught:
             call()
+        assert problem_of(caught.value)["status"] == 404
 
 
 def test_a_broken_first_model_is_a_503_in_words(market: Server, tmp_path: Path) -> None:
@@ -189,8 +200,9 @@ def test_stale_data_is_flagged_or_refused(service: MLService) -> None:
     assert all(row["stale"] for row in service.forecast())
     service.max_age_minutes = 60
     for call in (service.forecast, lambda: service.act(0.5)):
-        with pytest.raises(StaleDataError, match="minutes old"):
+        with pytest.raises(StaleDataError, match="minutes old") as caught:
             call()
+        assert problem_of(caught.value)["status"] == 409
     assert service.forecast(timestamp="2025-03-04T00:00Z"), "a question about the past isn't stale"
 
 

@@ -1,7 +1,11 @@
-"""The OpenAPI description against the really started server: schemathesis with all its checks."""
+"""The OpenAPI description against the really started server: schemathesis with all its checks.
+
+For a longer search, each time another one: SCHEMATHESIS_EXAMPLES=300 python -m pytest energy_ml_tests/service -k word
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from schemathesis.config import SchemathesisConfig
 
 from energy_ml_tests.service.conftest import TRAIN_TOKEN, Server
 
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "10"))
 CONFIG = SchemathesisConfig.from_dict(
     {
         # 422 is our answer to what a schema can't express: unknown regions, too short a history, a date too early.
@@ -40,7 +45,11 @@ def test_the_service_keeps_its_word(described: Any, mode: GenerationMode) -> Non
 
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(
-            max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+            max_examples=EXAMPLES,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=True,
+            database=None,
         )
         def keeps(case: schemathesis.Case) -> None:
             case.call_and_validate(headers={"Authorization": f"Bearer {TRAIN_TOKEN}"})
