@@ -429,7 +429,8 @@ def importance_chart(table: pd.DataFrame, *, top: int = 12) -> Figure:
     Parameters
     ----------
     table : columns ``feature``, ``family``, one of ``IMPORTANCE_COLUMNS`` and, if several models are in it,
-        ``horizon_minutes``. Importances are turned into shares of their horizon's sum.
+        ``horizon_minutes``. Importances are turned into shares of their horizon's sum. With both ``shap`` and ``gain``,
+        bars show SHAP and a mark shows gain.
     """
     column = next((name for name in IMPORTANCE_COLUMNS if name in table.columns), None)
     if column is None or table.empty:
@@ -437,8 +438,12 @@ def importance_chart(table: pd.DataFrame, *, top: int = 12) -> Figure:
     data = table.copy()
     if "horizon_minutes" not in data:
         data["horizon_minutes"] = 0
-    sums = data.groupby("horizon_minutes")[column].transform("sum")
-    data["share"] = data[column] / sums.where(sums > 0)
+
+    def share_of(name: str) -> pd.Series:
+        sums = data.groupby("horizon_minutes")[name].transform("sum")
+        return data[name] / sums.where(sums > 0)
+
+    data["share"] = share_of(column)
     horizons = sorted(data["horizon_minutes"].unique())
     best = (data.groupby("feature")["share"].sum() / len(horizons)).nlargest(top)[::-1]
     families = data.pivot_table(
@@ -452,10 +457,20 @@ def importance_chart(table: pd.DataFrame, *, top: int = 12) -> Figure:
     left.set_yticks(np.arange(len(best)), list(best.index), fontsize=8)
     left.grid(visible=False)
     left.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-    left.set_xlim(0, float(best.max()) * 1.14)
-    for i, value in enumerate(best):
-        left.annotate(f"{value:.1%}", (value, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
-    _label(left, title="Top features, mean over horizons", x="share of all importance")
+    reach = best
+    if column == "shap" and "gain" in data:
+        gain = data.assign(share=share_of("gain")).groupby("feature")["share"].sum().reindex(best.index) / len(horizons)
+        left.plot(gain, np.arange(len(best)), "|", color=ORANGE, markersize=9, markeredgewidth=2.2, label="gain")
+        left.legend(loc="lower right", fontsize=8, frameon=False)
+        reach = np.maximum(best, gain)
+    left.set_xlim(0, float(reach.max()) * 1.14)
+    for i, (value, end) in enumerate(zip(best, reach, strict=True)):
+        left.annotate(f"{value:.1%}", (end, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
+    _label(
+        left,
+        title="Top features, mean over horizons",
+        x="share of mean absolute SHAP value" if column == "shap" else "share of all importance",
+    )
     grid = families.to_numpy()
     right.imshow(grid, cmap="Blues", aspect="auto", vmin=0, vmax=max(0.01, float(grid.max()) * 1.25))
     right.grid(visible=False)

@@ -203,6 +203,16 @@ class PricePredictionModel:
         table = pd.DataFrame({"feature": names, "family": families, "importance": shares})
         return table.sort_values(["importance", "feature"], ascending=[False, True], ignore_index=True)
 
+    def importance_table(self) -> pd.DataFrame:
+        """Both measures side by side: columns ``feature, family, shap, gain`` (shares), largest SHAP first.
+
+        Gain says what trees split on in training, SHAP what moves forecasts; where they differ, gain flatters features
+        with many values.
+        """
+        shap = self.feature_importance("shap").rename(columns={"importance": "shap"})
+        gain = self.feature_importance("gain").rename(columns={"importance": "gain"})
+        return shap.merge(gain[["feature", "gain"]], on="feature", validate="one_to_one")
+
 
 @dataclass(frozen=True)
 class Forecast:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
+from energy_ml.evaluation.charts import importance_chart
 from energy_ml.features import feature_family
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.price_prediction.model import family_importance
@@ -35,3 +36,16 @@ def test_families_sum_their_features(trained: PricePredictionTrainer, method: st
         assert share == pytest.approx(table.loc[table["family"] == family, "importance"].sum())
     known = table[~table["feature"].isin(["price_level", "vol_level", "region_code"])]
     assert [feature_family(name) for name in known["feature"]] == list(known["family"])
+
+
+def test_the_table_shows_both_measures_side_by_side(trained: PricePredictionTrainer) -> None:
+    model = trained.models[60]
+    table = model.importance_table()
+    assert list(table.columns) == ["feature", "family", "shap", "gain"] and table["shap"].is_monotonic_decreasing
+    for method in ("shap", "gain"):
+        alone = model.feature_importance(method).set_index("feature")["importance"]
+        np.testing.assert_array_equal(table[method], alone.loc[table["feature"]])
+    left, _ = importance_chart(table).axes
+    assert "SHAP" in left.get_xlabel() and left.get_legend() is not None
+    marks = dict(zip([t.get_text() for t in left.get_yticklabels()], left.lines[0].get_xdata(), strict=True))
+    assert marks == pytest.approx(table.set_index("feature")["gain"].loc[list(marks)].to_dict())

@@ -91,7 +91,7 @@ def _model_asset(settings: Settings, horizon: int) -> dg.AssetsDefinition:
         store = results.store()
         store.write(context.partition_key, f"price_prediction/forecasts_{horizon}min.parquet", forecasts)
         store.write(context.partition_key, f"price_prediction/model_{horizon}min.json", record)
-        importance = trained["model"].feature_importance()
+        importance = trained["model"].importance_table()
         store.write(context.partition_key, f"price_prediction/importance_{horizon}min.parquet", importance)
         test = forecast_metrics(forecasts[forecasts["split"] == "test"], by=["horizon_minutes"]).iloc[0]
         finite = bool(forecasts[["price_forecast", "lower", "upper"]].notna().all().all())
