@@ -92,6 +92,8 @@ class Guard:
                     expected="127.0.0.1, localhost or [::1]",
                     remedy="set ENERGY_ML_API_TOKEN to serve other hosts",
                 )
+            if scope.get("method") == "POST":  # where a token is asked for, other sites' pages don't have it
+                _same_origin(scope)
             return
         if scope["path"] in OPEN_PATHS:
             return
@@ -215,7 +217,7 @@ def _token_of(scope: Scope, headers: dict[bytes, bytes]) -> bytes | None:
 
 
 def _same_origin(scope: Scope) -> None:
-    """A page of another site may not open a socket here with what the browser is allowed to reach."""
+    """A page of another site may not open a socket or post here with what the browser is allowed to reach."""
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     origin = headers.get(b"origin")
     if origin is not None and origin.partition("://")[2] != headers.get(b"host"):

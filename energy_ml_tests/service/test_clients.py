@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from energy_ml_tests.service.conftest import REPOSITORY, TOKEN, TRAIN_TOKEN, Server, promote
+from energy_ml.progress import open_progress, progress_place
+from energy_ml_tests.orchestration.servers import missing, need
+from energy_ml_tests.service.conftest import HORIZONS, REPOSITORY, TRAIN_TOKEN, Server, promote
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 TEXT = (REPOSITORY / "docs/clients.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
@@ -45,29 +50,69 @@ def test_client_code_that_asks(server: Server) -> None:
 
 
 @pytest.fixture
-def chromium() -> Iterator[str]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium here")
-    yield found
+def page(server: Server) -> Iterator[Page]:
+    """A headless browser window, before the token is given."""
+    try:
+        from playwright.sync_api import expect, sync_playwright
+    except ImportError as error:
+        missing(f"{error}: pip install 'energy_ml[test]'")
+    expect.set_options(timeout=60_000)  # the first answers of a busy machine
+    with sync_playwright() as driver:
+        # Root has no sandbox; there is nothing here but our own page.
+        browser = driver.chromium.launch(executable_path=need("chromium", "chromium"), args=["--no-sandbox"])
+        window = browser.new_page(viewport={"width": 1360, "height": 900})
+        window.set_default_timeout(60_000)
+        window.goto(server.url)
+        yield window
+        browser.close()
 
 
 @pytest.mark.servers
-def test_the_page_shows_what_the_service_says(
-    server: Server, artifacts: dict[str, Path], chromium: str, tmp_path: Path
-) -> None:
-    """Without tokens, as on a trader's own machine: loaded offline, and read as the browser has it."""
+def test_the_page(server: Server, artifacts: dict[str, Path], page: Page) -> None:
+    """As a trader uses it: gives the token, reads, takes another region, sees another training, trains, cancels."""
+    from playwright.sync_api import expect
+
     promote(server, artifacts)
-    own = {k: v for k, v in server.environment.items() if k not in ("ENERGY_ML_API_TOKEN", "ENERGY_ML_API_TRAIN_TOKEN")}
-    open_server = Server(server.root, own).start()
-    try:
-        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=8000"]
-        command += [f"--user-data-dir={tmp_path}", "--disable-background-networking", "--no-first-run", open_server.url]
-        page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    finally:
-        open_server.stop()
-    assert 'class="past"' in page and 'class="band"' in page, "the chart is drawn"
-    assert "+15 min" in page and "+60 min" in page
-    assert re.search(r'class="verdict (charge|hold|discharge)"', page)
-    assert "battery_policy" in page and ">serving<" in page
-    assert "stale:" in page and TOKEN not in page
+    asked: list[str] = []
+    wrong: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda socket: asked.append(socket.url.replace("ws:", "http:")))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.reload()
+
+    expect(page.get_by_text("This service asks for its token.")).to_be_visible()
+    expect(page.locator("main")).to_be_hidden()
+    for token, text in (("wrong-token-0123456789", "This token isn’t right."), (TRAIN_TOKEN, "live")):
+        page.get_by_placeholder("ENERGY_ML_API_TOKEN").fill(token)
+        page.get_by_role("button", name="Open").click()
+        expect(page.get_by_text(text, exact=True)).to_be_visible()
+
+    expect(page.get_by_role("img", name="Price of FR and forecasts")).to_be_visible()
+    for line in ("past", "band", "ahead"):
+        expect(page.locator(f"svg path.{line}")).to_be_visible()
+    for horizon in HORIZONS:
+        expect(page.locator(".card", has_text=f"+{horizon} min")).to_contain_text(" to ")
+    expect(page.locator(".verdict")).to_have_text(re.compile("Hold|Charge|Discharge"))
+    expect(page.locator("#models tr", has_text="battery_policy")).to_contain_text("serving")
+    expect(page.get_by_text(re.compile("stale: .* days old"))).to_be_visible()
+    page.get_by_role("button", name="DE", exact=True).click()
+    expect(page.get_by_role("img", name="Price of DE and forecasts")).to_be_visible()
+
+    elsewhere = open_progress(progress_place(server.settings.results_dir, server.settings), "of-the-night")
+    bar = page.locator(".run", has_text="run started elsewhere").locator(".bar", has_text="price_prediction_7m")
+    for share, text in ((0.41, "41 %"), (0.83, "83 %")):
+        elsewhere.write("price_prediction_7m", share, {"mae": 1.5})
+        expect(bar).to_contain_text(text)
+    elsewhere.write("price_prediction_7m", 1.0, state="completed")
+    expect(page.locator(".run", has_text="run started elsewhere")).to_contain_text("completed")
+
+    page.get_by_label("What to train").select_option("price_prediction")
+    page.get_by_role("button", name="Train", exact=True).click()
+    own = page.locator(".run", has_text="price prediction, as of 2025-03-05").last
+    expect(own).to_contain_text("running")
+    page.get_by_role("button", name="Cancel").click()
+    expect(own).to_contain_text("cancelled by request")
+
+    assert not wrong, "no script fails"
+    assert all(url.startswith(server.url) or url == "data:," for url in asked), "works offline"
+    assert TRAIN_TOKEN not in page.content() and not any(TRAIN_TOKEN in url for url in asked)

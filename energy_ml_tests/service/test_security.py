@@ -78,6 +78,17 @@ def test_without_tokens_a_foreign_host_is_refused(host: str) -> None:
     assert caught.value.status == 421
 
 
+def test_without_tokens_other_sites_may_not_post() -> None:
+    """A form of another site reaches loopback without asking; browsers say where it comes from."""
+    guard, host = Guard(None, ServiceSettings()), (b"host", b"127.0.0.1:8000")
+    guard.authorize(scope(method="POST", headers=[host]))
+    guard.authorize(scope(method="POST", headers=[host, (b"origin", b"http://127.0.0.1:8000")]))
+    for origin in (b"http://evil.example", b"null", b"http://127.0.0.1:9000"):
+        with pytest.raises(ServiceError) as caught:
+            guard.authorize(scope(method="POST", headers=[host, (b"origin", origin)]))
+        assert caught.value.status == 403
+
+
 def test_beyond_loopback_only_with_a_token() -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "energy.example"):
         with pytest.raises(ConfigError, match="without a token"):

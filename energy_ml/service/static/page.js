@@ -32,9 +32,16 @@ async function ask(path, body, headers = {}) {
   if (body) headers["Content-Type"] = "application/json";
   const answer = await fetch(API + path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body) });
   const found = await answer.json();
-  if (answer.status === 401) { $("login").hidden = false; $("token").focus(); }
+  if (answer.status === 401) login(Boolean(headers.Authorization));
   if (!answer.ok) throw Object.assign(new Error([found.detail, found.remedy].filter(Boolean).join(" ")), { status: answer.status });
   return found;
+}
+function login(wrong) {
+  $("login").hidden = false;
+  $("login").querySelector("label").textContent = wrong ? "This token isn’t right." : "This service asks for its token.";
+  $("main").hidden = true;
+  $("link").className = "pill off"; $("link").textContent = "needs a token";
+  $("token").focus();
 }
 function notice(error) {
   $("notice").hidden = !error || error.status === 401;
@@ -47,7 +54,7 @@ function niceStep(span) {
   return [1, 2, 5, 10].map((f) => f * power).find((s) => s >= raw);
 }
 function chart() {
-  const { prices, forecasts } = state, width = 900, height = 330, left = 52, right = 14, top = 10, bottom = 26;
+  const { prices, forecasts } = state, width = Math.max(320, Math.min(900, $("chart").clientWidth)), height = 330, left = 52, right = 14, top = 10, bottom = 26;
   const times = prices.timestamps.map(Date.parse), values = prices.regions[state.region];
   const ahead = forecasts.map((f) => ({ ...f, t: Date.parse(f.target_time) }));
   const now = times[times.length - 1], first = times[0], last = Math.max(now, ...ahead.map((f) => f.t));
@@ -64,7 +71,7 @@ function chart() {
     svg.append(draw("line", { x1: left, x2: width - right, y1: y(v), y2: y(v), class: Math.abs(v) < 1e-9 ? "zero" : "grid" }));
     svg.append(draw("text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, number(v, step < 1 ? 1 : 0)));
   }
-  const hour = 3600e3, gap = Math.max(1, Math.ceil((now - first) / hour / 6)) * hour;
+  const hour = 3600e3, gap = Math.max(1, Math.ceil((now - first) / hour / (width > 600 ? 6 : 3))) * hour;
   for (let t = Math.ceil(first / gap) * gap; t < now - gap / 3; t += gap) svg.append(draw("text", { x: x(t), y: height - 6, "text-anchor": "middle" }, clock(t)));
   svg.append(draw("line", { x1: x(now), x2: x(now), y1: top, y2: height - bottom, class: "now" }));
   svg.append(draw("text", { x: x(now), y: height - 6, "text-anchor": "middle" }, clock(now)));
@@ -157,14 +164,18 @@ function runs() {
   $("runs").replaceChildren(...shown.map((run) => make("div", { className: "run" },
     make("p", {}, make("span", {}, run.title ?? "run started elsewhere"), make("span", { className: run.state === "failed" ? "failed" : "soft", title: run.error ?? "" }, run.state ?? ([...run.models.values()].every((m) => m.kind === "completed") ? "completed" : "running"))),
     ...[...run.models].map(([id, m]) => make("div", { className: `bar ${m.kind}`, title: m.note }, make("span", {}, id), make("div", {}, filled(m.progress)), make("span", {}, m.kind === "failed" ? "✕" : `${Math.round(m.progress * 100)} %`))),
-    ...(run.error ? [make("p", { className: "soft" }, run.error)] : []))));
+    ...(run.error ? [make("p", { className: "soft" }, run.error)] : []),
+    ...(run.id && run.state === "running" ? [make("button", { type: "button", onclick: () => cancel(run.id) }, "Cancel")] : []))));
+}
+async function cancel(id) {
+  try { await ask(`/models/train/${id}/cancel`, {}); notice(null); } catch (error) { notice(error); }
 }
 function hear(event) {
   const run = state.runs.get(event.run_id) ?? { models: new Map() };
   state.runs.delete(event.run_id);
   state.runs.set(event.run_id, run);
   if (event.event === "training") {
-    Object.assign(run, { title: `${event.type.replace("_", " ")}, as of ${event.as_of}`, state: event.state, error: event.error });
+    Object.assign(run, { id: event.training_id, title: `${event.type.replace("_", " ")}, as of ${event.as_of}`, state: event.state, error: event.error });
     if (event.state !== "running") models().catch(notice);
   } else {
     const note = Object.entries(event.metrics).map(([k, v]) => `${k} ${typeof v === "number" ? Number(v.toPrecision(4)) : v}`).join(", ");
@@ -178,7 +189,7 @@ function connect() {
   state.socket = socket;
   socket.onopen = () => { state.runs.clear(); runs(); $("link").className = "pill on"; $("link").textContent = "live"; };
   socket.onmessage = (message) => hear(JSON.parse(message.data));
-  socket.onclose = () => { if (state.socket !== socket) return; $("link").className = "pill off"; $("link").textContent = "reconnecting"; setTimeout(connect, 2000); };
+  socket.onclose = () => { if (state.socket !== socket || !$("login").hidden) return; $("link").className = "pill off"; $("link").textContent = "reconnecting"; setTimeout(connect, 2000); };
 }
 
 // --- putting it together ---------------------------------------------------------------------------------------------
@@ -202,14 +213,21 @@ $("which").onchange = (event) => { state.battery = event.target.value; battery()
 $("login").onsubmit = (event) => {
   event.preventDefault();
   sessionStorage.setItem("token", $("token").value);
-  $("login").hidden = true; $("token").value = "";
+  $("login").hidden = true; $("main").hidden = false; $("token").value = "";
   state.socket?.close(); start();
 };
 $("train").onsubmit = async (event) => {
   event.preventDefault();
   try { await ask("/models/train", { type: $("kind").value }, { "Idempotency-Key": crypto.randomUUID() }); notice(null); } catch (error) { notice(error); }
 };
-function start() { state.socket = null; connect(); runs(); refresh(); models().catch(notice); }
+async function start() {
+  state.socket = null;
+  runs();
+  await refresh();
+  if (!$("login").hidden) return;
+  connect();
+  models().catch(notice);
+}
 start();
-setInterval(refresh, POLL_MS);
-setInterval(() => models().catch(notice), 6 * POLL_MS);
+setInterval(() => $("login").hidden && refresh(), POLL_MS);
+setInterval(() => $("login").hidden && models().catch(notice), 6 * POLL_MS);
