@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -44,17 +45,22 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def process(command: list[str], **more: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended with the block, however it ends."""
-    running = subprocess.Popen(command, **more)  # type: ignore[call-overload]
+    """A process that is ended with the block, however it ends, and all that it has started."""
+    running = subprocess.Popen(command, start_new_session=True, **more)  # type: ignore[call-overload]
     try:
         yield running
     finally:
-        running.terminate()
-        try:
-            running.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
+        end(running)
+
+
+def end(running: subprocess.Popen[bytes], seconds: float = 10) -> None:
+    """End a process that leads its own session, and all that it has started."""
+    running.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        running.wait(timeout=seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
 
 
 def wait_for_port(port: int, running: subprocess.Popen[bytes], seconds: float = 60) -> None:

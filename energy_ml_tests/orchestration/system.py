@@ -6,7 +6,6 @@ Single ones, so that a test can kill the daemon alone and start it again.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 import dagster as dg
 
 from energy_ml_tests.orchestration.project import Project
-from energy_ml_tests.orchestration.servers import free_port, wait_for_port
+from energy_ml_tests.orchestration.servers import end, free_port, wait_for_port
 
 
 @dataclass
@@ -68,10 +67,10 @@ def running(project: Project) -> Iterator[System]:
         server = _start(
             project, log, "dagster", "api", "grpc", "-m", "energy_ml.definitions", "-h", "127.0.0.1", "-p", str(code)
         )
-        stack.callback(_end, server)
+        stack.callback(end, server)
         wait_for_port(code, server)
         page = _start(project, log, "dagster_webserver", "-w", "servers.yaml", "-h", "127.0.0.1", "-p", str(web))
-        stack.callback(_end, page)
+        stack.callback(end, page)
         system = System(project, instance, f"http://127.0.0.1:{web}", log)
         stack.callback(lambda: system._daemon is not None and system.kill_daemon())
         system.start_daemon()
@@ -89,13 +88,3 @@ def _start(project: Project, log: Path, module: str, *arguments: str) -> subproc
             stderr=output,
             start_new_session=True,
         )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a server and what it has started."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=5)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
