@@ -104,7 +104,7 @@ function cards() {
       const change = f.price - f.price_now;
       return make("div", { className: "card", title: `${f.model_id} ${f.version}` },
         make("span", {}, `+${f.horizon} min, ${clock(f.target_time)}`), make("b", {}, number(f.price)),
-        make("span", { className: change > 0 ? "up" : "down" }, `${change > 0 ? "▲ +" : "▼ "}${number(change)}`),
+        Math.abs(change) < 0.005 ? make("span", {}, "no change") : make("span", { className: change > 0 ? "up" : "down" }, `${change > 0 ? "▲ +" : "▼ "}${number(change)}`),
         make("span", { title: `${Math.round(f.level * 100)} % interval` }, `${number(f.lower, 1)} to ${number(f.upper, 1)}`));
     }));
 }
