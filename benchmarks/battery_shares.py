@@ -37,7 +37,8 @@ from energy_ml.rl_battery.strategy import Blind, Context, Strategy
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
 from energy_ml.splits import TimeSplit
 
-OURS, WITHOUT, PROMPT = "ours", "ours_without_forecasts", "ours_trained_without_delay"
+OURS, WITHOUT, BLIND = "ours", "ours_learned_without_forecasts", "ours_forecasts_withheld"
+PROMPT = "ours_learned_without_delay"
 DAY = pd.Timedelta(days=1)
 KEY = ["setting", "window", "region", "day", "strategy"]
 
@@ -73,7 +74,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--preset", choices=["fast", "best"], default=PricePredictionConfig.preset)
     parser.add_argument("--cache", type=Path, default=None, help="folder where forecasts are kept")
     parser.add_argument("--rows", type=Path, default=None, help="CSV file where profits are kept")
-    parser.add_argument("--quick", action="store_true", help="only ours and the threshold rule")
+    parser.add_argument(
+        "--quick", action="store_true", help="only ours, with forecasts and withheld, and the threshold rule"
+    )
     parser.add_argument(
         "--tuned-on", type=float, nargs=2, default=None, metavar=("END", "STEP"),
         help="tests of this length that end END, END + STEP, ... days after the start were used for choices: windows "
@@ -129,7 +132,7 @@ def evaluate(prices: pd.DataFrame, split: TimeSplit, config: MLConfig, options: 
         if not options.quick:
             strategies.append(RollingMPC("mpc_forecast", use_forecasts=True))
         trained = BatteryRLTrainer(config).train_all(prices=prices, forecasts=forecasts, split=split)
-        strategies.append(Named(OURS, trained["policy"]))
+        strategies += [Named(OURS, trained["policy"]), Named(BLIND, Blind(trained["policy"]))]
     if options.delay and options.prompt:
         prompt = replace(config, rl_battery=replace(config.rl_battery, execution_delay=0))
         early = BatteryRLTrainer(prompt).train_all(prices=prices, forecasts=forecasts, split=split)
@@ -169,14 +172,14 @@ def report(rows: pd.DataFrame, options: argparse.Namespace) -> None:
         f"\n{windows} windows, {len(regions)} regions, {options.train:g} + {options.validation:g} d train, "
         f"{options.test:g} d test, delay {options.delay}"
     )
-    print(f"{'strategy':27s} {'pooled':>7s} {'5..95 %':>13s} {'median':>7s} {'losing':>7s}   by region")
+    print(f"{'strategy':31s} {'pooled':>7s} {'5..95 %':>13s} {'median':>7s} {'losing':>7s}   by region")
     names = [name for name in cells.mean().sort_values().index if name != OPTIMUM]
     for name in names:
         shares = drawn[name] / drawn[OPTIMUM]
         by_region = 100 * cells[name].groupby("region").sum() / possible.groupby("region").sum()
         median, losing = (cells[name] / possible).median(), int((cells[name] < 0).sum())
         print(
-            f"{name:27s} {cells[name].sum() / possible.sum():7.1%} {shares.quantile(0.05):6.1%}.."
+            f"{name:31s} {cells[name].sum() / possible.sum():7.1%} {shares.quantile(0.05):6.1%}.."
             f"{shares.quantile(0.95):5.1%} {median:7.1%} {losing:7d}   "
             + " ".join(f"{region} {share:.0f}" for region, share in by_region.items())
         )

@@ -19,7 +19,6 @@ from energy_ml.config import MLConfig, RLBatteryConfig, Settings, default_config
 from energy_ml.errors import ModelError, UnknownRegionError
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.fitting import (
-    DRAFT_FOLDS,
     fit_values,
     learn_table,
     validation_profit,
@@ -156,7 +155,7 @@ class BatteryRLTrainer:
         report(0.02, {"stage": "preparing", "regions": len(known)})
 
         threads = self.ml_config.threads
-        fitted = fit_values(window, config, battery, with_validation=False, folds=DRAFT_FOLDS, threads=threads)
+        fitted = fit_values(window, config, battery, with_validation=False, threads=threads)
         report(0.3, {"stage": "value of stored energy, on train"})
         validation, curves = {}, {}
         designs = candidate_designs(config, bool(window.horizons))
