@@ -11,15 +11,20 @@ from collections.abc import Iterator
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
+from sqlalchemy.exc import DatabaseError
 
 from energy_ml.config import project_root
+from energy_ml.errors import EnergyMLError
 
 
 @contextlib.contextmanager
 def project_instance() -> Iterator[dg.DagsterInstance]:
-    """The instance that ``dagster dev`` in the project root uses: DAGSTER_HOME if set, else the root's dagster.yaml."""
+    """The instance that ``dagster dev`` in the project root uses: DAGSTER_HOME if set, else the root's dagster.yaml.
+
+    Raises EnergyMLError when its record of runs can't be read or written.
+    """
     # dagster.yaml holds paths relative to the project root, as the dagster command line resolves them.
-    with contextlib.chdir(project_root()):
+    with contextlib.chdir(project_root()), _record_in_words():
         if os.environ.get("DAGSTER_HOME"):
             with dg.DagsterInstance.get() as instance:
                 yield instance
@@ -28,3 +33,16 @@ def project_instance() -> Iterator[dg.DagsterInstance]:
                 reference = InstanceRef.from_dir(folder, config_dir=str(project_root()))
                 with dg.DagsterInstance.from_ref(reference) as instance:
                     yield instance
+
+
+@contextlib.contextmanager
+def _record_in_words() -> Iterator[None]:
+    try:
+        yield
+    except DatabaseError as error:
+        raise EnergyMLError(
+            f"Dagster's record of runs can't be read or written: {error.orig}",
+            expected="a sound database with free space, where dagster.yaml says",
+            remedy="free space, or move a damaged database away (.dagster of the project, unless DAGSTER_HOME is set); "
+            "models and results don't depend on it",
+        ) from error

@@ -14,6 +14,7 @@ import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from energy_ml.artifacts import champion_entry
+from energy_ml.errors import EnergyMLError
 from energy_ml.orchestration.launch import project_instance, run_job, what_failed
 from energy_ml_tests.orchestration.project import DAYS, Project
 
@@ -63,6 +64,16 @@ def test_a_full_disk_is_one_readable_line_and_champions_go_on(inside: Project, f
     assert "No space left on device" in line and "nothing needs cleaning up" in line
     inside.assert_champions_serve(champions)
     assert not _half_written(inside)
+
+
+def test_a_damaged_record_of_runs_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project.make(tmp_path)
+    project.enter(monkeypatch)
+    database = tmp_path / ".dagster/storage/history/runs.db"
+    database.parent.mkdir(parents=True)
+    database.write_bytes(b"no database" * 1000)
+    with pytest.raises(EnergyMLError, match="record of runs can't be read or written: file is not a database"):
+        run_job(DAY)
 
 
 def test_a_retry_from_failure_succeeds_though_a_champion_was_damaged_meanwhile(inside: Project) -> None:
