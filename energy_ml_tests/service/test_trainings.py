@@ -263,6 +263,37 @@ def test_one_training_of_many_asked_for_at_once(
             os.close(descriptor)
 
 
+def test_killed_together_with_its_server_it_is_failed_on_the_next_start(
+    market: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Server(tmp_path, {**market.environment, "ENERGY_ML_RESULTS_DIR": str(tmp_path)}).settings
+    commands: list[list[str]] = []
+    locks: list[int] = []
+
+    class Running:
+        pid = 2**30
+
+        def __init__(self, command: list[str], pass_fds: tuple[int, ...] = (), **_: Any) -> None:
+            commands.append(command)
+            locks.extend(os.dup(descriptor) for descriptor in pass_fds)
+
+        def poll(self) -> None:
+            return None
+
+    monkeypatch.setattr("energy_ml.service.training_tasks.subprocess.Popen", Running)
+    state, _ = Trainings(settings).start(TrainingRequest("price_prediction"))
+    assert Trainings(settings).get(state["training_id"])["state"] == "running", "the kernel holds the lock"
+    for descriptor in locks:
+        os.close(descriptor)  # as the kernel does with a process that is killed
+    after = Trainings(settings)
+    assert [found["state"] for found in after.newest()] == ["failed"]
+    assert "unexpectedly" in after.get(state["training_id"])["error"]
+    assert commands[-1][3:6] == ["close", "--run-id", state["run_id"]], "Dagster's record is closed too"
+    assert after.start(TrainingRequest("price_prediction"))[1], "the next one starts"
+    for descriptor in locks[1:]:
+        os.close(descriptor)
+
+
 def test_a_slow_client_misses_steps_but_not_the_end() -> None:
     import asyncio
 
