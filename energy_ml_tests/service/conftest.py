@@ -26,6 +26,7 @@ from energy_ml.market_data.simulator import write_simulation
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.rl_battery import BatteryRLTrainer
+from energy_ml.service.training_tasks import Trainings
 from energy_ml.splits import split_window
 
 REPOSITORY = Path(__file__).parents[2]
@@ -196,6 +197,9 @@ def server(market: Server, artifacts: dict[str, Path]) -> Iterator[Server]:
     promote(market, artifacts)
     market.start()
     yield market
+    trainings = Trainings(market.settings)
+    for state in trainings.newest():  # they outlive their server, but not their tests
+        trainings.cancel(state["training_id"])
     market.stop()
 
 
