@@ -69,9 +69,10 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        code = f"from energy_ml.service import serve; serve(port={self.port}, log_level='warning')"
+        command = [sys.executable, "-c", "from energy_ml.cli import main; main()"]
+        command += ["serve", "--port", str(self.port), "--log-level", "warning"]
         with (self.root / "server.log").open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-c", code], env=self.environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 180
         with self.client() as client:
             while time.monotonic() < deadline:

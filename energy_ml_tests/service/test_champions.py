@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import joblib
 import pandas as pd
@@ -194,6 +195,38 @@ def test_promised_methods(service: MLService, prices: pd.DataFrame) -> None:
     assert {m["model_id"] for m in service.list_models()} >= {"battery_policy", "price_prediction_15m"}
     assert service.get_model_metrics("battery_policy")["metrics"]
     assert service.get_feature_importance("price_prediction_15m")["importance"].sum() == pytest.approx(1)
+
+
+def numbers(rows: list[dict[str, Any]]) -> list[list[object]]:
+    return [[row[name] for name in ("region", "horizon", "price", "lower", "upper")] for row in rows]
+
+
+def test_many_threads_get_the_numbers_of_one(
+    service: MLService, artifacts: dict[str, Path], prices: pd.DataFrame
+) -> None:
+    """From cold, with promotions of the same models in between: nobody sees half of anything."""
+    given = prices.tail(600)
+    alone = MLService(service.settings)
+    wanted, lake = numbers(alone.forecast(given)), numbers(alone.forecast())
+    action = alone.act(0.5, region="FR")["q_values"]
+    failures: list[object] = []
+
+    def ask() -> None:
+        try:
+            for _ in range(20):
+                assert numbers(service.forecast(given)) == wanted and numbers(service.forecast()) == lake
+                assert service.act(0.5, region="FR")["q_values"] == action
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        promote(other(service), artifacts)
+    for thread in threads:
+        thread.join()
+    assert not failures
 
 
 def test_stale_data_is_flagged_or_refused(service: MLService) -> None:
