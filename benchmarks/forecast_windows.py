@@ -44,11 +44,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--as-of", default=None, help="last days of the windows, instead of consecutive ones")
     parser.add_argument("--score-days", type=float, default=None, help="score only the last so many days")
     parser.add_argument("--part-days", type=float, default=None, help="days of validation and of test")
-    parser.add_argument("--coverage", action="store_true", help="coverage of several levels instead of errors")
+    parser.add_argument("--coverage", action="store_true", help="coverage instead of errors")
+    parser.add_argument("--levels", default="0.80,0.90,0.95", help="of the intervals, for --coverage")
     return parser.parse_args()
 
 
-LEVELS = (0.80, 0.90, 0.95)
 HOUR, AFTERMATH = pd.Timedelta(hours=1), pd.Timedelta(hours=3)
 """Realised volatility is over the first; what follows a change of regime for the second is its aftermath."""
 
@@ -66,12 +66,13 @@ def aftermath(prices: pd.DataFrame, train_end: pd.Timestamp) -> pd.Series:
 
 
 def coverage(args: argparse.Namespace, read: ReadPrices, dates: list[dt.date], config: MLConfig) -> None:
-    """Share of outcomes inside intervals of ``LEVELS``, per horizon, pooled over windows; all and after changes."""
+    """Share of outcomes inside intervals per level and horizon, pooled over windows; all and after changes."""
+    levels = [float(part) for part in args.levels.split(",")]
     rows = []
     for as_of in dates:
         start, end = window_of(as_of, args.days)
         after = aftermath(read(start, end), split_window(start, end).train_end)
-        for level in LEVELS:
+        for level in levels:
             settings = replace(config.price_prediction, interval_level=level)
             of = walk_forward(
                 read, [as_of], replace(config, price_prediction=settings), days=args.days, cache_dir=args.cache
@@ -81,15 +82,16 @@ def coverage(args: argparse.Namespace, read: ReadPrices, dates: list[dt.date], c
             rows.append(of.join(after, on=["timestamp", "region"]))
         print(f"as of {as_of}: done", flush=True)
     every = pd.concat(rows, ignore_index=True)
-    first = every[every["level"] == LEVELS[0]]
+    first = every[every["level"] == levels[0]]
     share = first.groupby("horizon_minutes")["after"].mean().iloc[0]
     print(f"preset {args.preset}, {len(dates)} windows, {len(first):,} forecasts, {share:.1%} of them after a change")
     table = {}
     for name, some in (("all", every), ("after a change", every[every["after"]])):
         for level, of in some.groupby("level"):
             table[name, f"{level:.0%}"] = of.groupby("horizon_minutes")["covered"].mean()
-    worst = every.groupby(["level", "horizon_minutes", "region"])["covered"].mean()
-    table["worst region", "90%"] = worst.loc[0.90].groupby("horizon_minutes").min()
+    by_region = every.groupby(["level", "horizon_minutes", "region"])["covered"].mean()
+    for level in levels:
+        table["worst region", f"{level:.0%}"] = by_region.loc[level].groupby("horizon_minutes").min()
     with pd.option_context("display.width", 140, "display.float_format", "{:.3f}".format):
         print(pd.DataFrame(table))
 
