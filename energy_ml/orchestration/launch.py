@@ -3,6 +3,7 @@
 What belongs here: running a job in this process. What doesn't: printing.
 """
 
+import dataclasses
 import datetime as dt
 import time
 import uuid
@@ -10,8 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.definitions.job_base import IJob, InMemoryJob
 from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 from dagster._core.execution.api import execute_run
+from dagster._core.origin import JobPythonOrigin
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, DataError
@@ -22,6 +28,8 @@ from energy_ml.orchestration.instance import project_instance
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
 from energy_ml.orchestration.triggers import data_version, taken
 
+MODULE = "energy_ml.definitions"
+"""Where the definitions are; Dagster's name of the code location too (``workspace.yaml``)."""
 BACKFILL_TAG = "energy_ml/backfill"
 """Tag of a run: the days of the backfill that it is part of."""
 
@@ -37,9 +45,7 @@ def check_as_of(settings: Settings, day: dt.date) -> dt.date:
     return settings.check_as_of(day)
 
 
-def run_job(
-    as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None
-) -> dg.ExecuteInProcessResult | dg.JobExecutionResult:
+def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None) -> dg.JobExecutionResult:
     """Run ``job`` for one as-of date on the configured executor, by default in this process, on the project's record.
 
     Doesn't raise when the run fails: see ``success`` and ``all_events`` of the result.
@@ -47,7 +53,7 @@ def run_job(
     settings, run_id = Settings.from_env(), run_id or str(uuid.uuid4())
     with project_instance() as instance:
         if settings.executor == "in_process":
-            return _execute(build_definitions(settings).resolve_job_def(job), as_of, instance, run_id)
+            return _execute(InMemoryJob(build_definitions(settings).resolve_job_def(job)), as_of, instance, run_id)
         return run_on_executor(job, as_of, instance, run_id)
 
 
@@ -61,17 +67,10 @@ def run_on_executor(
     log_level: str = "CRITICAL",
 ) -> dg.JobExecutionResult:
     """Run ``job`` on the configured executor, whose processes load the definitions by name."""
-    repository = ReconstructableRepository.for_module("energy_ml.definitions", "defs", str(project_root()))
-    reconstructable = repository.get_reconstructable_job(job)
-    definition = reconstructable.get_definition()
-    run = instance.create_run_for_job(
-        job_def=definition,
-        run_id=run_id,
-        run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
-        tags={**definition.get_tags_for_partition_key(as_of.isoformat(), selected_asset_keys=None), **(tags or {})},
-        job_code_origin=reconstructable.get_python_origin(),
-    )
-    return execute_run(reconstructable, run, instance, raise_on_error=False)
+    repository = ReconstructableRepository.for_module(MODULE, "defs", str(project_root()))
+    found = repository.get_reconstructable_job(job)
+    origin = found.get_python_origin()
+    return _execute(found, as_of, instance, run_id, tags=tags, log_level=log_level, code_origin=origin)
 
 
 @dataclass(frozen=True)
@@ -100,12 +99,12 @@ def backfill(
 
     Raises ConfigError for days that aren't partitions.
     """
-    settings = Settings.from_env()
+    settings = dataclasses.replace(Settings.from_env(), executor="in_process")
     check_as_of(settings, first), check_as_of(settings, last)
     if last < first:
         raise ConfigError(f"the backfill ends on {last}, before it begins on {first}", remedy="exchange the two")
     definitions = build_definitions(settings)
-    definition, runs = definitions.resolve_job_def(job), []
+    definition, runs = InMemoryJob(definitions.resolve_job_def(job)), []
     lake = ParquetLake(settings.data_dir)
     with project_instance() as instance:
         for number in range((last - first).days + 1):
@@ -113,13 +112,14 @@ def backfill(
             if only_missing and _has_results(settings, lake, instance, as_of):
                 continue
             began, run_id = time.monotonic(), str(uuid.uuid4())
-            result = _execute(definition, as_of, instance, run_id, {BACKFILL_TAG: f"{first}..{last}"})
+            result = _execute(definition, as_of, instance, run_id, tags={BACKFILL_TAG: f"{first}..{last}"})
             error = None if result.success else what_failed(result.all_events)
             runs.append(DayRun(as_of, run_id, time.monotonic() - began, error))
             if progress is not None:
                 progress(runs[-1])
         if job == RETRAIN and any(run.error is None for run in runs):
-            _execute(definitions.resolve_job_def(REFRESH_LEADERBOARD), None, instance, str(uuid.uuid4()))
+            board = InMemoryJob(definitions.resolve_job_def(REFRESH_LEADERBOARD))
+            _execute(board, None, instance, str(uuid.uuid4()))
     return runs
 
 
@@ -148,17 +148,30 @@ def _has_results(settings: Settings, lake: ParquetLake, instance: dg.DagsterInst
 
 
 def _execute(
-    definition: dg.JobDefinition,
+    job: IJob,
     as_of: dt.date | None,
     instance: dg.DagsterInstance,
     run_id: str,
-    tags: dict[str, str] | None = None,
-) -> dg.ExecuteInProcessResult:
-    return definition.execute_in_process(
-        partition_key=None if as_of is None else as_of.isoformat(),
-        instance=instance,
-        raise_on_error=False,
+    *,
+    tags: Mapping[str, str] | None = None,
+    log_level: str = "CRITICAL",
+    code_origin: JobPythonOrigin | None = None,
+) -> dg.JobExecutionResult:
+    definition = job.get_definition()
+    day = {} if as_of is None else definition.get_tags_for_partition_key(as_of.isoformat(), selected_asset_keys=None)
+    run = instance.create_run_for_job(
+        job_def=definition,
         run_id=run_id,
-        tags=tags,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
+        tags={**definition.run_tags, **day, **(tags or {})},
+        job_code_origin=code_origin,
+        remote_job_origin=_home(definition.name),
     )
+    return execute_run(job, run, instance, raise_on_error=False)
+
+
+def _home(job: str) -> RemoteJobOrigin:
+    """Where the UI finds the job of a run: without it, it can't execute a run again that it hasn't started itself."""
+    target = LoadableTargetOrigin(module_name=MODULE, working_directory=str(project_root()))
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(target, location_name=MODULE)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job)

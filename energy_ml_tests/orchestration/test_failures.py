@@ -87,6 +87,12 @@ def test_a_retry_from_failure_succeeds_though_a_champion_was_damaged_meanwhile(i
         failed = instance.get_runs(
             dg.RunsFilter(tags={"dagster/partition": str(DAY)}, statuses=[dg.DagsterRunStatus.FAILURE]), limit=1
         )
+        home = failed[0].remote_job_origin
+        assert home is not None, "the UI knows where to find the job of a run that it hasn't started"
+        assert (home.location_name, home.repository_origin.repository_name) == (
+            "energy_ml.definitions",
+            "__repository__",
+        )
         with dg.execute_job(
             job.get_reconstructable_job("retrain"),
             instance,
