@@ -205,10 +205,13 @@ def retrain(
     as_json: AsJson = False,
 ) -> None:
     """Train, evaluate and register everything for one as-of date: the same job as in the Dagster UI."""
-    from energy_ml.orchestration.launch import check_as_of, newest_as_of
-
     settings = Settings.from_env()
-    as_of = newest_as_of(settings) if date == "latest" else check_as_of(settings, parse_date(date))
+    # An impossible date is refused before anything slow is loaded.
+    as_of = None if date == "latest" else settings.check_as_of(parse_date(date))
+
+    from energy_ml.orchestration.launch import newest_as_of
+
+    as_of = as_of or newest_as_of(settings)
     _run_with_progress(settings, as_of)
     _show_results(settings, as_of, as_json)
 
