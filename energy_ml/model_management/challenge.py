@@ -25,7 +25,7 @@ from energy_ml.splits import TimeSplit
 FloatArray = npt.NDArray[np.float64]
 
 _UNUSABLE = (ArtifactError, ModelNotFoundError, SchemaError)
-"""A champion that is damaged, gone, of other classes or of other features: it can't serve, so it can't win either."""
+"""What a model that is damaged, gone, of other classes or of other features raises."""
 
 
 def judge_price_model(
@@ -60,8 +60,11 @@ def judge_price_model(
         for model in (candidate, load_champion()):
             replayed = _wide(replay(model, features, split.val_end), "price_forecast")
             errors.append((replayed.reindex_like(actual) - actual).to_numpy())
-    except _UNUSABLE as problem:
-        # The baseline stands in for a champion that can't serve this data.
+    except Exception as problem:
+        # A champion of an earlier version may load and still fail anywhere: it can't serve, so it can't win either, and
+        # the baseline stands in for it. The candidate's own defects are nobody else's.
+        if not errors and not isinstance(problem, _UNUSABLE):
+            raise
         decision = compare_price_models(
             naive.to_numpy() if not errors else errors[0],
             None,
@@ -69,9 +72,7 @@ def judge_price_model(
             as_of_champion=as_of_champion,
             **common,
         )
-        return Decision(
-            decision.promote, f"{decision.reason}; the champion can't be scored: {problem}", decision.numbers
-        )
+        return _without_champion(decision, problem)
     return compare_price_models(errors[0], errors[1], as_of_champion=as_of_champion, **common)
 
 
@@ -100,11 +101,9 @@ def judge_policy(
     own = profits(candidate)
     try:
         champion = None if load_champion is None else profits(load_champion())
-    except _UNUSABLE as problem:
+    except Exception as problem:  # as above; the candidate has been scored on the same rows
         decision = compare_policies(own, None, as_of_candidate=as_of, as_of_champion=as_of_champion, rule=rule)
-        return Decision(
-            decision.promote, f"{decision.reason}; the champion can't be scored: {problem}", decision.numbers
-        )
+        return _without_champion(decision, problem)
     return compare_policies(own, champion, as_of_candidate=as_of, as_of_champion=as_of_champion, rule=rule)
 
 
@@ -128,6 +127,14 @@ def policy_profits(
         stored = run["charge_level_end_mwh"] - run["charge_level_mwh"]
         columns.append((run["cash"] + stored * context.terminal_value).to_numpy())
     return np.column_stack(columns)
+
+
+def _without_champion(decision: Decision, problem: Exception) -> Decision:
+    """The same decision, with one line about what kept the champion from taking part."""
+    words = str(problem)
+    if not isinstance(problem, _UNUSABLE):
+        words = f"{type(problem).__name__}: {next(iter(words.strip().splitlines()), '')}"
+    return Decision(decision.promote, f"{decision.reason}; the champion can't be scored: {words}", decision.numbers)
 
 
 def _wide(frame: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -99,6 +99,23 @@ def test_a_champion_that_cannot_be_loaded_does_not_stop_the_next_run(case: Case)
     assert not older.promote, "not even then"
 
 
+def test_a_champion_of_an_earlier_version_that_loads_and_then_fails_does_not_stop_the_next_run(case: Case) -> None:
+    champion = copy.deepcopy(case.trainer.models[60])
+    champion.fitted = None
+    decision = _judge(case, champion, as_of_champion="2026-02-09")
+    assert "the champion can't be scored: AttributeError: 'NoneType'" in decision.reason
+    assert decision.promote == _judge(case, None).promote
+    with pytest.raises(AttributeError):  # the candidate's own defect isn't hidden
+        judge_price_model(
+            champion,
+            lambda: case.trainer.models[60],
+            features=case.features,
+            forecasts=case.forecasts,
+            split=case.split,
+            as_of="2026-02-10",
+        )
+
+
 def test_policies_by_profit(case: Case) -> None:
     config = RLBatteryConfig(episodes=10)
     trained = BatteryRLTrainer(config).train_all(prices=case.prices, forecasts=case.forecasts, split=case.split)
@@ -116,6 +133,8 @@ def test_policies_by_profit(case: Case) -> None:
     assert not tie.promote and tie.numbers["candidate"] == pytest.approx(first.numbers["candidate"])
     broken = judge_policy(learned, _broken, as_of_champion="2026-02-09", **common)
     assert broken.promote == first.promote and "can't be scored" in broken.reason
+    old = judge_policy(learned, lambda: object(), as_of_champion="2026-02-09", **common)
+    assert old.promote == first.promote and "can't be scored: AttributeError" in old.reason
 
 
 def test_register_and_decide_puts_decision_and_results_on_record(tmp_path: Path) -> None:
