@@ -92,8 +92,7 @@ def coverage(args: argparse.Namespace, read: ReadPrices, dates: list[dt.date], c
     by_region = every.groupby(["level", "horizon_minutes", "region"])["covered"].mean()
     for level in levels:
         table["worst region", f"{level:.0%}"] = by_region.loc[level].groupby("horizon_minutes").min()
-    with pd.option_context("display.width", 140, "display.float_format", "{:.3f}".format):
-        print(pd.DataFrame(table))
+    print(pd.DataFrame(table).to_string(float_format="{:.3f}".format))
 
 
 def main() -> None:

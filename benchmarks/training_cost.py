@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 START = dt.date(2025, 1, 1)
-HORIZONS = (1, 5, 15, 60)
 
 
-def measure(folder: str, days: int, preset: str, threads: int) -> None:
+def measure(folder: str, days: int, options: argparse.Namespace) -> None:
     """Run one size in this process and print its figures as JSON."""
     import pandas as pd
 
@@ -47,13 +46,15 @@ def measure(folder: str, days: int, preset: str, threads: int) -> None:
     start = pd.Timestamp(START, tz="UTC")
     end = start + pd.Timedelta(days=days)
     prices = step("read", lambda: read_price_window(ParquetLake(folder), start, end).prices)
-    config = MLConfig(price_prediction=PricePredictionConfig(horizons=list(HORIZONS), preset=preset), n_jobs=threads)
+    horizons = [int(part) for part in options.horizons.split(",")]
+    settings = PricePredictionConfig(horizons=horizons, preset=options.preset, n_estimators=options.trees)
+    config = MLConfig(price_prediction=settings, n_jobs=options.threads)
     trainer = PricePredictionTrainer(config)
     features, names = step("features", lambda: trainer.prepare_data(prices))
     split = split_window(start, end)
 
     def train() -> None:
-        for horizon in HORIZONS:
+        for horizon in horizons:
             trainer.train_for_horizon(features, names, horizon, split=split)
 
     step("train", train)
@@ -66,11 +67,13 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["10x5", "30x10", "90x10", "365x10"], help="DAYSxREGIONS")
     parser.add_argument("--preset", default="fast", choices=["fast", "best"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--horizons", default="1,5,15,60")
+    parser.add_argument("--trees", type=int, default=200, help="at most; with 3, what doesn't grow trees is left")
     parser.add_argument("--keep", type=Path, help="write the prices here and use those already there")
     parser.add_argument("--measure", nargs=2, metavar=("FOLDER", "DAYS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure(options.measure[0], int(options.measure[1]), options.preset, options.threads)
+        measure(options.measure[0], int(options.measure[1]), options)
         return
     from energy_ml.market_data.simulator import write_simulation
 
@@ -86,6 +89,7 @@ def main() -> None:
                 write_simulation(folder, days=days, regions=regions, start=START, batteries=0)
             command = [sys.executable, __file__, "--measure", str(folder), str(days)]
             command += ["--preset", options.preset, "--threads", str(options.threads)]
+            command += ["--horizons", options.horizons, "--trees", str(options.trees)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode:
                 print(f"| {days} days x {regions} | {days * 1440 * regions:,} | failed: {done.returncode} | | | |")
