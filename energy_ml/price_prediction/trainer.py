@@ -11,7 +11,6 @@ calibration run through time over all of them: what they use of an outcome, they
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +65,7 @@ class PricePredictionTrainer:
         self.config: PricePredictionConfig = (
             config.price_prediction if isinstance(config, MLConfig) else config or PricePredictionConfig()
         )
-        self.threads = _threads((whole or MLConfig()).n_jobs)
+        self.threads = (whole or MLConfig()).threads
         self.enable_gpu = whole.enable_gpu if whole is not None else False
         self.preset = preset_of(self.config)
         self.models: dict[int, PricePredictionModel] = {}
@@ -308,12 +307,6 @@ class PricePredictionTrainer:
 
 def _evenly(rows: IntArray, count: int) -> IntArray:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))]
-
-
-def _threads(n_jobs: int) -> int:
-    """Fits at a time: as many as asked for, but no more than the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if n_jobs == -1 else min(n_jobs, cores)
 
 
 def refit_rounds(member: Member, stopped: int) -> int:
