@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 	$(BIN)/energy-ml retrain --date latest
 
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check .

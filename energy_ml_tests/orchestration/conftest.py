@@ -15,7 +15,7 @@ from energy_ml_tests.orchestration.project import Project
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose sixth day was materialized by Dagster's own command.
 
-    The tests that share it are one group for xdist, and leave its champions loadable.
+    The tests that share it, in one worker of xdist, leave its champions loadable.
     """
     made = Project.make(tmp_path_factory.mktemp("project"))
     done = made.run(
