@@ -29,7 +29,7 @@ from energy_ml import __version__
 from energy_ml.artifacts import load_artifact, save_artifact, write_json
 from energy_ml.config import MLConfig, PricePredictionConfig, Settings
 from energy_ml.errors import ModelError, ModelNotFoundError
-from energy_ml.evaluation.metrics import forecast_metrics
+from energy_ml.evaluation.metrics import forecast_metrics, spike_thresholds
 from energy_ml.features import PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
 from energy_ml.market_data.cleaning import clean_prices
@@ -158,13 +158,12 @@ class PricePredictionTrainer:
             interval_level=self.config.interval_level,
             sample_rows=window.rows[_evenly(window.chosen["train"], SAMPLE_ROWS)],
         )
-        table = forecast_metrics(
-            forecasts,
-            ["split"],
-            interval_level=self.config.interval_level,
-            spike_quantile=self.config.spike_quantile,
-        )
-        metrics = {str(row.pop("split")): row for row in table.to_dict("records")}
+        metrics = {}
+        spikes = spike_thresholds(forecasts, self.config.spike_quantile)
+        # Split by split: over a year of minutes the terms of all rows at once would be the peak of memory.
+        for name, rows in forecasts.groupby("split", sort=False):
+            table = forecast_metrics(rows, ["split"], interval_level=self.config.interval_level, spike_threshold=spikes)
+            metrics[str(name)] = table.drop(columns="split").to_dict("records")[0]
         model.metrics = metrics
         model.provenance = {
             "version": __version__,
