@@ -72,5 +72,9 @@ def test_every_setting_of_the_readme_exists() -> None:
 
 def test_pictures_and_links_are_there() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", README):
+        path, _, heading = target.partition("#")
         if not target.startswith("http"):
-            assert (project_root() / target).exists(), target
+            assert (project_root() / path).exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", (project_root() / path).read_text(), flags=re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings], target
