@@ -15,14 +15,10 @@ import threading
 import time
 from pathlib import Path
 
-import click.testing
 import dagster as dg
 import pandas as pd
 import pytest
-from dagster._cli.asset import asset_materialize_command
-from typer.testing import CliRunner
 
-from energy_ml.cli import app as energy_ml
 from energy_ml.orchestration.assets.features import PRICE_FEATURES
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.day_lock import DayLock
@@ -96,8 +92,8 @@ def test_the_next_run_works_adds_a_version_and_gives_equal_numbers(inside: Proje
     before = {name: _digest(inside, "2026-01-06", name) for name in ("forecasts.parquet", "battery_backtest.parquet")}
     stray = inside.root / "results/2026-01-06/evaluation/.tmp-report.html.1.tmp"
     stray.write_text("half a rep")
-    done = CliRunner().invoke(energy_ml, ["retrain", "--date", "2026-01-06", "--json"])
-    assert done.exit_code == 0, done.exception
+    done = inside.run("energy-ml", "retrain", "--date", "2026-01-06", "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["as_of"] == "2026-01-06"
     assert {name: _digest(inside, "2026-01-06", name) for name in before} == before, "same data, config and seed"
     assert not stray.exists()
@@ -137,11 +133,11 @@ def test_a_hole_in_the_window_is_a_failed_check_and_exit_code_one(inside: Projec
     gone = frame["timestamp"].between("2026-01-06 11:00", "2026-01-06 17:00")
     frame[~gone].to_parquet(path, index=False)
     try:
-        arguments = ["-m", "energy_ml.definitions", "--select", "*", "--partition", str(inside.day(7))]
-        done = click.testing.CliRunner().invoke(asset_materialize_command, arguments)
+        definitions = ("-m", "energy_ml.definitions", "--select", "*", "--partition", str(inside.day(7)))
+        done = inside.run("dagster", "asset", "materialize", *definitions)
     finally:
         path.write_bytes(whole)
-    assert done.exit_code == 1
+    assert done.returncode == 1, done.stderr[-3000:]
     assert not inside.store.exists(inside.day(7), "forecasts.parquet"), "no model on half a window"
 
 
