@@ -92,3 +92,12 @@ def test_logs_lie_with_the_results_or_on_the_local_disk() -> None:
     assert progress_folder("/srv/results") == Path("/srv/results/.progress")
     first, second = progress_folder("s3://bucket/a"), progress_folder("s3://bucket/b")
     assert first != second and first.is_absolute() and "s3" not in str(first)
+
+
+def test_a_disk_that_takes_no_progress_does_not_stop_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    heard: list[ProgressEvent] = []
+    log = ProgressLog(tmp_path / "file" / ".progress", "run", heard.append)
+    log.callback("model")(0.5, {"mae": 1.0})
+    log.write("model", 1.0, state="completed")
+    assert [event.state for event in heard] == ["running", "completed"]

@@ -1,35 +1,29 @@
 """Progress of long work, visible to other processes, by default without a broker.
 
 What belongs here: an append-only log of progress events per run, and reading it. What doesn't: drawing bars, sockets,
-Redis (``progress_redis``).
+Redis (``redis_log``), where logs lie (``place``).
 
 One run appends JSON lines to one file under ``<results>/.progress/``. That is safe between processes of one machine:
 each event is one ``write`` on a descriptor opened with O_APPEND, which the kernel does whole and at the file's end, so
 lines never interleave and nothing is locked; a reader that sees a line without its newline waits for the rest; a writer
 that is killed leaves whole lines. Nobody needs the file but to look: losing it loses no result.
-
-Workers of Celery sit on machines that may share no such folder. There events go through the Redis that Celery uses.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from energy_ml.config import Settings
-
 ProgressCallback = Callable[[float, dict[str, Any]], None]
 """Called with the fraction done (0..1) and a few metrics."""
 
-REDIS_SCHEMES = ("redis://", "rediss://")
 MIN_STEP = 0.01
 MIN_SECONDS = 0.25
 
@@ -43,51 +37,6 @@ class ProgressEvent:
     state: str = "running"
     metrics: dict[str, Any] = field(default_factory=dict)
     time: float = 0.0
-
-
-def progress_folder(results_dir: str) -> Path:
-    """Where the logs of runs that write to ``results_dir`` lie: inside it, or on the local disk for an object store.
-
-    Object stores can't append; with one, and without Celery, progress is seen on the machine that trains.
-    """
-    if "://" not in results_dir:
-        return Path(results_dir) / ".progress"
-    return Path(tempfile.gettempdir()) / "energy_ml_progress" / hashlib.sha256(results_dir.encode()).hexdigest()[:16]
-
-
-def progress_place(results_dir: str, settings: Settings | None = None) -> str:
-    """Where progress of runs that write to ``results_dir`` is kept: a folder, or the URL of the Redis that Celery uses.
-
-    ``settings`` come from the environment by default. With Celery but without any Redis it is the folder, which then
-    has to be shared.
-    """
-    settings = settings or Settings.from_env()
-    if settings.executor == "celery":
-        for url in (settings.operations.celery_broker, settings.operations.celery_backend):
-            if url.startswith(REDIS_SCHEMES):
-                return url
-    return str(progress_folder(results_dir))
-
-
-def open_progress(
-    place: str | Path, run_id: str, listener: Callable[[ProgressEvent], None] | None = None
-) -> ProgressLog:
-    """The log of one run at a place that ``progress_place`` gave."""
-    if str(place).startswith(REDIS_SCHEMES):
-        from energy_ml.progress_redis import RedisProgressLog
-
-        return RedisProgressLog(str(place), run_id, listener)
-    return ProgressLog(place, run_id, listener)
-
-
-def recent_runs(place: str, seconds: float) -> list[str]:
-    """Ids of the runs at ``place`` that reported progress within the last ``seconds``."""
-    if place.startswith(REDIS_SCHEMES):
-        from energy_ml.progress_redis import recent_runs
-
-        return recent_runs(place, seconds)
-    since = time.time() - seconds
-    return [path.stem for path in Path(place).glob("*.jsonl") if path.stat().st_mtime >= since]
 
 
 class ProgressLog:
@@ -130,7 +79,7 @@ class ProgressLog:
             with self.path.open("rb") as file:
                 file.seek(offset)
                 data = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return [], after
         whole = data[: data.rfind(b"\n") + 1]
         return [ProgressEvent(**json.loads(line)) for line in whole.splitlines()], str(offset + len(whole))
@@ -152,12 +101,14 @@ class ProgressLog:
 
     def _append(self, event: ProgressEvent) -> None:
         line = json.dumps(event.__dict__, allow_nan=False) + "\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+        # A full or read-only disk stops the run where a result is written, with words; not here, for a look.
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Progress through Redis, for trainings on machines that share no folder with those who watch. Extra: ``[celery]``.
 
 What belongs here: writing events to Redis and reading them. What doesn't: what an event is, and when to use Redis
-(``progress``).
+(``place``).
 
 Each run has a stream of its events, of bounded length, and beside it the newest event of each model, for those who come
 late; both vanish a week after the run's last word. An event is written to both in one transaction.
@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from energy_ml.errors import ConfigError
-from energy_ml.progress import ProgressEvent, ProgressLog
+from energy_ml.progress.log import ProgressEvent, ProgressLog
 
 if TYPE_CHECKING:
     from redis import Redis
