@@ -108,7 +108,7 @@ def test_the_page(server: Server, artifacts: dict[str, Path], page: Page) -> Non
 
     page.get_by_label("What to train").select_option("price_prediction")
     page.get_by_role("button", name="Train", exact=True).click()
-    own = page.locator(".run", has_text="price prediction, as of 2025-03-05").last
+    own = page.locator(".run", has_text="price prediction, as of 2025-03-05").first  # the newest stands first
     expect(own).to_contain_text("running")
     page.get_by_role("button", name="Cancel").click()
     expect(own).to_contain_text("cancelled by request")
