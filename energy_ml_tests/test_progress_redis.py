@@ -22,7 +22,7 @@ from energy_ml.service.events import Hub
 from energy_ml.service.training_tasks import Trainings
 from energy_ml_tests.orchestration.servers import missing, redis
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+pytestmark = pytest.mark.servers
 
 WORKER = """
 import sys

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis on loopback for tests, from the programs that Debian's packages install.
+"""PostgreSQL, Redis and a browser for tests, from the programs that Debian's packages install.
 
 Where they are missing, tests skip with a reason; in CI a skip is a failure.
 """
@@ -14,8 +14,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 
 def need(program: str, package: str) -> str:
@@ -34,6 +38,23 @@ def missing(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (a skip is a failure in CI)")
     pytest.skip(reason)
+
+
+@contextlib.contextmanager
+def browser_window(width: int, height: int) -> Iterator[Page]:
+    """A headless browser window of so many pixels."""
+    try:
+        from playwright.sync_api import expect, sync_playwright
+    except ImportError as error:
+        missing(f"{error}: pip install 'energy_ml[test]'")
+    expect.set_options(timeout=60_000)  # the first answers of a busy machine
+    with sync_playwright() as driver:
+        # Root has no sandbox; there is nothing here but our own pages.
+        browser = driver.chromium.launch(executable_path=need("chromium", "chromium"), args=["--no-sandbox"])
+        window = browser.new_page(viewport={"width": width, "height": height})
+        window.set_default_timeout(60_000)
+        yield window
+        browser.close()
 
 
 def free_port() -> int:

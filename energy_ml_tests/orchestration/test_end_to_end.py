@@ -26,8 +26,6 @@ from energy_ml.orchestration.launch import backfill, project_instance
 from energy_ml.progress import ProgressLog
 from energy_ml_tests.orchestration.project import Project
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 RESULTS = (
     "forecasts.parquet",
     "battery_backtest.parquet",

@@ -18,8 +18,6 @@ from energy_ml.errors import EnergyMLError
 from energy_ml.orchestration.launch import project_instance, run_job, what_failed
 from energy_ml_tests.orchestration.project import DAYS, Project
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 DAY = Project.day(DAYS)
 REGISTRY_STEP = "model_management__registry_entry"
 

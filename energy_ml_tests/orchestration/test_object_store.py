@@ -18,8 +18,6 @@ from energy_ml.orchestration.launch import backfill, newest_as_of
 from energy_ml.price_prediction import PricePredictor
 from energy_ml_tests.orchestration.project import DAYS, FIRST, Project
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
-
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

@@ -14,7 +14,7 @@ from energy_ml.progress import open_progress, recent_runs
 from energy_ml_tests.orchestration.project import SOURCE, Project
 from energy_ml_tests.orchestration.servers import missing, postgres, process, redis
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("servers")]
+pytestmark = pytest.mark.servers
 
 HISTORY = """
 import json, sys

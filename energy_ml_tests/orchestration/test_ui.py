@@ -19,13 +19,13 @@ from energy_ml.orchestration.assets.evaluation import REGISTRY_ENTRY
 from energy_ml.orchestration.schedules import NIGHTLY
 from energy_ml.orchestration.sensors import NEW_PARQUET
 from energy_ml_tests.orchestration.project import DAYS, FIRST, Project
-from energy_ml_tests.orchestration.servers import missing, need
+from energy_ml_tests.orchestration.servers import browser_window, need
 from energy_ml_tests.orchestration.system import System, running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.servers, pytest.mark.xdist_group("ui")]
+pytestmark = pytest.mark.servers
 
 GROUPS = ("raw", "features", "price_prediction", "rl_battery", "evaluation", "model_management")
 DAY_4, DAY_5, TRAINED, NEXT_DAY = (str(Project.day(n)) for n in (4, 5, DAYS, DAYS + 1))
@@ -54,18 +54,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 @pytest.fixture(scope="module")
 def page(system: System) -> Iterator[Page]:
     """A headless browser window."""
-    try:
-        from playwright.sync_api import expect, sync_playwright
-    except ImportError as error:
-        missing(f"{error}: pip install 'energy_ml[test]'")
-    expect.set_options(timeout=60_000)  # the first answers of a busy machine
-    with sync_playwright() as driver:
-        # Root has no sandbox; there is nothing here but our own pages.
-        browser = driver.chromium.launch(executable_path=need("chromium", "chromium"), args=["--no-sandbox"])
-        window = browser.new_page(viewport={"width": 1500, "height": 950})
-        window.set_default_timeout(60_000)
+    with browser_window(1500, 950) as window:
         yield window
-        browser.close()
 
 
 def _launch(page: Page, days: str, button: str) -> None:

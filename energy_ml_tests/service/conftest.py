@@ -37,13 +37,6 @@ DAYS = 5
 START = "2025-03-01"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of this folder run in one worker, so that one training of models and one server do for all."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("service"))
-
-
 @dataclass
 class Server:
     """A server process: its address, its settings and how to speak to it."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from energy_ml.progress import open_progress, progress_place
-from energy_ml_tests.orchestration.servers import missing, need
+from energy_ml_tests.orchestration.servers import browser_window
 from energy_ml_tests.service.conftest import HORIZONS, REPOSITORY, TRAIN_TOKEN, Server, promote
 
 if TYPE_CHECKING:
@@ -52,19 +52,9 @@ def test_client_code_that_asks(server: Server) -> None:
 @pytest.fixture
 def page(server: Server) -> Iterator[Page]:
     """A headless browser window, before the token is given."""
-    try:
-        from playwright.sync_api import expect, sync_playwright
-    except ImportError as error:
-        missing(f"{error}: pip install 'energy_ml[test]'")
-    expect.set_options(timeout=60_000)  # the first answers of a busy machine
-    with sync_playwright() as driver:
-        # Root has no sandbox; there is nothing here but our own page.
-        browser = driver.chromium.launch(executable_path=need("chromium", "chromium"), args=["--no-sandbox"])
-        window = browser.new_page(viewport={"width": 1360, "height": 900})
-        window.set_default_timeout(60_000)
+    with browser_window(1360, 900) as window:
         window.goto(server.url)
         yield window
-        browser.close()
 
 
 @pytest.mark.servers
