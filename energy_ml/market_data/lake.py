@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import unquote
 
@@ -61,7 +61,8 @@ class FileInfo:
     above 64 MB: size and footer, with a store's own checksum if it has one). A file that can't be used has
     ``problem`` in words and ``problem_kind``: empty | not_parquet | incomplete | corrupt | schema (resembles prices or
     telemetry but lacks columns) | timestamps | other (has nothing to do with either, never stands in the way).
-    A file with zero rows is no problem and covers nothing.
+    A file with zero rows is no problem and covers nothing. ``changed_at``: when a local file was last written or moved,
+    seconds since 1970, by the file system's clock; a hint only, files are told apart by their fingerprint.
     """
 
     path: str
@@ -74,6 +75,7 @@ class FileInfo:
     fingerprint: str
     problem: str | None = None
     problem_kind: str | None = None
+    changed_at: float | None = field(default=None, compare=False)
 
     def touches(self, start: pd.Timestamp, end: pd.Timestamp) -> bool:
         """Whether the file may hold rows of the half-open window."""
@@ -484,7 +486,10 @@ class ParquetLake:
         stamp = tuple(str(details.get(key)) for key in ("size", "mtime", "ino", "created", "LastModified", *_CHECKSUMS))
         kept = self._footers.get(path)
         if kept is None or kept[0] != stamp:
-            kept = (stamp, self._read_footer(path, details))
+            footer = self._read_footer(path, details)
+            # A copy that keeps its source's time of writing is still new: "created" is the inode's last change.
+            times = [at for at in (details.get("mtime"), details.get("created")) if isinstance(at, (int, float))]
+            kept = (stamp, replace(footer, info=replace(footer.info, changed_at=max(times, default=None))))
             self._footers[path] = kept
         return kept[1]
 

@@ -44,7 +44,7 @@ class WatchState:
 
     files: Mapping[str, KnownFile] = field(default_factory=dict)
     pending: Mapping[str, tuple[str, float]] = field(default_factory=dict)
-    """File -> fingerprint and when (seconds since 1970) it was first seen with it."""
+    """File -> fingerprint and since when (seconds since 1970) it has it, as far as is known."""
     waiting_since: float | None = None
     batch: int = 0
 
@@ -88,6 +88,8 @@ class Look:
     waiting: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
     gone: tuple[str, ...] = ()
+    rest: float = 0.0
+    """Seconds until all that waits has settled, if nothing changes meanwhile."""
 
 
 def look(lake: ParquetLake, before: WatchState, *, now: float, settle_seconds: float) -> Look:
@@ -103,16 +105,18 @@ def look(lake: ParquetLake, before: WatchState, *, now: float, settle_seconds: f
     pending = {
         name: before.pending[name]
         if name in before.pending and before.pending[name][0] == info.fingerprint
-        else (info.fingerprint, now)
+        else (info.fingerprint, _unchanged_since(info, now))
         for name, info in fresh.items()
     }
     waiting = {name for name, (_, since) in pending.items() if now - since < settle_seconds}
     gone = sorted(before.files.keys() - infos.keys())
-    waiting_since = None
+    waiting_since, rest = None, 0.0
     if waiting:
+        rest = max(pending[name][1] for name in waiting) + settle_seconds - now
         waiting_since = now if before.waiting_since is None else before.waiting_since
         if now - waiting_since < PATIENCE * settle_seconds or not (fresh.keys() - waiting or gone):
-            return Look(replace(before, pending=pending, waiting_since=waiting_since), waiting=tuple(sorted(waiting)))
+            state = replace(before, pending=pending, waiting_since=waiting_since)
+            return Look(state, waiting=tuple(sorted(waiting)), rest=rest)
     if not fresh and not gone:
         return Look(replace(before, pending={}, waiting_since=None))
     taken = {name: _take_in(info) for name, info in fresh.items() if name not in waiting}
@@ -124,7 +128,13 @@ def look(lake: ParquetLake, before: WatchState, *, now: float, settle_seconds: f
         waiting=tuple(sorted(waiting)),
         unreadable=tuple((name, known.problem) for name, known in sorted(taken.items()) if known.problem),
         gone=tuple(gone),
+        rest=rest,
     )
+
+
+def _unchanged_since(info: FileInfo, now: float) -> float:
+    """A whole file has settled since it was last written or moved; one that can't be read may be a copy under way."""
+    return now if info.changed_at is None or info.problem is not None else min(now, info.changed_at)
 
 
 def _take_in(info: FileInfo) -> KnownFile:

@@ -41,7 +41,8 @@ def _new_parquet(settings: Settings) -> dg.SensorDefinition:
     @dg.sensor(
         name=NEW_PARQUET,
         job_name=RETRAIN,
-        minimum_interval_seconds=operations.sensor_seconds,
+        # The daemon looks every five seconds at who is due; a sensor of exactly so many would miss every other round.
+        minimum_interval_seconds=max(operations.sensor_seconds - 1, 1),
         default_status=dg.DefaultSensorStatus.STOPPED,
         description=f"Watches {settings.data_dir}. New or changed prices retrain the newest complete day, once however "
         "many files came; days and regions they cover are reported on the raw assets. Files that are being written "
@@ -54,7 +55,7 @@ def _new_parquet(settings: Settings) -> dg.SensorDefinition:
             found = look(lake, before, now=time.time(), settle_seconds=settle)
             nothing_taken = found.state.batch == before.batch
             if found.waiting and nothing_taken and settle <= LONGEST_REST:  # rather than a whole interval
-                time.sleep(settle)
+                time.sleep(found.rest)
                 found = look(lake, found.state, now=time.time(), settle_seconds=settle)
         except DataError as error:
             return dg.SensorResult(skip_reason=f"looks again: {error}")  # a file went away while it was looked at

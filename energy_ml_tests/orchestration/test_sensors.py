@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -250,6 +251,25 @@ def test_a_file_copied_slowly_is_used_when_it_is_whole(
     while shares:
         assert "waits until slow.parquet" in _why(tick()), "at the end whole, but it may still be written to"
     assert [r.partition_key for r in tick().run_requests] == ["2026-01-05"]
+
+
+def test_a_whole_file_settles_from_when_it_was_written_or_moved(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = Watcher(settings_for(tmp_path, SETTLE_SECONDS="4"), instance)
+    path, rests, now = put(tmp_path, "days.parquet", prices(1, 2, 3)), [], time.time
+    os.utime(path, (1000.0, 1000.0))  # as a copy that keeps its source's time; the file is new all the same
+    late = [0.0]
+    monkeypatch.setattr(sensors.time, "time", lambda: now() + late[0])
+    monkeypatch.setattr(sensors.time, "sleep", rests.append)
+    assert "waits until days.parquet" in _why(watcher.tick(keep=False))
+    assert 0 < rests.pop() <= 4, "the tick rests for what is missing"
+    late[0] = 5.0
+    assert [r.partition_key for r in watcher.tick().run_requests] == ["2026-01-03"]
+    assert not rests, "nobody has touched it for five seconds: it is used at first sight"
+    (tmp_path / "data/half.parquet").write_bytes(path.read_bytes()[:-100])
+    late[0] = 10.0
+    assert "waits until half.parquet" in _why(watcher.tick()), "a part of a file may be a copy that is stuck"
 
 
 def test_a_file_that_never_rests_holds_the_others_up_for_a_while_only(
