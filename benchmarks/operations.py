@@ -201,8 +201,7 @@ def latency(files: int) -> None:
         data = root / "data/processed"
         write_simulation(data, 7, 2, FIRST, 30)
         market = simulate_market(7 + files, 2, FIRST, 30)
-        command = [sys.executable, "-c", "from energy_ml.cli import main; main()", "retrain"]
-        subprocess.run(command, env=env, check=True, capture_output=True)
+        _timed(["retrain"], env)
         command = [sys.executable, "-m", "dagster", "sensor", "start", "new_parquet", "-m", "energy_ml.definitions"]
         subprocess.run(command, env=env, check=True, capture_output=True)
         with (root / "daemon.log").open("wb") as log, dg.DagsterInstance.from_config(str(root)) as instance:
@@ -220,7 +219,9 @@ def latency(files: int) -> None:
                     while not (runs := instance.get_runs(dg.RunsFilter(tags=tags))) or not runs[0].is_finished:
                         time.sleep(0.2)
                         assert time.time() - dropped < 300, (root / "daemon.log").read_text()[-3000:]
-                    assert runs[0].is_success
+                    if not runs[0].is_success:
+                        lines = [e.message for e in instance.all_logs(runs[0].run_id)]
+                        sys.exit("\n".join([f"the run of {day} failed:", *lines[-15:]]))
                     record = instance.get_run_record_by_id(runs[0].run_id)
                     assert record is not None and record.start_time and record.end_time
                     stats = {s.step_key: s for s in instance.get_run_step_stats(runs[0].run_id)}
