@@ -56,7 +56,7 @@ def ours_alike(prices: pd.DataFrame, trees: int, depth: int, threads: int) -> li
     price = features["real_time_price"].to_numpy(dtype=np.float64)
     learn = np.arange(int(len(features) * LEARN))
     design = Design.plan(names, sorted(features["region"].unique()), price[learn])
-    pool = BinnedPool(design.rows(features, "real_time_price"), learn, preset.max_bin)
+    pool = BinnedPool(design.rows(features, "real_time_price").__getitem__, learn, preset.max_bin)
     vol = design.volatility(features)
     parameters = booster_parameters(member, len(learn), seed=42, max_bin=preset.max_bin, device="cpu")
 

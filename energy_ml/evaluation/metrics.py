@@ -352,6 +352,12 @@ def ks_distance(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
 # --- the forecasts frame ---------------------------------------------------------------------------------------------
 
 
+BLOCK_ROWS = 250_000
+_LOSSES = ("n", "abs", "p_abs")
+"""How many rows are scored, and what the model and persistence lose on them; below, where yesterday is known."""
+_SEASONAL_LOSSES = ("s_n", "s_model_abs", "s_abs")
+
+
 def spike_thresholds(forecasts: pd.DataFrame, quantile: float = 0.98) -> dict[str, float]:
     """Per region the ``quantile`` of the prices seen in the training part: what counts as a spike there.
 
@@ -410,11 +416,22 @@ def forecast_metrics(
             expected="columns of the frame, 'hour' or 'day'",
         )
     seasonal = "price_seasonal" in forecasts.columns
-    rows = _row_terms(forecasts, by, interval_level, spike_threshold, spike_quantile)
-    totals = rows.drop(columns=["timestamp", "minutes_ahead"]).groupby(by, observed=True, sort=True).sum()
+    if spike_threshold is None:
+        spike_threshold = spike_thresholds(forecasts, spike_quantile)
+    tested = significance if significance is not None else "hour" not in by
+    losses = [*_LOSSES, *(_SEASONAL_LOSSES if seasonal else ())]
+    sums, paths = [], []
+    # A row's terms take ten times its own memory, so they are taken and summed a block at a time.
+    for start in range(0, max(len(forecasts), 1), BLOCK_ROWS):
+        terms = _row_terms(forecasts.iloc[start : start + BLOCK_ROWS], by, interval_level, spike_threshold)
+        sums.append(terms.drop(columns=["timestamp", "minutes_ahead"]).groupby(by, observed=True).sum())
+        if tested:
+            at = terms.groupby([*by, "timestamp"], observed=True)
+            paths.append(at[losses].sum().assign(minutes_ahead=at["minutes_ahead"].max()))
+    totals = pd.concat(sums).groupby(level=by).sum()
     table = _ratios(totals, seasonal)
-    if significance if significance is not None else "hour" not in by:
-        table = table.join(_significance(rows, by, seasonal))
+    if tested:
+        table = table.join(_significance(pd.concat(paths), by, seasonal))
     return table.reset_index()
 
 
@@ -422,8 +439,7 @@ def _row_terms(
     forecasts: pd.DataFrame,
     by: list[str],
     interval_level: float,
-    spike_threshold: float | Mapping[str, float] | None,
-    spike_quantile: float,
+    spike_threshold: float | Mapping[str, float],
 ) -> pd.DataFrame:
     """What each row adds to its group's sums, 0 where it isn't scored; keys, timestamp and steps ahead beside them."""
     now, actual, forecast, lower, upper = (
@@ -440,8 +456,6 @@ def _row_terms(
             example=f"row {int(np.argmax(crossed))}",
             expected="lower <= upper",
         )
-    if spike_threshold is None:
-        spike_threshold = spike_thresholds(forecasts, spike_quantile)
     if isinstance(spike_threshold, Mapping):
         limit = forecasts["region"].astype(object).map(dict(spike_threshold)).to_numpy(dtype=np.float64)
     else:
@@ -538,22 +552,26 @@ def _ratios(totals: pd.DataFrame, seasonal: bool) -> pd.DataFrame:
     return table
 
 
-def _significance(rows: pd.DataFrame, by: list[str], seasonal: bool) -> pd.DataFrame:
-    """Diebold–Mariano columns per group, on absolute errors averaged over regions at each time step."""
-    steps = np.diff(np.unique(pd.DatetimeIndex(rows["timestamp"]).as_unit("s").asi8)) / 60
+def _significance(paths: pd.DataFrame, by: list[str], seasonal: bool) -> pd.DataFrame:
+    """Diebold–Mariano columns per group, on absolute errors averaged over regions at each time step.
+
+    ``paths`` are sums of ``_LOSSES`` and the largest ``minutes_ahead`` by group and timestamp, a timestamp perhaps in
+    several rows.
+    """
+    steps = np.diff(np.unique(pd.DatetimeIndex(paths.index.get_level_values("timestamp")).as_unit("s").asi8)) / 60
     interval = float(steps.min()) if steps.size else 1.0
-    pairs = [("dm", "n", "abs", "p_abs")] + ([("dm_seasonal", "s_n", "s_model_abs", "s_abs")] if seasonal else [])
+    pairs = [("dm", *_LOSSES)] + ([("dm_seasonal", *_SEASONAL_LOSSES)] if seasonal else [])
     records, keys = [], []
-    for key, group in rows.groupby(by, observed=True, sort=True):
+    for key, group in paths.groupby(level=by, sort=True):
         keys.append(key)
         horizon = max(1, math.ceil(float(group["minutes_ahead"].max()) / interval))
+        at = group.groupby(level="timestamp", sort=True).sum()
         record: dict[str, float] = {}
         for name, count, loss, baseline in pairs:
-            known = group[group[count] > 0]
+            known = at[at[count] > 0]
             result = DieboldMariano(math.nan, math.nan, math.nan, 0, 0)
             if len(known):
-                at = known.groupby("timestamp", sort=True)[[loss, baseline]].mean()
-                result = diebold_mariano(at[loss], at[baseline], horizon=horizon)
+                result = diebold_mariano(known[loss] / known[count], known[baseline] / known[count], horizon=horizon)
             record |= {
                 f"{name}_statistic": result.statistic,
                 f"{name}_p_value": result.p_value,

@@ -24,41 +24,44 @@ from energy_ml.price_prediction.ensemble import LARGEST_LEAF, Member
 Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+Inputs = Callable[[IntArray], Float32Array]
+"""Input rows (k, columns) of row numbers (k,)."""
 RoundCallback = Callable[[int, float], None]
 """Called after each boosting round with its number and the score on the validation rows (NaN without)."""
 
 
 class BinnedRows:
-    """Subsets of one matrix of input rows as XGBoost matrices, each binned once.
+    """Subsets of a window's rows as XGBoost matrices, each binned once.
 
-    ``rows`` (n, columns) float32; ``reference`` (k,) row numbers that the bin edges are fitted on.
+    ``inputs`` gives the input rows (k, columns) float32 of k row numbers; ``reference`` (k,) are those that the bin
+    edges are fitted on.
     """
 
-    def __init__(self, rows: Float32Array, reference: IntArray, max_bin: int) -> None:
-        self._rows, self._max_bin = rows, max_bin
+    def __init__(self, inputs: Inputs, reference: IntArray, max_bin: int) -> None:
+        self._inputs, self._max_bin = inputs, max_bin
         self._reference = self._bin(reference, None)
         self._made: dict[bytes, xgb.QuantileDMatrix] = {reference.tobytes(): self._reference}
 
     def _bin(self, chosen: IntArray, reference: xgb.QuantileDMatrix | None) -> xgb.QuantileDMatrix:
-        return xgb.QuantileDMatrix(self._rows[chosen], max_bin=self._max_bin, nthread=1, ref=reference)
+        return xgb.QuantileDMatrix(self._inputs(chosen), max_bin=self._max_bin, nthread=1, ref=reference)
 
     def labelled(self, chosen: IntArray, target: Array, weight: Array) -> xgb.QuantileDMatrix:
-        """The matrix of rows ``chosen`` with this ``target`` and ``weight`` (over all rows, n); NaN targets weigh 0."""
+        """The matrix of rows ``chosen`` (k,) with their ``target`` and ``weight`` (k,); NaN targets weigh 0."""
         key = chosen.tobytes()
         if key not in self._made:
             self._made[key] = self._bin(chosen, self._reference)
         matrix = self._made[key]
-        known = np.isfinite(target[chosen])
-        matrix.set_label(np.where(known, target[chosen], 0.0).astype(np.float32))
-        matrix.set_weight(np.where(known, weight[chosen], 0.0).astype(np.float32))
+        known = np.isfinite(target)
+        matrix.set_label(np.where(known, target, 0.0).astype(np.float32))
+        matrix.set_weight(np.where(known, weight, 0.0).astype(np.float32))
         return matrix
 
 
 class BinnedPool:
     """As many equal ``BinnedRows`` as fits run at a time, since a fit's labels live in its matrices."""
 
-    def __init__(self, rows: Float32Array, reference: IntArray, max_bin: int) -> None:
-        self._make = lambda: BinnedRows(rows, reference, max_bin)
+    def __init__(self, inputs: Inputs, reference: IntArray, max_bin: int) -> None:
+        self._make = lambda: BinnedRows(inputs, reference, max_bin)
         self._free: list[BinnedRows] = []
         self._lock = threading.Lock()
 

@@ -15,7 +15,7 @@ import pandas as pd
 from energy_ml.errors import HorizonError, NoDataError, SchemaError, SplitError
 from energy_ml.features import to_panel
 from energy_ml.price_prediction.boosting import BinnedPool
-from energy_ml.price_prediction.design import Design
+from energy_ml.price_prediction.design import VOL, Design
 from energy_ml.splits import TimeSplit
 
 Array = npt.NDArray[np.float64]
@@ -30,8 +30,9 @@ MIN_TRAIN_ROWS = 200
 class PreparedWindow:
     """Arrays of one window. Rows are those of ``frame``; the grid has R regions and T instants.
 
-    ``cells`` (n,): ``t * R + r`` of each row; ``price`` (T, R): NaN where there is no row; ``rows`` (n, columns):
-    input rows of ``design``; ``vol`` (n,); ``part`` (n,): 0 train, 1 validation, 2 test, -1 outside the window.
+    ``cells`` (n,): ``t * R + r`` of each row; ``price`` (T, R): NaN where there is no row; ``part`` (T,): 0 train,
+    1 validation, 2 test, -1 outside the window. Input rows are made for the rows that are asked for: all of them at
+    once would take as much memory as the features themselves.
     """
 
     frame: pd.DataFrame
@@ -42,39 +43,31 @@ class PreparedWindow:
     times: pd.DatetimeIndex
     cells: IntArray
     price: Array
-    rows: Float32Array
-    vol: Array
-    part: IntArray
+    price_col: str
+    part: npt.NDArray[np.int8]
     chosen: dict[str, IntArray]
     """Row numbers that fits use: ``train``, ``validation``, ``both`` (thinned when there are many)."""
     binned: BinnedPool
 
-    @property
-    def now(self) -> Array:
-        """Current price per row, (n,)."""
-        return self.price.reshape(-1)[self.cells]
+    def inputs(self, rows: IntArray) -> Float32Array:
+        """Input rows (len(rows), columns) of ``design`` for these row numbers of the frame."""
+        return self.design.rows(self.frame.iloc[rows], self.price_col)
 
-    def ahead(self, steps: int) -> Array:
-        """Price ``steps`` intervals later per row, (n,); NaN where it isn't known. Negative looks back."""
-        moved = np.full_like(self.price, np.nan)
-        if abs(steps) < len(self.price):
-            if steps >= 0:
-                moved[: len(moved) - steps] = self.price[steps:]
-            else:
-                moved[-steps:] = self.price[:steps]
-        return moved.reshape(-1)[self.cells]
+    def volatility(self, rows: IntArray) -> Array:
+        """Local volatility of these rows, (len(rows),)."""
+        return self.frame[VOL].to_numpy()[rows].astype(np.float64)
 
-    def to_grid(self, values: Array) -> Array:
-        """Per-row values (n, ...) on the grid, (R, T, ...); NaN where there is no row."""
-        n_times, n_regions = self.price.shape
-        grid = np.full((n_times * n_regions, *values.shape[1:]), np.nan)
-        grid[self.cells] = values
-        return np.ascontiguousarray(np.swapaxes(grid.reshape(n_times, n_regions, *values.shape[1:]), 0, 1))
+    def ahead(self, rows: IntArray, steps: int) -> Array:
+        """Price ``steps`` intervals after each of these rows, (len(rows),); NaN where it isn't known. Negative looks
+        back, 0 is the current price."""
+        cells = self.cells[rows] + steps * self.price.shape[1]
+        known = (cells >= 0) & (cells < self.price.size)
+        return np.where(known, self.price.reshape(-1)[np.where(known, cells, 0)], np.nan)
 
-    def from_grid(self, grid: Array) -> Array:
-        """The inverse of ``to_grid``."""
-        swapped = np.swapaxes(grid, 0, 1)
-        return swapped.reshape(-1, *grid.shape[2:])[self.cells]
+    def places(self, rows: IntArray | slice = slice(None)) -> tuple[IntArray, IntArray]:
+        """Region and instant on the grid of these rows, or of all, (len(rows),) each."""
+        instants, regions = np.divmod(self.cells[rows], self.price.shape[1])
+        return regions, instants
 
     def steps_of(self, horizon: int) -> int:
         """Intervals of ``horizon`` minutes. Raises HorizonError when the interval doesn't divide it."""
@@ -112,15 +105,15 @@ def prepare_window(
     panel = to_panel(frame, [price_col])
     n_times, n_regions = len(panel.times_ns), len(panel.regions)
     cells = panel.rows if panel.rows is not None else np.arange(n_times * n_regions, dtype=np.int64)
-    stamps = panel.times[cells // n_regions]
-    part = np.full(len(frame), -1, dtype=np.int64)
+    part = np.full(n_times, -1, dtype=np.int8)
     for number, name in enumerate(("train", "validation", "test")):
-        part[split.mask(stamps, name)] = number
+        part[split.mask(panel.times, name)] = number
     price = np.ascontiguousarray(panel.values.T)
-    train_prices = price.reshape(-1)[cells][part == 0]
-    known = np.isfinite(price.reshape(-1)[cells])
+    part_of_row = part[cells // n_regions]
+    price_of_row = price.reshape(-1)[cells]
+    known = np.isfinite(price_of_row)
     for number, name in enumerate(("training", "validation", "test")):
-        found = int((known & (part == number)).sum())
+        found = int((known & (part_of_row == number)).sum())
         least = MIN_TRAIN_ROWS if number == 0 else 1
         if found < least:
             raise SplitError(
@@ -128,14 +121,13 @@ def prepare_window(
                 expected=f"at least {least}",
                 remedy="use a longer window or finer data",
             )
-    design = Design.plan(feature_cols, panel.regions, train_prices)
-    rows = design.rows(frame, price_col)
+    design = Design.plan(feature_cols, panel.regions, price_of_row[part_of_row == 0])
     rng = np.random.default_rng(seed)
-    train = _thin(np.flatnonzero(known & (part == 0)), max_rows, rng)
-    validation = _thin(np.flatnonzero(known & (part == 1)), max_rows, rng)
+    train = _thin(np.flatnonzero(known & (part_of_row == 0)), max_rows, rng)
+    validation = _thin(np.flatnonzero(known & (part_of_row == 1)), max_rows, rng)
     # Training rows thin to the same density in the refit, so that a stopped number of trees means the same there.
     chosen = {"train": train, "validation": validation, "both": np.sort(np.concatenate([train, validation]))}
-    return PreparedWindow(
+    window = PreparedWindow(
         frame,
         tuple(feature_cols),
         split,
@@ -144,12 +136,12 @@ def prepare_window(
         panel.times,
         cells,
         price,
-        rows,
-        design.volatility(frame),
+        price_col,
         part,
         chosen,
-        BinnedPool(rows, train, max_bin),
+        BinnedPool(lambda rows: window.inputs(rows), train, max_bin),
     )
+    return window
 
 
 def _thin(rows: IntArray, most: int, rng: np.random.Generator) -> IntArray:

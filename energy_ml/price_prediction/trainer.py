@@ -29,7 +29,7 @@ from energy_ml import __version__
 from energy_ml.artifacts import load_artifact, save_artifact, write_json
 from energy_ml.config import MLConfig, PricePredictionConfig, Settings
 from energy_ml.errors import ModelError, ModelNotFoundError
-from energy_ml.evaluation.metrics import forecast_metrics, spike_thresholds
+from energy_ml.evaluation.metrics import forecast_metrics
 from energy_ml.features import PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
 from energy_ml.market_data.cleaning import clean_prices
@@ -37,7 +37,7 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
 from energy_ml.price_prediction.design import to_arcsinh, to_volatility
-from energy_ml.price_prediction.ensemble import Member, combine, preset_of
+from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, combine, preset_of
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted, PricePredictionModel, interval_around
@@ -54,6 +54,9 @@ REFIT_FACTOR = 1.1
 
 SAMPLE_ROWS = 200
 """Input rows kept with a model for SHAP importance."""
+
+BLOCK_ROWS = 65_536
+"""Rows forecast at a time."""
 
 
 class PricePredictionTrainer:
@@ -129,22 +132,20 @@ class PricePredictionTrainer:
         window = self._prepare(df_features, feature_cols, split)
         steps = window.steps_of(horizon)
         fits = _HorizonFits(self, window, steps, _Meter(progress, self.preset.members, self.preset.quantiles))
-        members, quantiles, final, rounds = fits.run()
-
-        ensemble = window.to_grid(
-            np.where(np.isfinite(members).all(axis=1), combine(members, self.preset.members), np.nan)
-        )
+        ensemble, quantiles, final, rounds = fits.run()
+        del fits
         scale = window.design.price_scale
-        price = window.to_grid(window.now)
-        regions = len(window.design.regions)
-        gate = OnlineGate(regions, steps, window.interval_minutes)
-        conformal = OnlineConformal(regions, steps, window.interval_minutes)
-        point = window.from_grid(gate.run(price, ensemble))
-        bounds = window.from_grid(conformal.run(np.arcsinh(price / scale), window.to_grid(quantiles)))
-        median = quantiles[:, len(QUANTILES) // 2]
-        lower, upper = interval_around(point, bounds, median, self.config.interval_level, scale)
-
-        forecasts = self._forecasts_frame(window, horizon, point, lower, upper)
+        price = np.ascontiguousarray(window.price.T)
+        gate = OnlineGate(len(price), steps, window.interval_minutes)
+        conformal = OnlineConformal(len(price), steps, window.interval_minutes)
+        point = gate.run(price, ensemble)
+        bounds = conformal.run(np.arcsinh(price / scale), quantiles)
+        median = quantiles[..., len(QUANTILES) // 2]
+        interval = interval_around(point, bounds, median, self.config.interval_level, scale)
+        # Over a year of minutes each of these takes hundreds of megabytes.
+        del ensemble, quantiles, bounds, median
+        forecasts = self._forecasts_frame(window, horizon, point, *interval)
+        del point, interval
         model = PricePredictionModel(
             horizon=horizon,
             interval_minutes=window.interval_minutes,
@@ -156,14 +157,12 @@ class PricePredictionTrainer:
             conformal=conformal,
             state_time=window.times[-1],
             interval_level=self.config.interval_level,
-            sample_rows=window.rows[_evenly(window.chosen["train"], SAMPLE_ROWS)],
+            sample_rows=window.inputs(_evenly(window.chosen["train"], SAMPLE_ROWS)),
         )
-        metrics = {}
-        spikes = spike_thresholds(forecasts, self.config.spike_quantile)
-        # Split by split: over a year of minutes the terms of all rows at once would be the peak of memory.
-        for name, rows in forecasts.groupby("split", sort=False):
-            table = forecast_metrics(rows, ["split"], interval_level=self.config.interval_level, spike_threshold=spikes)
-            metrics[str(name)] = table.drop(columns="split").to_dict("records")[0]
+        table = forecast_metrics(
+            forecasts, ["split"], interval_level=self.config.interval_level, spike_quantile=self.config.spike_quantile
+        )
+        metrics = {str(row.pop("split")): row for row in table.to_dict("records")}
         model.metrics = metrics
         model.provenance = {
             "version": __version__,
@@ -282,26 +281,29 @@ class PricePredictionTrainer:
     def _forecasts_frame(
         self, window: PreparedWindow, horizon: int, point: Array, lower: Array, upper: Array
     ) -> pd.DataFrame:
+        """Forecasts frame of a window's grids (R, T), by time and region, without rows that lack a number or a part."""
         steps = window.steps_of(horizon)
         day = 1440 // window.interval_minutes
-        stamps = window.times[window.cells // window.price.shape[1]]
-        regions = np.asarray(window.design.regions, dtype=object)[window.cells % window.price.shape[1]]
-        frame = pd.DataFrame(
+        rows = np.argsort(window.cells, kind="stable")
+        labels = window.split.label(window.times, horizon)
+        places = window.places(rows)
+        known = np.isfinite(point[places]) & np.isfinite(window.ahead(rows, 0)) & np.isfinite(window.ahead(rows, steps))
+        rows = rows[known & (labels[places[1]] != None)]  # noqa: E711 - element by element
+        places = window.places(rows)
+        return pd.DataFrame(
             {
-                "timestamp": stamps,
-                "region": regions,
-                "horizon_minutes": np.full(len(stamps), horizon, dtype=np.int64),
-                "split": window.split.label(stamps, horizon),
-                "price_now": window.now,
-                "price_actual": window.ahead(steps),
-                "price_forecast": point,
-                "lower": lower,
-                "upper": upper,
-                "price_seasonal": window.ahead(steps - day) if steps <= day else np.nan,
+                "timestamp": window.times[places[1]],
+                "region": np.asarray(window.design.regions, dtype=object)[places[0]],
+                "horizon_minutes": np.full(len(rows), horizon, dtype=np.int64),
+                "split": labels[places[1]],
+                "price_now": window.ahead(rows, 0),
+                "price_actual": window.ahead(rows, steps),
+                "price_forecast": point[places],
+                "lower": lower[places],
+                "upper": upper[places],
+                "price_seasonal": window.ahead(rows, steps - day) if steps <= day else np.nan,
             }
         )
-        whole = frame["split"].notna() & frame[["price_now", "price_actual", "price_forecast"]].notna().all(axis=1)
-        return frame[whole].sort_values(["timestamp", "region"], ignore_index=True)
 
 
 def _evenly(rows: IntArray, count: int) -> IntArray:
@@ -371,22 +373,16 @@ class _HorizonFits:
         self.trainer, self.window, self.steps, self.meter = trainer, window, steps, meter
         preset = trainer.preset
         self.members, self.quantiles = preset.members, preset.quantiles
-        future = window.ahead(steps)
-        scale = window.design.price_scale
-        self.target = {
-            "volatility": to_volatility(window.now, future, window.vol),
-            "arcsinh": to_arcsinh(window.now, future, scale),
-        }
-        # The part in which a row's target lies: a row may teach only where origin and target are both in the part.
-        self.instant = window.cells // window.price.shape[1]
-        stamps = window.times[self.instant]
+        stamps = window.times
         minutes = steps * window.interval_minutes
+        # Instants (T,) in whose part the target lies too: only their rows may teach.
         self.inside = {name: window.split.mask(stamps, name, minutes) for name in ("train", "validation")}
         ahead = stamps + pd.Timedelta(minutes=minutes)
         self.before_test = np.asarray((stamps >= window.split.start) & (ahead < window.split.val_end))
 
     def run(self) -> tuple[Array, Array, Fitted, dict[str, int]]:
-        """Members' prices (n, members) and quantiles (n, quantiles) out of sample, the final fit, rounds per member."""
+        """The ensemble's prices (R, T) and quantiles (R, T, quantiles) out of sample, the final fit, rounds per
+        member."""
         window, chosen = self.window, self.window.chosen
         every, folds = [*self.members, self.quantiles], self._folds()
         # Each fit has one thread of its own and shares nothing that it writes: their order can't change a number.
@@ -424,16 +420,15 @@ class _HorizonFits:
                 ]
                 for _, allowed in folds
             ]
-            n_members = len(self.members) + 1
-            prices = np.full((len(window.rows), n_members), np.nan)
-            spread = np.full((len(window.rows), len(QUANTILES)), np.nan)
+            shape = (window.price.shape[1], window.price.shape[0])
+            ensemble, spread = np.full(shape, np.nan), np.full((*shape, len(QUANTILES)), np.nan)
 
             def forecast_with(
                 boosters: list[xgb.Booster], rows: IntArray, allowed: BoolArray, where: BoolArray
             ) -> Fitted:
-                # Each call fills rows of its own.
+                # Each call fills instants of its own.
                 fitted = self._fitted(boosters, rows, allowed)
-                self._forecast(fitted, where, prices, spread)
+                self._forecast(fitted, where, ensemble, spread)
                 return fitted
 
             first = [booster for booster, _ in stopped]
@@ -445,19 +440,21 @@ class _HorizonFits:
                 jobs.append(pool.submit(forecast_with, boosters, chosen["train"], allowed, held_out))
             for job in jobs:
                 job.result()
-        return prices, spread, final.result(), rounds
+        return ensemble, spread, final.result(), rounds
 
     def _folds(self) -> list[tuple[BoolArray, BoolArray]]:
-        """(held-out rows, rows that may teach) of each contiguous block of training time, purged on both sides."""
+        """(held-out instants, instants that may teach) of each contiguous block of training time, purged on both
+        sides; (T,) each."""
         train = self.window.part == 0
-        instants = self.instant[train]
-        low, high = int(instants.min()), int(instants.max()) + 1
+        taught = self.window.places(np.flatnonzero(train[self.window.places()[1]]))[1]
+        low, high = int(taught.min()), int(taught.max()) + 1
         edges = np.linspace(low, high, self.trainer.preset.folds + 1).astype(np.int64)
+        instant = np.arange(len(train))
         folds = []
         for begin, end in pairwise(edges):
-            inside = (self.instant >= begin) & (self.instant < end)
+            inside = (instant >= begin) & (instant < end)
             # Before the block targets may not reach into it; after it, features still show its last targets.
-            near = (self.instant >= begin - self.steps) & (self.instant < end + self.steps)
+            near = (instant >= begin - self.steps) & (instant < end + self.steps)
             folds.append((train & inside, self.inside["train"] & ~near))
         return folds
 
@@ -471,26 +468,37 @@ class _HorizonFits:
             device=trainer.device,
         )
 
-    def _weights(self, member: Member, rows: IntArray, allowed: BoolArray, recent: bool) -> Array:
-        """Row weights (n,) with mean one over the rows that teach."""
+    def _target(self, space: str, rows: IntArray) -> Array:
+        """What a member of this space learns for each of ``rows``, (len(rows),)."""
         window = self.window
-        weight = np.ones(len(window.vol))
+        now, future = window.ahead(rows, 0), window.ahead(rows, self.steps)
+        if space == ARCSINH:
+            return to_arcsinh(now, future, window.design.price_scale)
+        return to_volatility(now, future, window.volatility(rows))
+
+    def _weights(self, member: Member, rows: IntArray, teaches: BoolArray, recent: bool) -> Array:
+        """Weights (len(rows),) with mean one over the rows that teach."""
+        window = self.window
+        weight = np.ones(len(rows))
         if member.weight_power:
             # A few wild hours must not own the fit.
-            cap = np.nanquantile(window.vol[window.chosen["train"]], 0.995)
-            weight = np.minimum(np.nan_to_num(window.vol, nan=0.0), cap) ** member.weight_power
+            cap = np.nanquantile(window.volatility(window.chosen["train"]), 0.995)
+            weight = np.minimum(np.nan_to_num(window.volatility(rows), nan=0.0), cap) ** member.weight_power
         if recent and member.recency is not None:
-            newest, oldest = self.instant[rows].max(), self.instant[rows].min()
+            instant = window.places(rows)[1]
+            newest, oldest = instant.max(), instant.min()
             half_life = max(member.recency * float(newest - oldest), 1.0)
-            weight = weight * 0.5 ** ((newest - self.instant) / half_life)
-        weight = np.where(allowed & np.isfinite(self.target[member.space]), weight, 0.0)
-        mean = weight[rows].sum() / max(np.count_nonzero(weight[rows]), 1)
+            weight = weight * 0.5 ** ((newest - instant) / half_life)
+        weight = np.where(teaches, weight, 0.0)
+        mean = weight.sum() / max(np.count_nonzero(weight), 1)
         return weight / mean if mean > 0 else weight
 
     def _matrix(
         self, binned: BinnedRows, member: Member, rows: IntArray, allowed: BoolArray, recent: bool
     ) -> xgb.QuantileDMatrix:
-        return binned.labelled(rows, self.target[member.space], self._weights(member, rows, allowed, recent))
+        target = self._target(member.space, rows)
+        teaches = allowed[self.window.places(rows)[1]] & np.isfinite(target)
+        return binned.labelled(rows, target, self._weights(member, rows, teaches, recent))
 
     def _stop(self, member: Member) -> tuple[xgb.Booster, int]:
         chosen = self.window.chosen
@@ -523,12 +531,21 @@ class _HorizonFits:
         return booster
 
     def _fitted(self, boosters: list[xgb.Booster], rows: IntArray, allowed: BoolArray) -> Fitted:
-        target = self.target["volatility"]
-        used = rows[allowed[rows] & np.isfinite(target[rows])]
-        linear = MedianRegression.fit(self.window.rows[used], np.clip(target[used], -30.0, 30.0))
+        target = self._target(VOLATILITY, rows)
+        used = allowed[self.window.places(rows)[1]] & np.isfinite(target)
+        linear = MedianRegression.fit(self.window.inputs(rows[used]), np.clip(target[used], -30.0, 30.0))
         return Fitted.of(self.members, self.quantiles, boosters, linear)
 
-    def _forecast(self, fitted: Fitted, where: BoolArray, prices: Array, spread: Array) -> None:
+    def _forecast(self, fitted: Fitted, where: BoolArray, ensemble: Array, spread: Array) -> None:
+        """Fill the instants ``where`` (T,) of both grids."""
         window = self.window
-        found = fitted.forecast(window.rows[where], window.now[where], window.vol[where], window.design.price_scale)
-        prices[where], spread[where] = found
+        every = np.flatnonzero(where[window.places()[1]])
+        for start in range(0, len(every), BLOCK_ROWS):
+            rows = every[start : start + BLOCK_ROWS]
+            members, quantiles = fitted.forecast(
+                window.inputs(rows), window.ahead(rows, 0), window.volatility(rows), window.design.price_scale
+            )
+            known = np.isfinite(members).all(axis=1)
+            places = window.places(rows)
+            ensemble[places] = np.where(known, combine(members, self.members), np.nan)
+            spread[places] = quantiles

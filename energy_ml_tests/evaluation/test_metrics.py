@@ -356,6 +356,14 @@ def test_frame_significance_averages_over_regions_first():
     assert row.dm_p_value < 0.01 and row.dm_statistic < 0
 
 
+@pytest.mark.parametrize("by", [["split", "horizon_minutes"], ["region"], ["hour"]])
+def test_frame_is_judged_alike_in_blocks_of_any_size(monkeypatch, by):
+    frame = make_forecasts()
+    whole = m.forecast_metrics(frame, by=by)
+    monkeypatch.setattr(m, "BLOCK_ROWS", 37)  # cuts through instants
+    pd.testing.assert_frame_equal(m.forecast_metrics(frame, by=by), whole, rtol=1e-12)
+
+
 def test_frame_groups_by_hour_and_day_without_significance():
     frame = make_forecasts()
     hours = m.forecast_metrics(frame, by=["hour"])

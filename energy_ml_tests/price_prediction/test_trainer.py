@@ -81,8 +81,11 @@ def test_train_rows_are_forecast_by_models_that_never_saw_their_targets() -> Non
     assert error > 0.97 * best_possible
 
 
-def test_same_inputs_give_the_same_numbers(prices: pd.DataFrame, trained: PricePredictionTrainer) -> None:
+def test_same_inputs_give_the_same_numbers(
+    prices: pd.DataFrame, trained: PricePredictionTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     again = PricePredictionTrainer(small_config())
+    monkeypatch.setattr("energy_ml.price_prediction.trainer.BLOCK_ROWS", 333)
     features, names = again.prepare_data(prices)
     # Horizons in another order: nothing may leak from one fit into the next through the shared matrix.
     for horizon in (60, 15):
