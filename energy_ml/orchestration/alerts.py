@@ -22,7 +22,7 @@ def failure_message(context: dg.RunFailureSensorContext) -> dict[str, Any]:
     run, steps = context.dagster_run, context.get_step_failure_events()
     as_of = run.tags.get(PARTITION_NAME_TAG)
     failures = [{"step": event.step_key, "error": step_error(event)} for event in steps]
-    why = "; ".join(f"{f['step']}: {f['error']}" for f in failures) or _one_line(context.failure_event.message or "")
+    why = "; ".join(f"{f['step']}: {f['error']}" for f in failures) or _from_outside(context)
     return {
         "text": f"energy_ml: {run.job_name} for {as_of or 'no as-of date'} failed (run {run.run_id}): {why}",
         "run_id": run.run_id,
@@ -54,6 +54,13 @@ def step_error(event: dg.DagsterEvent) -> str:
     while error is not None and error.cls_name not in _OURS and error.cause is not None:
         error = error.cause
     return _one_line(error.message if error is not None else event.message or "unknown error")
+
+
+def _from_outside(context: dg.RunFailureSensorContext) -> str:
+    """Why a run ended in which no step failed: the last that Dagster's processes said of it, if anything."""
+    said = context.instance.all_logs(context.dagster_run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    last = (said[-1].dagster_event.message or "") if said and said[-1].dagster_event else ""
+    return _one_line(f"{last.removeprefix('[DagsterApiServer] ')} {context.failure_event.message or ''}")
 
 
 def _one_line(text: str) -> str:

@@ -389,15 +389,26 @@ def _failed_run(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
 
 
 def _alert(settings: Settings, instance: dg.DagsterInstance) -> None:
-    sensor = next(s for s in build_sensors(settings) if s.name == RUN_FAILURES)
     result = _failed_run(instance)
+    _react(settings, instance, result.dagster_run, result.get_run_failure_event())
+
+
+def _react(settings: Settings, instance: dg.DagsterInstance, run: dg.DagsterRun, event: dg.DagsterEvent) -> None:
+    sensor = next(s for s in build_sensors(settings) if s.name == RUN_FAILURES)
     context = dg.build_run_status_sensor_context(
-        sensor_name=RUN_FAILURES,
-        dagster_instance=instance,
-        dagster_run=result.dagster_run,
-        dagster_event=result.get_run_failure_event(),
-    ).for_run_failure()
-    sensor(context)
+        sensor_name=RUN_FAILURES, dagster_instance=instance, dagster_run=run, dagster_event=event
+    )
+    sensor(context.for_run_failure())
+
+
+def test_a_killed_run_is_told_by_what_killed_it(
+    tmp_path: Path, instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = instance.create_run_for_job(_job, status=dg.DagsterRunStatus.STARTED)
+    instance.report_engine_event("[DagsterApiServer] The process was terminated by signal 9 (SIGKILL).\nMemory?", run)
+    _react(settings_for(tmp_path), instance, run, instance.report_run_failed(run))
+    said = capsys.readouterr().err
+    assert f"failed (run {run.run_id}): The process was terminated by signal 9 (SIGKILL). Memory? This run" in said
 
 
 def test_a_failed_run_is_one_line_and_a_post(
