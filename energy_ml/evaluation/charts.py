@@ -27,6 +27,8 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from energy_ml.evaluation.metrics import IMPORTANCE_MEASURES
+
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, INK, GREY, PALE = "#CC79A7", "#56B4E9", "#1F2933", "#7B8794", "#D9DFE5"
 
@@ -419,20 +421,16 @@ def interval_coverage(by_region: pd.DataFrame, metrics: pd.DataFrame, *, level: 
     return figure
 
 
-IMPORTANCE_COLUMNS = ("importance", "shap", "gain")
-"""What a table of feature importance may call its numbers, the preferred one first."""
-
-
 def importance_chart(table: pd.DataFrame, *, top: int = 12) -> Figure:
     """Which features the models use: the ``top`` ones over all horizons, and the share of each family per horizon.
 
     Parameters
     ----------
-    table : columns ``feature``, ``family``, one of ``IMPORTANCE_COLUMNS`` and, if several models are in it,
+    table : columns ``feature``, ``family``, one of ``metrics.IMPORTANCE_MEASURES`` and, if several models are in it,
         ``horizon_minutes``. Importances are turned into shares of their horizon's sum. With both ``shap`` and ``gain``,
         bars show SHAP and a mark shows gain.
     """
-    column = next((name for name in IMPORTANCE_COLUMNS if name in table.columns), None)
+    column = next((name for name in IMPORTANCE_MEASURES if name in table.columns), None)
     if column is None or table.empty:
         return _empty("No feature importance")
     data = table.copy()

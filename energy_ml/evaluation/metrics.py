@@ -349,6 +349,22 @@ def ks_distance(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
     return float(np.abs(below_p - below_q).max())
 
 
+# --- importance ------------------------------------------------------------------------------------------------------
+
+IMPORTANCE_MEASURES = ("shap", "importance", "gain")
+"""What a table of feature importance may call its numbers, the preferred one first."""
+
+
+def family_importance(table: pd.DataFrame) -> pd.DataFrame:
+    """Importance summed per feature family: ``family`` and the table's measures, largest by the preferred one first.
+
+    ``table`` has ``family`` and some of ``IMPORTANCE_MEASURES``, a row per feature (and model).
+    """
+    measures = [name for name in IMPORTANCE_MEASURES if name in table]
+    grouped = table.groupby("family", as_index=False)[measures].sum()
+    return grouped.sort_values(measures[0], ascending=False, ignore_index=True)
+
+
 # --- the forecasts frame ---------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ from energy_ml.evaluation.backtest_evaluator import (
     headline,
     mark_to_market,
 )
-from energy_ml.evaluation.metrics import forecast_metrics
+from energy_ml.evaluation.metrics import IMPORTANCE_MEASURES, family_importance, forecast_metrics
 
 MAIN = "q_learning"
 """The strategy that is ours; every other one is a baseline or a bound."""
@@ -842,7 +842,20 @@ def _forecast_charts(
         "importance",
         charts.importance_chart(importance if importance is not None else pd.DataFrame()),
         "Feature importance: top features, and share of each family per horizon",
+        _family_words(importance),
     )
+
+
+def _family_words(importance: pd.DataFrame | None) -> str:
+    """The largest families' shares over all horizons, or nothing."""
+    if importance is None or importance.empty:
+        return ""
+    table = family_importance(importance)
+    measure = next(name for name in IMPORTANCE_MEASURES if name in table)
+    shares = table.assign(share=table[measure] / table[measure].sum()).head(4)
+    of = "mean absolute SHAP values" if measure == "shap" else "importance"
+    said = ", ".join(f"{family} {share:.0%}" for family, share in zip(shares["family"], shares["share"], strict=True))
+    return f"Largest families by their share of {of}, all horizons together: {said}."
 
 
 def _battery_charts(

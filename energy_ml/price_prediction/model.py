@@ -245,9 +245,3 @@ def family_of(name: str) -> str:
     """Family of an input column: that of the feature it is made of."""
     own = {"price_level": "lags", "vol_level": "volatility", "region_code": "regional"}
     return own.get(name) or feature_family(name)
-
-
-def family_importance(importance: pd.DataFrame) -> pd.DataFrame:
-    """Importance summed per family, largest first; columns ``family, importance``."""
-    grouped = importance.groupby("family", as_index=False)["importance"].sum()
-    return grouped.sort_values("importance", ascending=False, ignore_index=True)

@@ -28,6 +28,7 @@ from energy_ml.errors import (
     TimestampError,
     UnknownRegionError,
 )
+from energy_ml.evaluation.metrics import family_importance
 from energy_ml.features import Panel, PriceFeatureSpec, feature_names, price_feature_cube, required_history, to_panel
 from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns
 from energy_ml.features.price_features import price_features
@@ -224,9 +225,13 @@ class PricePredictor:
             moved = max(moved, model.advance(made[kind]))
         return moved
 
-    def get_feature_importance(self, horizon: int, *, method: str = "gain") -> pd.DataFrame:
-        """Columns ``feature, family, importance`` (shares), largest first; ``method`` is ``gain`` or ``shap``."""
-        return self.model(horizon).feature_importance(method)
+    def get_feature_importance(self, horizon: int, *, method: str = "gain", by_family: bool = False) -> pd.DataFrame:
+        """Columns ``feature, family, importance`` (shares), largest first; ``method`` is ``gain`` or ``shap``.
+
+        ``by_family`` sums them to ``family, importance``.
+        """
+        table = self.model(horizon).feature_importance(method)
+        return family_importance(table) if by_family else table
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from energy_ml.errors import (
     TimestampError,
     UnknownRegionError,
 )
+from energy_ml.evaluation.metrics import family_importance
 from energy_ml.features import Panel, PriceFeatureSpec, required_history
 from energy_ml.features.panel import timestamps_ns
 from energy_ml.market_data.lake import ParquetLake
@@ -140,8 +141,9 @@ class MLService:
             "metrics": metadata.get("metrics", {}),
         }
 
-    def get_feature_importance(self, model_id: str, *, method: str = "gain") -> pd.DataFrame:
-        """Columns ``feature, family, importance`` (shares), largest first. Raises ModelNotFoundError, ServiceError."""
+    def get_feature_importance(self, model_id: str, *, method: str = "gain", by_family: bool = False) -> pd.DataFrame:
+        """Columns ``feature, family, importance`` (shares), largest first; ``by_family`` sums them to ``family,
+        importance``. Raises ModelNotFoundError, ServiceError."""
         champion = self.champions.get(model_id)
         if not isinstance(champion.model, PricePredictionModel):
             raise ServiceError(
@@ -150,7 +152,8 @@ class MLService:
                 expected="a price model; the battery policy is a table, shown as a map in the report",
                 remedy="ask for one of the price_prediction models",
             )
-        return champion.model.feature_importance(method)
+        table = champion.model.feature_importance(method)
+        return family_importance(table) if by_family else table
 
     def health(self) -> dict[str, Any]:
         """``ready`` (something can be answered), ``models`` (id -> version in memory), ``problems`` (in words)."""

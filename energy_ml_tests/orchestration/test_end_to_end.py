@@ -19,6 +19,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from energy_ml.features.price_features import FAMILIES
 from energy_ml.orchestration.assets.features import PRICE_FEATURES
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.day_lock import DayLock
@@ -63,6 +64,26 @@ def test_history_is_on_record_in_the_project(inside: Project) -> None:
         assert event is not None and event.run_id == run.run_id
     assert (inside.root / ".dagster").is_dir()
     assert not list(inside.root.glob(".tmp_dagster_home_*")), "nothing stays behind"
+
+
+def test_importance_by_family_is_in_the_ui_and_in_the_report(inside: Project) -> None:
+    """By SHAP, and the same numbers in both places."""
+    tables = []
+    with project_instance() as instance:
+        for horizon in (30, 60):
+            event = instance.get_latest_materialization_event(dg.AssetKey(["price_prediction", f"model_{horizon}min"]))
+            assert event is not None and event.asset_materialization is not None
+            shown = event.asset_materialization.metadata["importance_by_family"]
+            lines = [line.strip("| ").split(" | ") for line in str(shown.value).splitlines()]
+            assert lines[0] == ["family", "shap", "gain"]
+            shares = pd.Series({family: float(share) for family, share, _ in lines[2:]})
+            assert shares.sum() == pytest.approx(1.0, abs=0.01) and shares.is_monotonic_decreasing
+            assert set(shares.index) <= set(FAMILIES)
+            tables.append(shares)
+    both = pd.concat(tables).groupby(level=0).mean()
+    page = (inside.root / "results/2026-01-06/report.html").read_text(encoding="utf-8")
+    said = page.split("Largest families by their share of mean absolute SHAP values")[1].split("</figcaption>")[0]
+    assert f"{both.idxmax()} {both.max():.0%}" in said
 
 
 def test_a_killed_run_leaves_champions_and_nothing_half_written(project: Project) -> None:

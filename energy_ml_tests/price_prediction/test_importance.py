@@ -7,9 +7,9 @@ import pytest
 import xgboost as xgb
 
 from energy_ml.evaluation.charts import importance_chart
+from energy_ml.evaluation.metrics import family_importance
 from energy_ml.features import feature_family
 from energy_ml.price_prediction import PricePredictionTrainer
-from energy_ml.price_prediction.model import family_importance
 
 
 def test_shap_shares_are_xgboosts_own_contributions(trained: PricePredictionTrainer) -> None:

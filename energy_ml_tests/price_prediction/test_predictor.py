@@ -151,6 +151,9 @@ def test_importance_by_gain_and_shap_in_shares(predictor: PricePredictor) -> Non
         assert list(table.columns) == ["feature", "family", "importance"]
         assert table["importance"].sum() == pytest.approx(1.0)
         assert table["importance"].is_monotonic_decreasing
+        families = predictor.get_feature_importance(60, method=method, by_family=True).set_index("family")["importance"]
+        assert families.to_dict() == pytest.approx(table.groupby("family")["importance"].sum().to_dict())
+        assert families.is_monotonic_decreasing
 
 
 def test_serving_never_loads_the_orchestrator() -> None:

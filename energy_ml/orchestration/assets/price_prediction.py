@@ -11,7 +11,7 @@ import pandas as pd
 from energy_ml.config import Settings
 from energy_ml.errors import EnergyMLError
 from energy_ml.evaluation.charts import forecast_chart, importance_chart
-from energy_ml.evaluation.metrics import forecast_metrics
+from energy_ml.evaluation.metrics import family_importance, forecast_metrics
 from energy_ml.features import feature_columns
 from energy_ml.orchestration.assets.features import PRICE_FEATURES, TIME_SPLIT
 from energy_ml.orchestration.io_managers import FILE
@@ -108,6 +108,7 @@ def _model_asset(settings: Settings, horizon: int) -> dg.AssetsDefinition:
                     "forecast_chart": forecast_chart(forecasts, horizon),
                     "importance_chart": importance_chart(importance),
                     "importance": importance.head(12),  # a longer table would be hidden behind a click
+                    "importance_by_family": family_importance(importance),
                     "provenance": record,
                 }
             ),
