@@ -277,7 +277,7 @@ def _unknown(path: Path, expected: str, found: str | None = None) -> ArtifactErr
     return ArtifactError(
         f"The registry doesn't know the file {path}{f' with SHA-256 {found}' if found else ''}; it was not loaded",
         expected=expected,
-        remedy="register it (ModelRegistry.register_model), or put the champion back with ModelRegistry.repair",
+        remedy="register it (ModelRegistry.register_model), or put the champion back with `energy-ml models repair`",
     )
 
 

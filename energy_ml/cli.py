@@ -672,3 +672,13 @@ def models_rollback(model_id: str, reason: Reason, who: Who, as_json: AsJson = F
     """Make the previous champion champion again."""
     entry = _registry().rollback(model_id, reason=reason, who=who)
     emit(entry, as_json, lambda: out.print(f"{model_id}: champion is now {entry['version']}"))
+
+
+@models_app.command("repair")
+def models_repair(as_json: AsJson = False) -> None:
+    """Put model files right by the registry, as after a damaged disk, and check every one's SHA-256."""
+    done, left = _registry().repair(), _registry().verify()
+    lines = [*done, *(f"still wrong: {problem}" for problem in left)] or ["every file is as the registry knows it"]
+    emit({"repaired": done, "problems": left}, as_json, lambda: out.print("\n".join(lines), soft_wrap=True))
+    if left:
+        raise typer.Exit(1)

@@ -134,6 +134,23 @@ def test_models(run, registry: tuple[ModelRegistry, list[str]]) -> None:
     assert code == 1 and "Remedy" in err
 
 
+def test_models_repair_puts_a_damaged_champion_back_and_says_what_it_cannot(
+    run, registry: tuple[ModelRegistry, list[str]], tmp_path: Path
+) -> None:
+    store, versions = registry
+    model, folder = "price_prediction_15m", tmp_path / "models_dir/price_prediction"
+    store.promote(model, versions[2], reason="better", who="ada")
+    assert run("models", "repair")[1].strip() == "every file is as the registry knows it"
+    champion = folder / "model_15min.pkl"
+    champion.write_bytes(champion.read_bytes() + b"x")
+    code, out, _ = run("models", "repair")
+    assert code == 0 and out.strip() == f"put {versions[2]} at price_prediction/model_15min.pkl"
+    assert store.load(model) == {"number": 2}
+    (folder / "versions" / versions[0] / "model_15min.pkl").write_bytes(b"lost for good")
+    code, out, _ = run("models", "repair")
+    assert code == 1 and "still wrong" in out and versions[0] in out
+
+
 def test_report_opens_the_newest_or_says_which_there_are(run, tmp_path: Path) -> None:
     for day in ("2026-02-09", "2026-02-10"):
         (tmp_path / "results_dir" / day).mkdir(parents=True)
