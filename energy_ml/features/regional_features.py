@@ -36,9 +36,9 @@ NEAREST_COLUMNS = (
     "cheaper_share",
 )
 NEAREST_MINUTES = 60
-BLOCK_CELLS = 32_768
+BLOCK_CELLS = 65_536
 """Cells worked on at once: more of them than in the window tree, as its arrays are one region's row each."""
-PAIR_BLOCK = 4
+PAIR_BLOCK = 2
 """Blocks are larger by this where pairs of regions are compared."""
 
 
@@ -56,52 +56,64 @@ def write_regional(
     """
     n_times, n_regions = values.shape
     halo = max(MOVE_STEPS)
-    block = max(BLOCK_CELLS // n_regions, 1)
+    block = max(min(BLOCK_CELLS // n_regions, n_times - first), 1)
+    # One set of buffers for all blocks: fresh ones of this size cost more than the work on them.
+    buffers = np.empty((4, n_regions, (1 + len(MOVE_STEPS)) * block))
     for start in range(first, n_times, block):
         stop = min(start + block, n_times)
         # Region-major inside a block: each region's row is contiguous.
         price = np.ascontiguousarray(padded(values, start - halo, stop).T)
         now = price[:, halo:]
         part = out[:, start - first : stop - first].transpose(0, 2, 1)
-        for column, statistic in zip(part[:3], others(now, peers), strict=True):
-            np.subtract(now, statistic, out=column, casting="same_kind")
+        # Prices and moves side by side: calls are few, and each works on long rows.
+        sides = 1 + len(MOVE_STEPS), stop - start
+        compared, *room = buffers[..., : sides[0] * sides[1]]
+        beside = compared.reshape(n_regions, *sides)
+        beside[:, 0] = now
+        for place, steps in enumerate(MOVE_STEPS):
+            np.subtract(now, price[:, halo - steps : price.shape[1] - steps], out=beside[:, 1 + place])
+        for number, statistic in enumerate(others(compared, peers, room)):
+            found = statistic.reshape(n_regions, *sides)
+            np.subtract(now, found[:, 0], out=part[number], casting="same_kind")
+            for place in range(len(MOVE_STEPS)):
+                part[4 + 3 * place + number] = found[:, 1 + place]
         if reference is None:
             part[3] = np.nan
         else:
             np.subtract(now, now[reference], out=part[3], casting="same_kind")
-        for place, steps in enumerate(MOVE_STEPS):
-            moves = now - price[:, halo - steps : price.shape[1] - steps]
-            part[4 + 3 * place : 7 + 3 * place] = others(moves, peers)
 
 
-def others(values: Float64Array, peers: BoolArray) -> tuple[Float64Array, Float64Array, Float64Array]:
+def others(
+    values: Float64Array, peers: BoolArray, out: Sequence[Float64Array] | None = None
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Mean, minimum and maximum over the *other* regions that have a value; (R, n) each, NaN where none has.
 
     Joined from the regions before and those after rather than total minus own: a spike of the region itself then takes
-    no digits from its others.
+    no digits from its others. ``out`` are three arrays (R, n) to fill instead of new ones.
     """
-    known = ~np.isnan(values)
-    known &= peers[:, None]
-    if known.all():
+    total, low, high = np.empty((3, *values.shape)) if out is None else out
+    if peers.all() and np.isfinite(values.sum()):  # a missing price would make the sum NaN
         count = np.full((len(values), 1), len(values) - 1.0)
         filled = values
     else:
+        known = ~np.isnan(values)
+        known &= peers[:, None]
         values = np.where(known, values, np.nan)
         filled = np.where(known, values, 0.0)
         count = known.sum(axis=0) - known.astype(np.float64)
     count[count == 0] = np.nan
-    mean = _leave_one_out(np.add, filled)
+    mean = _leave_one_out(np.add, filled, total)
     mean /= count
-    return mean, _leave_one_out(np.fmin, values), _leave_one_out(np.fmax, values)
+    return mean, _leave_one_out(np.fmin, values, low), _leave_one_out(np.fmax, values, high)
 
 
-def _leave_one_out(function: np.ufunc, values: Float64Array) -> Float64Array:
-    """``function`` over all rows but the own one, (R, n); one region alone gives NaN."""
+def _leave_one_out(function: np.ufunc, values: Float64Array, out: Float64Array) -> Float64Array:
+    """``function`` over all rows but the own one, (R, n), into ``out``; one region alone gives NaN."""
     if len(values) == 1:
-        return np.full_like(values, np.nan)
+        out[:] = np.nan
+        return out
     # Row by row: numpy's accumulate along the first axis is several times slower.
     last = len(values) - 1
-    out = np.empty_like(values)
     out[last - 1] = values[last]
     for row in range(last - 1, 0, -1):
         function(values[row], out[row], out=out[row - 1])

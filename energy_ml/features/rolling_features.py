@@ -20,7 +20,7 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
 STATISTICS = ("mean", "std", "min", "max")
-BLOCK_CELLS = 16_384
+BLOCK_CELLS = 32_768
 """Cells (instants x regions) worked on at once: the buffers stay in cache, and calls are few."""
 
 
