@@ -415,6 +415,7 @@ def interval_coverage(by_region: pd.DataFrame, metrics: pd.DataFrame, *, level: 
     ax.set_xticks(range(len(table)), [f"{h} min" for h in table["horizon_minutes"]])
     ax.set_xlim(-0.5, len(table) - 0.5)
     ax.set_ylim(max(0.0, lowest - 0.06), 1.005)
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], min_n_ticks=3))  # whole percents
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     _end_labels(ax, [(level, f"nominal {level:.0%}", "#00664B")])
     _label(ax, x="horizon (diamond: all regions, dots: each region)", y="prices inside the interval")
