@@ -22,6 +22,10 @@ Array = npt.NDArray[np.float64]
 
 VOLATILITY, ARCSINH = "volatility", "arcsinh"
 LARGEST_LEAF = 150.0
+USUAL_DAYS = 7.0
+"""Days of the training part that the presets' rows and trees are meant for: those of a ten-day window."""
+LARGEST_GROWTH = 4.0
+"""A longer training part has at most so many times these rows, and the root of it times the trees."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,20 @@ class Preset:
     max_rows: int
     """Training rows per fit; more are thinned at random, as neighbouring minutes are nearly the same."""
     max_bin: int
+
+    def for_span(self, days: float) -> Preset:
+        """The preset for a training part of so many days.
+
+        Neighbouring minutes are nearly the same, other days aren't: a longer part may use more rows, and the steady
+        members more trees. Thinned to the rows of a week, a month teaches little more than a week (measured on 30 and
+        60 days: half of the gain of the longer window, or all of it, was lost).
+        """
+        growth = min(max(days / USUAL_DAYS, 1.0), LARGEST_GROWTH)
+        members = tuple(
+            member if member.recency is None else replace(member, rounds=round(member.rounds * growth**0.5))
+            for member in self.members
+        )
+        return replace(self, members=members, max_rows=round(self.max_rows * growth))
 
 
 def preset_of(config: PricePredictionConfig) -> Preset:

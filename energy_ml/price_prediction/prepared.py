@@ -16,6 +16,7 @@ from energy_ml.errors import HorizonError, NoDataError, SchemaError, SplitError
 from energy_ml.features import to_panel
 from energy_ml.price_prediction.boosting import BinnedPool
 from energy_ml.price_prediction.design import VOL, Design
+from energy_ml.price_prediction.ensemble import Preset
 from energy_ml.splits import TimeSplit
 
 Array = npt.NDArray[np.float64]
@@ -45,6 +46,8 @@ class PreparedWindow:
     price: Array
     price_col: str
     part: npt.NDArray[np.int8]
+    preset: Preset
+    """For the length of the training part."""
     chosen: dict[str, IntArray]
     """Row numbers that fits use: ``train``, ``validation``, ``both`` (thinned when there are many)."""
     binned: BinnedPool
@@ -87,8 +90,7 @@ def prepare_window(
     split: TimeSplit,
     *,
     price_col: str,
-    max_rows: int,
-    max_bin: int,
+    preset: Preset,
     seed: int,
 ) -> PreparedWindow:
     """Lay a features frame out for training. Raises SchemaError, SplitError (a part has no rows) and panel errors."""
@@ -122,6 +124,8 @@ def prepare_window(
                 remedy="use a longer window or finer data",
             )
     design = Design.plan(feature_cols, panel.regions, price_of_row[part_of_row == 0])
+    preset = preset.for_span((split.train_end - split.start) / pd.Timedelta(days=1))
+    max_rows = preset.max_rows
     rng = np.random.default_rng(seed)
     train = _thin(np.flatnonzero(known & (part_of_row == 0)), max_rows, rng)
     validation = _thin(np.flatnonzero(known & (part_of_row == 1)), max_rows, rng)
@@ -138,8 +142,9 @@ def prepare_window(
         price,
         price_col,
         part,
+        preset,
         chosen,
-        BinnedPool(lambda rows: window.inputs(rows), train, max_bin),
+        BinnedPool(lambda rows: window.inputs(rows), train, preset.max_bin),
     )
     return window
 

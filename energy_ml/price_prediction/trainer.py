@@ -37,7 +37,7 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
 from energy_ml.price_prediction.design import to_arcsinh, to_volatility
-from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, combine, preset_of
+from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Preset, combine, preset_of
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted, PricePredictionModel, interval_around
@@ -131,7 +131,7 @@ class PricePredictionTrainer:
         """
         window = self._prepare(df_features, feature_cols, split)
         steps = window.steps_of(horizon)
-        fits = _HorizonFits(self, window, steps, _Meter(progress, self.preset.members, self.preset.quantiles))
+        fits = _HorizonFits(self, window, steps, _Meter(progress, window.preset))
         ensemble, quantiles, final, rounds = fits.run()
         del fits
         scale = window.design.price_scale
@@ -272,8 +272,7 @@ class PricePredictionTrainer:
             feature_cols,
             split,
             price_col=self.config.target_column,
-            max_rows=self.preset.max_rows,
-            max_bin=self.preset.max_bin,
+            preset=self.preset,
             seed=self.config.random_state,
         )
         return self._prepared
@@ -323,9 +322,9 @@ def refit_rounds(member: Member, stopped: int) -> int:
 class _Meter:
     """Turns the boosting rounds of fits that run side by side into one fraction: each fit has a fixed share of it."""
 
-    def __init__(self, progress: Progress | None, members: Sequence[Member], quantiles: Member) -> None:
+    def __init__(self, progress: Progress | None, preset: Preset) -> None:
         self._progress = progress
-        self._total = sum(member.rounds * member.outputs for member in [*members, quantiles])
+        self._total = sum(member.rounds * member.outputs for member in [*preset.members, preset.quantiles])
         self._done = 0.0
         self._lock = threading.Lock()
 
@@ -371,8 +370,8 @@ class _HorizonFits:
 
     def __init__(self, trainer: PricePredictionTrainer, window: PreparedWindow, steps: int, meter: _Meter) -> None:
         self.trainer, self.window, self.steps, self.meter = trainer, window, steps, meter
-        preset = trainer.preset
-        self.members, self.quantiles = preset.members, preset.quantiles
+        self.preset = window.preset
+        self.members, self.quantiles = self.preset.members, self.preset.quantiles
         stamps = window.times
         minutes = steps * window.interval_minutes
         # Instants (T,) in whose part the target lies too: only their rows may teach.
@@ -448,7 +447,7 @@ class _HorizonFits:
         train = self.window.part == 0
         taught = self.window.places(np.flatnonzero(train[self.window.places()[1]]))[1]
         low, high = int(taught.min()), int(taught.max()) + 1
-        edges = np.linspace(low, high, self.trainer.preset.folds + 1).astype(np.int64)
+        edges = np.linspace(low, high, self.preset.folds + 1).astype(np.int64)
         instant = np.arange(len(train))
         folds = []
         for begin, end in pairwise(edges):
@@ -464,7 +463,7 @@ class _HorizonFits:
             member,
             len(rows),
             seed=trainer.config.random_state,
-            max_bin=trainer.preset.max_bin,
+            max_bin=self.preset.max_bin,
             device=trainer.device,
         )
 
@@ -522,7 +521,7 @@ class _HorizonFits:
         stage: str,
         recent: bool,
     ) -> xgb.Booster:
-        share = 0.3 if stage == "refit" else 0.3 / self.trainer.preset.folds
+        share = 0.3 if stage == "refit" else 0.3 / self.preset.folds
         meter = self.meter.fit(f"{member.name}: {stage}", member, share, rounds)
         with self.window.binned.borrow() as binned:
             matrix = self._matrix(binned, member, rows, allowed, recent)

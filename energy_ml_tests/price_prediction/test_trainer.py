@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.errors import ArtifactError, HorizonError, ModelError, ModelNotFoundError, SchemaError, SplitError
 from energy_ml.price_prediction import PricePredictionTrainer
+from energy_ml.price_prediction.ensemble import preset_of
+from energy_ml.price_prediction.prepared import prepare_window
 from energy_ml_tests.price_prediction.conftest import market, small_config, whole_split
 
 
@@ -212,3 +215,27 @@ def test_fits_side_by_side_give_the_same_numbers_and_progress_never_falls(prices
     assert found[0]["model"].fitted.boosters == found[1]["model"].fitted.boosters
     for progress in seen:
         assert progress == sorted(progress) and progress[-1] == pytest.approx(1.0)
+
+
+def test_longer_windows_get_more_rows_and_trees_up_to_a_limit() -> None:
+    week = preset_of(PricePredictionConfig())
+    assert week.for_span(3.5) == week.for_span(7.0) == week
+    month, year = week.for_span(28.0), week.for_span(365.0)
+    assert month == year and month.max_rows == 4 * week.max_rows
+    for usual, member in zip(week.members, month.members, strict=True):
+        assert member.rounds == usual.rounds * (2 if member.recency is not None else 1)
+
+
+def test_fits_of_a_long_window_may_use_more_rows(prices: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, names = PricePredictionTrainer(small_config()).prepare_data(prices)
+    split = whole_split(prices)
+    days = (split.train_end - split.start) / pd.Timedelta(days=1)
+    thin = replace(preset_of(PricePredictionConfig()), max_rows=100)
+
+    def used() -> int:
+        window = prepare_window(features, names, split, price_col="real_time_price", preset=thin, seed=1)
+        return len(window.chosen["train"])
+
+    assert used() == 100
+    monkeypatch.setattr("energy_ml.price_prediction.ensemble.USUAL_DAYS", days / 3)
+    assert used() == 300
