@@ -111,7 +111,9 @@ def test_metadata_shows_a_table_and_a_chart(system: System, page: Page) -> None:
     from playwright.sync_api import expect
 
     page.goto(f"{system.url}/assets/price_prediction/model_60min?view=overview")
-    expect(page.get_by_role("table").get_by_role("table").filter(has_text="family")).to_be_visible()
+    tables = page.get_by_role("table").get_by_role("table").filter(has_text="family")
+    expect(tables).to_have_count(2)  # importance by feature and by family
+    expect(tables.first).to_be_visible()
     page.get_by_role("row").filter(has_text="forecast_chart").get_by_text("Show Markdown").click()
     chart = page.get_by_role("dialog").locator("img").last
     expect(chart).to_be_visible()
