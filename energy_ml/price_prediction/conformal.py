@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import Any
 
 import numba
 import numpy as np
@@ -29,7 +30,8 @@ MEMORY_MINUTES = 2880
 """Outcomes older than this no longer count."""
 MIN_SCORES = 40
 """Fewer outcomes than this correct nothing."""
-LEARNING_RATE = 0.005
+LEARNING_RATE = 0.1
+"""Step of the working miscoverage, as a share of the nominal one: what is missed more often learns faster."""
 TIGHTEST, WIDEST = 3.0, 0.2
 """The working miscoverage stays within these multiples of the nominal one."""
 
@@ -40,7 +42,7 @@ class OnlineConformal:
 
     ``scores`` (R, levels, memory): how far outcomes lay outside the quantile pair (negative: inside), sorted ascending,
     the first ``filled`` (R,) are valid; ``history``: the same in order of arrival; ``next_slot`` (R,); ``miss`` (R,
-    levels): working miscoverage; ``pending`` (R, steps, 2 + quantiles): price, whether valid, and quantiles of origins
+    levels): working miscoverage; ``pending`` (R, steps, quantiles + 2 levels): quantiles and issued bounds of origins
     whose target time is still to come.
     """
 
@@ -61,7 +63,16 @@ class OnlineConformal:
         self.filled = np.zeros(self.regions, dtype=np.int64)
         self.next_slot = np.zeros(self.regions, dtype=np.int64)
         self.miss = np.tile(1 - np.array(LEVELS), (self.regions, 1))
-        self.pending = np.full((self.regions, self.steps, len(QUANTILES)), np.nan)
+        self.pending = self._nothing_pending()
+
+    def _nothing_pending(self) -> Array:
+        return np.full((self.regions, self.steps, len(QUANTILES) + 2 * len(LEVELS)), np.nan)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.pending.shape[2] < len(QUANTILES) + 2 * len(LEVELS):
+            # Saved before issued bounds were kept: the outcomes due next teach nothing.
+            self.pending = self._nothing_pending()
 
     def run(self, value: Array, quantiles: Array) -> Array:
         """Go through time: learn the outcome of each instant, then give bounds for the forecast made there.
@@ -133,31 +144,36 @@ def _bounds(quantiles, scores, filled, miss, out):
 @numba.njit(cache=True)
 def _run(value, quantiles, scores, history, filled, next_slot, miss, pending, nominal, out):
     levels, memory = scores.shape[1], scores.shape[2]
-    steps = pending.shape[1]
-    made = np.empty((levels, 2))
+    steps, width = pending.shape[1], quantiles.shape[2]
     for r in range(value.shape[0]):
         for t in range(value.shape[1]):
             actual = value[r, t]
             due = pending[r, 0]
             if np.isfinite(actual) and np.isfinite(due[levels]):
-                _bounds(due, scores[r], filled[r], miss[r], made)
                 slot = next_slot[r]
                 for level in range(levels):
-                    outside = 1.0 if actual < made[level, 0] or actual > made[level, 1] else 0.0
+                    # Judged by the bounds that were issued: what today's calibration would have made of that forecast
+                    # covers more than what anybody was given.
+                    low, high = due[width + 2 * level], due[width + 2 * level + 1]
+                    outside = 1.0 if actual < low or actual > high else 0.0
                     target = nominal[level]
-                    moved = miss[r, level] + LEARNING_RATE * (target - outside)
+                    moved = miss[r, level] + LEARNING_RATE * target * (target - outside)
                     miss[r, level] = min(max(moved, WIDEST * target), TIGHTEST * target)
                     score = max(due[levels - 1 - level] - actual, actual - due[levels + 1 + level])
                     _replace(scores[r, level], filled[r], history[r, level, slot], score)
                     history[r, level, slot] = score
                 filled[r] = min(filled[r] + 1, memory)
                 next_slot[r] = (slot + 1) % memory
+            _bounds(quantiles[r, t], scores[r], filled[r], miss[r], out[r, t])
             # Loops rather than whole-row assignments, which double the time of compiling.
             for j in range(pending.shape[2]):
                 for k in range(steps - 1):
                     pending[r, k, j] = pending[r, k + 1, j]
+            for j in range(width):
                 pending[r, steps - 1, j] = quantiles[r, t, j]
-            _bounds(quantiles[r, t], scores[r], filled[r], miss[r], out[r, t])
+            for level in range(levels):
+                pending[r, steps - 1, width + 2 * level] = out[r, t, level, 0]
+                pending[r, steps - 1, width + 2 * level + 1] = out[r, t, level, 1]
 
 
 @numba.njit(cache=True)

@@ -51,6 +51,18 @@ def test_running_in_pieces_and_asking_live_give_the_same_bounds_bit_for_bit() ->
         assert (state.bounds(1, quantiles[1, t]) == whole[1, t]).all()
 
 
+def test_state_saved_before_issued_bounds_were_kept_goes_on_without_what_was_due() -> None:
+    rng = np.random.default_rng(4)
+    value = rng.normal(size=(1, 300))
+    quantiles = quantiles_of(rng.normal(size=(1, 300)), 0.5)
+    state = OnlineConformal(1, 6, 60)
+    state.run(value, quantiles)
+    older = OnlineConformal.__new__(OnlineConformal)
+    older.__setstate__(state.__dict__ | {"pending": state.pending[..., : len(QUANTILES)].copy()})
+    assert (older.bounds(0, quantiles[0, 0]) == state.bounds(0, quantiles[0, 0])).all()
+    assert np.isfinite(older.run(value, quantiles)).all()
+
+
 def test_scores_stay_sorted_and_hold_the_newest_outcomes() -> None:
     rng = np.random.default_rng(3)
     state = OnlineConformal(1, 1, 60)
