@@ -89,7 +89,8 @@ def main() -> None:
     moves = possible_moves(battery.physics, 1 / 60, NODES)
     choices = int(moves.number.sum())
     table, visits = np.zeros((24, NODES)), np.zeros(24)
-    took = seconds(lambda: [sweep(table, visits, moves, e, 0.9999, 0.1, 0.7) for _ in range(100)])
+    trust = np.ones(24)
+    took = seconds(lambda: [sweep(table, visits, moves, e, 0.9999, 0.996, trust, 0.1, 0.7) for _ in range(100)])
     rate = 100 * (len(e.paid) - 1) * choices / took
     print(f"{'counterfactual (charge, action) updates per second, compiled':66s} {rate / 1e6:11.0f} M/s")
     small = experience(1_000, 1)

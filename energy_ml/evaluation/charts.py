@@ -34,6 +34,7 @@ PINK, SKY, INK, GREY, PALE = "#CC79A7", "#56B4E9", "#1F2933", "#7B8794", "#D9DFE
 
 STRATEGY_COLOURS = {
     "q_learning": BLUE,
+    "q_learning_without_forecasts": "#8DB8DA",
     "threshold": ORANGE,
     "mpc": GREEN,
     "mpc_forecast": SKY,

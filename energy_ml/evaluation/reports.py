@@ -37,9 +37,11 @@ from energy_ml.evaluation.metrics import IMPORTANCE_MEASURES, family_importance,
 
 MAIN = "q_learning"
 """The strategy that is ours; every other one is a baseline or a bound."""
+BLIND = "q_learning_without_forecasts"
+"""Ours with the forecasts withheld: what they are worth to it is the difference."""
 _FACTS = ["region", "battery_id", "capacity_mwh", "terminal_value"]
 
-_OWN = (MAIN, OPTIMUM, "hold", "obvious_q_learning")
+_OWN = (MAIN, BLIND, OPTIMUM, "hold", "obvious_q_learning")
 _SAME = 0.005
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DASH = "–"
@@ -423,7 +425,7 @@ def _fleet_table(summary: pd.DataFrame) -> Table | None:
     best = single[single["strategy"] == OPTIMUM].set_index(keys)["profit"]
     shares = single.pivot_table(index=keys, columns="strategy", values="share", aggfunc="first", dropna=False)
     profits = single[single["strategy"] == MAIN].set_index(keys)["profit"]
-    names = [n for n in shares.columns if n not in (OPTIMUM, "hold", MAIN)]
+    names = [n for n in shares.columns if n not in (OPTIMUM, "hold", MAIN, BLIND)]
     rows = []
     for key, record in shares.iterrows():
         values = [str(v) for v in (key if isinstance(key, tuple) else (key,))]

@@ -16,6 +16,7 @@ from numba import njit
 
 from energy_ml.rl_battery.battery import Battery, Floats, Physics, step
 from energy_ml.rl_battery.learning import Integers, decide, follow
+from energy_ml.rl_battery.lookahead import Lookahead, expected_paths, plan_slopes, usual_path
 from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, SIGNALS, Design, StateSpace, table_rows
 from energy_ml.rl_battery.value_model import FIRST_FORECAST, ValueModel, build_inputs, predict_values
 
@@ -23,6 +24,8 @@ CAP = 6.0
 """Prices count at most so many typical prices in the price level of a day."""
 FLOOR = 0.25
 """The price level of a day is at least so many typical prices."""
+PIECES = 20
+"""Pieces of the value of stored energy, from the empty to the full battery."""
 
 
 class Market(NamedTuple):
@@ -97,16 +100,27 @@ def observe_inputs(
     horizons: int,
     market: Market,
     model: ValueModel,
+    planned: tuple[Floats, Floats],
+    share: float,
 ) -> Observed:
-    """Put together what N rows of inputs, prices, minutes and price levels say.
+    """Put together what N rows of inputs, prices, minutes, price levels and of ``plans_of`` say.
+
+    Energy is worth the weighted mean of what the plan and the value model say. The plan takes the expected prices for
+    certain and so sees no worth in waiting for better ones; the model learned from hindsight, which never misses one.
+    Their errors differ, and the mean is nearer to the truth than either.
 
     A model with no outputs stands for "no value model": energy is then worth ``market.flat_value``.
     """
     n = len(prices)
     outputs = predict_values(model, inputs, market.typical)
     learned = model.trees.outputs > 0
-    slopes = outputs[:, : model.pieces].copy() if learned else np.full((n, 1), market.flat_value)
-    expected = outputs[:, model.pieces].copy() if learned and model.delay > 0 else prices.copy()
+    expected, plans = planned
+    slopes = np.full((n, plans.shape[1] if learned else 1), market.flat_value)
+    if learned:
+        for i in range(n):
+            for j in range(plans.shape[1]):
+                said = outputs[i, j * model.pieces // plans.shape[1]]
+                slopes[i, j] = said + share * (plans[i, j] - said)
     level, information = np.empty(n), np.zeros(n, np.int64)
     signals = np.empty((3, n))
     for i in range(n):
@@ -129,13 +143,40 @@ def observe_inputs(
 def base_values(slopes: Floats, usable_mwh: float, nodes: int) -> Floats:
     """Value of the charge at each node above the empty battery, (N, nodes) currency, from slopes (N, pieces)."""
     n, pieces = slopes.shape
+    width = usable_mwh / pieces
     out = np.zeros((n, nodes))
     for i in range(n):
+        passed, below = 0, 0.0
         for k in range(1, nodes):
-            share = k * pieces / (nodes - 1)
-            for j in range(pieces):
-                out[i, k] += slopes[i, j] * min(max(share - j, 0.0), 1.0) * usable_mwh / pieces
+            place = k * pieces / (nodes - 1)
+            while passed + 1 <= place:
+                below += slopes[i, passed] * width
+                passed += 1
+            out[i, k] = below
+            if passed < pieces:
+                out[i, k] += slopes[i, passed] * (place - passed) * width
     return out
+
+
+@njit(cache=True, nogil=True)
+def plans_of(
+    look: Lookahead,
+    prices: Floats,
+    usual: Floats,
+    ahead: Floats,
+    interval: int,
+    market: Market,
+    physics: Physics,
+    first: int,
+    history: bool,
+) -> tuple[Floats, Floats]:
+    """What plans made in the intervals ``first`` to the end say; arguments as in ``lookahead.expected_paths``.
+
+    Returns (expected price of the interval that is acted in (N - first,), slopes (N - first, PIECES)), currency/MWh.
+    """
+    paths = expected_paths(look, prices, usual, ahead, interval, market.typical, first, history)
+    expected = paths[:, look.delay - 1].copy() if look.delay > 0 else prices[first:].copy()
+    return expected, plan_slopes(look, paths, physics, interval / 60.0, PIECES)
 
 
 class Brain(NamedTuple):
@@ -147,12 +188,13 @@ class Brain(NamedTuple):
     signal: int
     market: Market
     model: ValueModel
+    look: Lookahead
     horizons: int
     dispatch_minutes: int
 
 
 @njit(cache=True)
-def see_now(brain: Brain, prices: Floats, minute: int, ahead: Floats) -> Observed:
+def see_now(brain: Brain, prices: Floats, minute: int, ahead: Floats, physics: Physics) -> Observed:
     """What is known at a refresh, (1,) each: prices at it and at N - 1 before it, its minute, forecasts (H,)."""
     n = len(prices)
     minutes = np.empty(n, np.int64)
@@ -162,7 +204,19 @@ def see_now(brain: Brain, prices: Floats, minute: int, ahead: Floats) -> Observe
     columns[:, n - 1] = ahead
     inputs = build_inputs(prices, minutes, columns, brain.dispatch_minutes, brain.market.typical, n - 1)
     levels = price_levels(prices, 1440 // brain.dispatch_minutes, brain.market, n - 1)
-    return observe_inputs(inputs, prices[n - 1 :], minutes[n - 1 :], levels, brain.horizons, brain.market, brain.model)
+    usual = usual_path(brain.look.usual, minutes, brain.dispatch_minutes, brain.look.lengths.sum())
+    planned = plans_of(brain.look, prices, usual, columns, brain.dispatch_minutes, brain.market, physics, n - 1, n > 1)
+    return observe_inputs(
+        inputs,
+        prices[n - 1 :],
+        minutes[n - 1 :],
+        levels,
+        brain.horizons,
+        brain.market,
+        brain.model,
+        planned,
+        brain.look.share,
+    )
 
 
 @njit(cache=True)
@@ -180,11 +234,11 @@ def act_now(
 
     Returns what ``decide`` does, the value row (K,), currency, the charge after (MWh) and the energy at the grid (MWh).
     """
-    seen = see_now(brain, prices, minute, ahead)
+    seen = see_now(brain, prices, minute, ahead, physics)
     usable = physics.high - physics.low
     state = table_rows(seen.information, seen.minutes, seen.signals[brain.signal], brain.edges, brain.time_bins)
     row = base_values(seen.slopes, usable, brain.table.shape[1])[0] + seen.level[0] * usable * brain.table[state[0]]
-    met = seen.expected[0] if brain.model.delay > 0 else price
+    met = seen.expected[0] if brain.look.delay > 0 else price
     power, up, stay, down = decide(physics, charge, hours, met, row, np.inf)
     after, energy, _, _ = step(physics, charge, power, hours, price, np.inf)
     return power, up, stay, down, row, after, energy
@@ -217,6 +271,7 @@ class BatteryAgent:
     space: StateSpace
     table: Floats
     model: ValueModel
+    look: Lookahead
     market: Market
     battery: Battery
     horizons: tuple[int, ...]
@@ -253,14 +308,23 @@ class BatteryAgent:
             SIGNALS.index(self.design.signal),
             self.market,
             self.model,
+            self.look,
             len(self.horizons),
             self.dispatch_minutes,
         )
 
     def observe(
-        self, prices: Floats, minutes: Integers, forecasts: Mapping[int, Floats], *, first: int = 0
+        self,
+        prices: Floats,
+        minutes: Integers,
+        forecasts: Mapping[int, Floats],
+        *,
+        first: int = 0,
+        battery: Battery | None = None,
     ) -> Observed:
         """What is known in the intervals ``first`` to the end of a series of prices (N,) (newest last).
+
+        Plans are those of ``battery``, or of the one that the agent learned with.
 
         The state is that of the newest multiple of ``dispatch_minutes``; only the price is always the newest.
         """
@@ -273,10 +337,15 @@ class BatteryAgent:
                 ahead[i] = forecasts[h][starts]
         inputs = build_inputs(held, when, ahead, self.dispatch_minutes, self.market.typical, begin)
         levels = price_levels(held, 1440 // self.dispatch_minutes, self.market, begin)
-        seen = observe_inputs(inputs, held[begin:], when[begin:], levels, len(ahead), self.market, self.model)
+        usual = usual_path(self.look.usual, when, self.dispatch_minutes, int(self.look.lengths.sum()))
+        physics = (battery or self.battery).physics
+        planned = plans_of(self.look, held, usual, ahead, self.dispatch_minutes, self.market, physics, begin, True)
+        seen = observe_inputs(
+            inputs, held[begin:], when[begin:], levels, len(ahead), self.market, self.model, planned, self.look.share
+        )
         if len(starts) < len(prices):
             seen = seen.rows(place[first:] - begin)
-        return seen if self.model.delay else seen._replace(expected=prices[first:])
+        return seen if self.delay else seen._replace(expected=prices[first:])
 
     def arrays(self, seen: Observed, battery: Battery) -> tuple[Floats, Floats, Integers]:
         """(base (N, K) currency, scale (N,) currency, table row (N,)) of observations, for this battery."""

@@ -105,6 +105,8 @@ def sweep(
     moves: Moves,
     experience: Experience,
     discount: float,
+    trace: float,
+    trust: Floats,
     first_rate: float,
     rate_power: float,
 ) -> None:
@@ -113,6 +115,10 @@ def sweep(
     The price doesn't depend on what the battery does, so each observed transition updates every charge node and weighs
     every action, with the same noise for all: advantages of a few cents stay visible under price noise of hundreds.
 
+    What a charge is worth is learned from what the greedy policy went on to earn with it, as in Q(lambda) (Sutton and
+    Barto, 2nd ed., chapter 12). The best of several values that are partly noise is too high (Lee and Powell, AAAI
+    2012), and one step at a time that error would be learned, handed on and grow.
+
     Parameters
     ----------
     table : (X, K) what Q-learning adds to the base, in units of ``scale``. Values are relative to the empty
@@ -120,73 +126,42 @@ def sweep(
     visits : (X,) updates so far; the learning rate is (1 / first_rate + visits) ** -rate_power.
     experience : N intervals.
     discount : per interval.
+    trace : weight, per interval, of what was earned against what the next interval's value expects: lambda.
+    trust : (X,) part of the correction that is believed, 0 to 1.
     """
     seen, paid, base, scale, state, linked = experience
     _, lower, share, fixed, per_price = moves
     nodes = table.shape[1]
-    row, best, per_paid = np.empty(nodes), np.empty(nodes), np.empty(nodes)
-    for t in range(len(paid) - 2, -1, -1):
+    row, went, best, earned = np.empty(nodes), np.empty(nodes), np.empty(nodes), np.empty(nodes)
+    for t in range(len(paid) - 1, -1, -1):
         if not linked[t]:
+            for k in range(nodes):
+                earned[k] = base[t, k] + scale[t] * table[state[t], k]
             continue
         ahead, level = state[t + 1], scale[t + 1]
         for k in range(nodes):
             row[k] = base[t + 1, k] + level * table[ahead, k]
+            went[k] = row[k] + trace * (earned[k] - row[k])
             best[k] = row[k]
-            per_paid[k] = 0.0
-        sees = seen[t + 1]
+        for k in range(nodes):
+            earned[k] = went[k]
+        # The decision is made on the price that is seen; what is earned follows the one that is paid.
+        sees, pays = seen[t + 1], paid[t + 1]
         for j in range(1, lower.shape[0]):
             for k in range(nodes):
                 i = lower[j, k]
                 worth = row[i] + share[j, k] * (row[i + 1] - row[i]) + fixed[j, k] + per_price[j, k] * sees
                 if worth > best[k]:
                     best[k] = worth
-                    per_paid[k] = per_price[j, k]
-        # The decision is made on the price that is seen; what is earned follows the one that is paid.
-        surprise = paid[t + 1] - sees
-        empty = discount * (best[0] + per_paid[0] * surprise)
+                    earned[k] = went[i] + share[j, k] * (went[i + 1] - went[i]) + fixed[j, k] + per_price[j, k] * pays
         x = state[t]
         rate = (1.0 / first_rate + visits[x]) ** -rate_power
         visits[x] += 1.0
-        level = 1.0 / scale[t]
+        level, empty = trust[x] / scale[t], earned[0]
+        earned[0] = 0.0
         for k in range(1, nodes):
-            target = discount * (best[k] + per_paid[k] * surprise) - empty
-            table[x, k] += rate * ((target - base[t, k]) * level - table[x, k])
-
-
-@njit(cache=True)
-def returns_of_policy(table: Floats, moves: Moves, experience: Experience, trace: float) -> Floats:
-    """What charge held after each interval went on to earn under the greedy policy, above the empty battery's; (N, K).
-
-    Walks back through what happened: the action is the policy's, the cash what the price paid. The value of the charge
-    that an action leads to is blended from what it earned (weight ``trace``) and what the policy expects, as in
-    TD(lambda) (Sutton and Barto, 2nd ed., chapter 12): else the noise of far-away prices would drown the slopes.
-    """
-    seen, paid, base, scale, state, linked = experience
-    nodes = table.shape[1]
-    out = np.empty((len(paid), nodes))
-    expected, blend = np.empty(nodes), np.empty(nodes)
-    for t in range(len(paid) - 1, -1, -1):
-        if not linked[t]:
-            for k in range(nodes):
-                out[t, k] = base[t, k] + scale[t] * table[state[t], k]
-            continue
-        for k in range(nodes):
-            expected[k] = base[t + 1, k] + scale[t + 1] * table[state[t + 1], k]
-            blend[k] = expected[k] + trace * (out[t + 1, k] - expected[k])
-        for k in range(nodes):
-            best, chosen = expected[k], 0
-            for j in range(1, moves.number[k]):
-                i = moves.lower[j, k]
-                worth = expected[i] + moves.share[j, k] * (expected[i + 1] - expected[i])
-                worth += moves.fixed[j, k] + moves.per_price[j, k] * seen[t + 1]
-                if worth > best:
-                    best, chosen = worth, j
-            i = moves.lower[chosen, k]
-            earned = moves.fixed[chosen, k] + moves.per_price[chosen, k] * paid[t + 1]
-            out[t, k] = earned + blend[i] + moves.share[chosen, k] * (blend[i + 1] - blend[i])
-        for k in range(nodes - 1, -1, -1):
-            out[t, k] -= out[t, 0]
-    return out
+            earned[k] = discount * (earned[k] - empty)
+            table[x, k] += rate * ((earned[k] - base[t, k]) * level - table[x, k])
 
 
 @njit(cache=True)

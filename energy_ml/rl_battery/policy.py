@@ -127,6 +127,7 @@ class BatteryPolicy:
                 for h, values in context.forecasts.items()
             },
             first=max(0, before - delay),
+            battery=context.battery,
         )
         requests, _, _ = agent.requests(
             seen, context.prices, context.battery, context.start_mwh, context.days, delay=delay

@@ -22,7 +22,6 @@ from energy_ml.rl_battery.fitting import (
     fit_values,
     learn_table,
     validation_profit,
-    worth_under_policy,
 )
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 from energy_ml.rl_battery.state_space import Design
@@ -168,27 +167,8 @@ class BatteryRLTrainer:
             report(0.3 + 0.1 * (number + 1) / len(designs), {"stage": "choosing the state", "design": design.name})
         design = _choose(designs, validation)
 
-        # Under a delay the step of policy iteration below lost more than it won.
-        refine = design.learned_base and config.execution_delay == 0
-        fitted = fit_values(
-            window,
-            config,
-            battery,
-            with_validation=True,
-            all_levels=not refine,
-            whole=not refine,
-            threads=threads,
-        )
-        report(0.65, {"stage": "value of stored energy, on train and validation"})
-        if refine:
-            # Hindsight values energy a little too highly. One step of policy iteration: learn what it earned under the
-            # policy that hindsight led to.
-            first = learn_table(fitted, design, window, config, battery, passes, score=False)
-            worth = worth_under_policy(first, window, config)
-            fitted = fit_values(
-                window, config, battery, with_validation=True, worth=worth, all_levels=True, threads=threads
-            )
-        report(0.95, {"stage": "value of stored energy under the policy"})
+        fitted = fit_values(window, config, battery, with_validation=True, all_levels=True, threads=threads)
+        report(0.9, {"stage": "value of stored energy, on train and validation"})
         learned = learn_table(fitted, design, window, config, battery, passes, score=False)
         by_region = {a.region: a for a in learned.agents if a.region in chosen}
         policy = LearnedPolicy(agents=by_region, battery=battery, config=asdict(config))

@@ -5,7 +5,8 @@ What belongs here: its inputs, its targets, boosted trees and their compiled eva
 
 For each past interval the value function of perfect foresight says what a MWh in the cells was worth afterwards. Trees
 regress those slopes on what was known at the time (Zheng, Liu, Xu and Shi, arXiv 2211.07797, with a neural network).
-Hindsight flatters the value a little, and a regression knows nothing of the policy: Q-learning corrects both.
+Hindsight flatters the value a little: a plan on expected prices (``lookahead``), which does the opposite, is averaged
+in, and Q-learning corrects what is left.
 """
 
 from __future__ import annotations
@@ -286,40 +287,37 @@ def evaluate_trees(trees: BoostedTrees, inputs: npt.NDArray[np.float32]) -> Floa
 
 
 class ValueModel(NamedTuple):
-    """Forecasts ``pieces`` slopes of the value of stored energy and, under a delay, the price the action will meet.
+    """Forecasts ``pieces`` slopes of the value of stored energy.
 
     Everything is learned in the asinh of price / typical price of the region, so that regions can be trained together.
-    ``delay`` is in intervals: row t then speaks about interval t + delay.
     """
 
     trees: BoostedTrees
     pieces: int
-    delay: int
 
 
-NO_MODEL = ValueModel(BoostedTrees.empty(), 0, 0)
+NO_MODEL = ValueModel(BoostedTrees.empty(), 0)
 """No value model: a MWh is worth the market's flat value."""
 
 
 @njit(cache=True)
 def predict_values(model: ValueModel, inputs: npt.NDArray[np.float32], price_scale: float) -> Floats:
-    """(N, F) inputs -> (N, pieces), falling with charge, and under a delay the expected price as one more column."""
+    """(N, F) inputs -> (N, pieces) currency/MWh, falling with charge."""
     out = evaluate_trees(model.trees, tree_inputs(inputs))
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             out[i, j] = np.sinh(out[i, j] + inputs[i, 0]) * price_scale
-            if 0 < j < model.pieces:
+            if j > 0:
                 out[i, j] = min(out[i, j], out[i, j - 1])
     return out
 
 
 def value_targets(slopes: Floats, prices: Floats, price_scale: float, delay: int) -> Floats:
-    """What trees learn, per row t: asinh of slopes (and price) of interval t + delay, as change from the price at t.
+    """What trees learn, per row t: asinh of the slopes of interval t + delay, as change from the price at t.
 
-    ``slopes`` (N, pieces), ``prices`` (N,) -> (N, pieces [+ 1]); NaN in the last ``delay`` rows.
+    ``slopes`` (N, pieces), ``prices`` (N,) -> (N, pieces); NaN in the last ``delay`` rows.
     """
-    columns = np.column_stack([slopes, prices]) if delay else slopes
-    levels = np.arcsinh(columns / price_scale)
+    levels = np.arcsinh(slopes / price_scale)
     out = np.full_like(levels, np.nan)
     out[: len(out) - delay] = levels[delay:]
     return np.clip(out - np.arcsinh(prices / price_scale)[:, None], -4.0, 4.0)
@@ -338,8 +336,6 @@ def cross_fit(
     seed: int,
     threads: int = 1,
     pieces: int,
-    delay: int,
-    whole: bool = True,
 ) -> tuple[ValueModel, list[ValueModel], Integers]:
     """A model on all rows, and one per contiguous block of time that hasn't seen the block.
 
@@ -353,7 +349,6 @@ def cross_fit(
     intervals : how many there are; ``when`` lies below.
     purge : intervals left out on both sides of a block.
     threads : fits at a time; doesn't change a number.
-    whole : whether the model on all rows is wanted; it is the empty ``NO_MODEL`` if not.
 
     Returns (final model, one model per block, ends of the blocks in interval numbers (folds + 1,)).
     """
@@ -370,10 +365,10 @@ def cross_fit(
         x = np.concatenate([inputs[rows], copies[rows]])
         y = np.concatenate([targets[rows], targets[rows]])
         trees = BoostedTrees.fit(x, y, rounds=rounds, seed=seed)
-        return ValueModel(trees, pieces, delay)
+        return ValueModel(trees, pieces)
 
     outside = [usable & ((when < edges[i] - purge) | (when >= edges[i + 1] + purge)) for i in range(folds)]
     # The longest fit goes first, so that no core waits for it at the end.
     with ThreadPoolExecutor(threads) as pool:
-        final, *models = [*([] if whole else [NO_MODEL]), *pool.map(fit, [*([usable] if whole else []), *outside])]
+        final, *models = pool.map(fit, [usable, *outside])
     return final, models, edges

@@ -381,6 +381,7 @@ def test_forecast_verdict_says_what_is_significant():
             "earned 52% of the possible profit: less than MPC on seasonal forecast (55%).",
         ),
         (40, {"threshold": 49, "mpc": 55}, "bad", "less than MPC on seasonal forecast (55%) and threshold rule (49%)."),
+        (58, {"mpc": 55, "q_learning_without_forecasts": 59}, "good", "ahead of every rule beside it."),
         (-12, {"threshold": 49}, "bad", "lost money: -12.00, while 100 was possible."),
         (50, {"hold": 0}, "mixed", "earned 50% of the possible profit."),
         (0, {"perfect_foresight": 0}, "mixed", "nothing could be earned"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from energy_ml.rl_battery.agent import BatteryAgent, base_values, describe_market, price_levels, refresh_rows
 from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.lookahead import Lookahead, path_lengths
 from energy_ml.rl_battery.optimum import perfect_foresight
 from energy_ml.rl_battery.state_space import Design, StateSpace, table_rows
 from energy_ml.rl_battery.value_model import (
@@ -86,9 +87,10 @@ def test_the_state_holds_until_it_is_refreshed_but_the_price_is_always_new():
     rng = np.random.default_rng(1)
     prices, minutes = rng.normal(60, 30, 3 * 1440), np.arange(3 * 1440, dtype=np.int64) % 1440
     space = StateSpace(24, np.zeros((4, 0)))
+    look = Lookahead(path_lengths(5, 0), np.zeros(24), np.zeros((2, 44, 11)), np.array([1]), 0, 0.5)
     agent = BatteryAgent(
-        "FR", Design("d", False, "price", 1, 0.99), space, np.zeros((space.rows, 3)), NO_MODEL, MARKET, Battery(), (5,),
-        1, 5, 0, np.zeros((24, 1)), np.zeros(24),
+        "FR", Design("d", False, "price", 1, 0.99), space, np.zeros((space.rows, 3)), NO_MODEL, look, MARKET, Battery(),
+        (5,), 1, 5, 0, np.zeros((24, 1)), np.zeros(24),
     )  # fmt: skip
     forecasts = {5: prices + 1.0}
     fine = agent.observe(prices, minutes, forecasts, first=1003)
@@ -149,7 +151,7 @@ def test_cross_fitted_models_never_saw_their_block():
     y = rng.normal(size=(n, 1))
 
     def fit(targets):
-        return cross_fit(x, targets, when, x, intervals=len(x), folds=3, purge=20, rounds=5, seed=1, pieces=1, delay=0)
+        return cross_fit(x, targets, when, x, intervals=len(x), folds=3, purge=20, rounds=5, seed=1, pieces=1)
 
     final, folds, edges = fit(y)
     np.testing.assert_array_equal(edges, [0, 400, 800, 1200])
@@ -168,5 +170,5 @@ def test_targets_speak_of_the_interval_that_is_acted_in():
     now = value_targets(slopes, prices, 5.0, 0)
     np.testing.assert_allclose(now[:, 0], np.clip(np.arcsinh(slopes[:, 0] / 5) - np.arcsinh(prices / 5), -4, 4))
     late = value_targets(slopes, prices, 5.0, 2)
-    assert np.isnan(late[-2:]).all() and late.shape == (10, 2)
-    np.testing.assert_allclose(late[0], np.arcsinh([20 / 5, 2 / 5]))
+    assert np.isnan(late[-2:]).all() and late.shape == (10, 1)
+    np.testing.assert_allclose(late[0], np.arcsinh(20 / 5))

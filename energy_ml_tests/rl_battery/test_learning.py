@@ -23,14 +23,16 @@ def make_experience(rng, n=40, states=3, nodes=NODES, prices=None):
     )
 
 
-def python_sweep(table, visits, battery, nodes, e, discount, first_rate, power):
+def python_sweep(table, visits, battery, nodes, e, discount, trace, trust, first_rate, power):
     """The update rule in the plainest words: every move by ``step``, values by ``np.interp``."""
     physics = battery.physics
     charges = np.linspace(physics.low, physics.high, nodes)
-    for t in range(len(e.paid) - 2, -1, -1):
+    for t in range(len(e.paid) - 1, -1, -1):
         if not e.linked[t]:
+            later = e.base[t] + e.scale[t] * table[e.state[t]]
             continue
         row = e.base[t + 1] + e.scale[t + 1] * table[e.state[t + 1]]
+        went = (1 - trace) * row + trace * later
         target = np.empty(nodes)
         for k, charge in enumerate(charges):
             powers = [0.0, physics.power, -physics.power]
@@ -45,13 +47,14 @@ def python_sweep(table, visits, battery, nodes, e, discount, first_rate, power):
                 worth = cash + np.interp(after, charges, row)
                 if worth > best + 1e-12:
                     _, _, earned, _ = step(physics, charge, wanted, HOURS, e.paid[t + 1], np.inf)
-                    best, value = worth, earned + np.interp(after, charges, row)
+                    best, value = worth, earned + np.interp(after, charges, went)
             target[k] = discount * value
+        later = target - target[0]
         x = e.state[t]
         rate = (1 / first_rate + visits[x]) ** -power
         visits[x] += 1
         for k in range(1, nodes):
-            table[x, k] += rate * ((target[k] - target[0] - e.base[t, k]) / e.scale[t] - table[x, k])
+            table[x, k] += rate * (trust[x] * (later[k] - e.base[t, k]) / e.scale[t] - table[x, k])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -62,9 +65,10 @@ def test_sweep_equals_plain_python(seed):
     fast, slow = np.zeros((3, NODES)), np.zeros((3, NODES))
     fast_visits, slow_visits = np.zeros(3), np.zeros(3)
     moves = possible_moves(battery.physics, HOURS, NODES)
+    trace, trust = 0.3 * seed, rng.uniform(0, 1, 3)
     for _ in range(3):
-        sweep(fast, fast_visits, moves, e, 0.97, 0.2, 0.7)
-        python_sweep(slow, slow_visits, battery, NODES, e, 0.97, 0.2, 0.7)
+        sweep(fast, fast_visits, moves, e, 0.97, trace, trust, 0.2, 0.7)
+        python_sweep(slow, slow_visits, battery, NODES, e, 0.97, trace, trust, 0.2, 0.7)
     np.testing.assert_allclose(fast, slow, rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal(fast_visits, slow_visits)
     assert (fast[:, 0] == 0).all()
@@ -108,7 +112,7 @@ def learn(prices, states, hours=1.0, nodes=6, passes=60, battery=None, discount=
     table, visits = np.zeros((int(states.max()) + 1, nodes)), np.zeros(int(states.max()) + 1)
     moves = possible_moves(battery.physics, hours, nodes)
     for _ in range(passes):
-        sweep(table, visits, moves, e, discount, 0.5, 0.7)
+        sweep(table, visits, moves, e, discount, 0.5, np.ones(len(table)), 0.5, 0.7)
     requests, cash, end = follow(
         battery.physics, battery.initial_mwh, hours, prices, prices, e.base, e.scale, states, table, np.zeros(n, int)
     )

@@ -12,6 +12,7 @@ from energy_ml.errors import GapError, ModelError, NoDataError, UnknownRegionErr
 from energy_ml.evaluation.backtest_evaluator import backtest, reference_units
 from energy_ml.rl_battery.baselines import Hold, ThresholdRule
 from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.fitting import PLAN_SHARES
 from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.rl_battery.policy import BatteryPolicy
 from energy_ml.rl_battery.strategy import Blind, Strategy
@@ -72,6 +73,7 @@ def test_result_says_what_was_learned(trained):
     assert result["q_table"].shape == tuple(len(labels) for labels in result["axes"].values())
     assert set(result["validation"][result["design"]["name"]]) == set(REGIONS)
     assert result["metrics"]["validation_profit"] > 0
+    assert result["agent"].look.share in PLAN_SHARES
     assert list(result["learning"].columns) == ["step", "value", "region"]
     fractions = [fraction for fraction, _ in seen]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0

@@ -26,6 +26,7 @@ from energy_ml.rl_battery import BatteryPolicy
 from energy_ml.rl_battery.baselines import baselines
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.obvious import ObviousQLearning
+from energy_ml.rl_battery.strategy import Blind
 from energy_ml.splits import TimeSplit
 
 PRICE_EVALUATION = dg.AssetKey(["evaluation", "price_evaluation"])
@@ -156,7 +157,7 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         battery_policy: Any,
         results: ResultsResource,
     ):
-        """Every strategy on the test days: the policy, its baselines and the perfect-foresight optimum.
+        """Every strategy on the test days: the policy, with forecasts and without, baselines and the optimum.
 
         One reference battery in each region, and every battery of the telemetry.
         """
@@ -167,9 +168,10 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         fleet, problems = (
             telemetry_units(battery_features, split, config.rl_battery, regions) if len(battery_features) else ([], [])
         )
+        policy = BatteryPolicy.of(battery_policy)
         frame, summary = backtest(
             prices,
-            [BatteryPolicy.of(battery_policy), *baselines(with_forecasts=True), ObviousQLearning()],
+            [policy, Blind(policy), *baselines(with_forecasts=True), ObviousQLearning()],
             [*units, *fleet],
             split,
             forecasts=forecasts,

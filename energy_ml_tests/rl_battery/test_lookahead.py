@@ -1,0 +1,112 @@
+"""The price path without look-ahead, and the plan against the exact optimum on the same path."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.lookahead import (
+    Lookahead,
+    expected_paths,
+    fit_lookahead,
+    path_lengths,
+    plan_slopes,
+    usual_of_other_days,
+    usual_path,
+)
+from energy_ml.rl_battery.optimum import perfect_foresight
+
+SCALE = 50.0
+
+
+def random_lookahead(rng, interval, horizons=(15, 60), delay=0):
+    lengths = path_lengths(interval, delay)
+    weights = rng.normal(0, 0.2, (2, len(lengths), 10 + len(horizons)))
+    ahead = np.array([h // interval for h in horizons], dtype=np.int64)
+    return Lookahead(lengths, rng.normal(0, 0.3, 24), weights, ahead, delay, 0.5)
+
+
+def paths_of(look, prices, minutes, ahead, interval, first=0, history=True):
+    usual = usual_path(look.usual, minutes, interval, int(look.lengths.sum()))
+    return expected_paths(look, prices, usual, ahead, interval, SCALE, first, history)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([5, 15]), st.sampled_from([0, 2]))
+def test_paths_see_no_future_and_no_distant_past(seed, interval, delay):
+    rng = np.random.default_rng(seed)
+    day = 1440 // interval
+    n, t = 3 * day, int(rng.integers(2 * day, 3 * day))
+    prices, ahead = rng.normal(50, 40, n), rng.normal(50, 40, (2, n))
+    minutes = np.arange(n, dtype=np.int64) * interval % 1440
+    look = random_lookahead(rng, interval, delay=delay)
+    whole = paths_of(look, prices, minutes, ahead, interval)
+    changed, later = prices.copy(), ahead.copy()
+    changed[t + 1 :], later[:, t + 1 :] = 1e4, -1e4
+    np.testing.assert_allclose(paths_of(look, changed, minutes, later, interval)[: t + 1], whole[: t + 1])
+    some = slice(t - 2 * day, t + 1)
+    short = paths_of(look, prices[some], minutes[some], ahead[:, some], interval, first=2 * day)
+    np.testing.assert_allclose(short[0], whole[t], rtol=1e-8)
+    alone = paths_of(look, prices[t : t + 1], minutes[t : t + 1], ahead[:, t : t + 1], interval)
+    np.testing.assert_allclose(alone[0], paths_of(look, prices, minutes, ahead, interval, t, False)[0], rtol=1e-8)
+
+
+def test_paths_run_through_the_forecasts_on_straight_lines():
+    look = random_lookahead(np.random.default_rng(0), 5, horizons=(5, 15, 30))
+    ahead = np.array([[60.0, np.nan], [80.0, 80.0], [50.0, 50.0]])
+    minutes = np.array([0, 5], dtype=np.int64)
+    known, missing = paths_of(look, np.array([40.0, 40.0]), minutes, ahead, 5)
+    np.testing.assert_allclose(known[:6], [60.0, 70.0, 80.0, 70.0, 60.0, 50.0])
+    assert not np.isclose(missing[:6], known[:6]).any(), "one is missing, so none counts"
+
+
+@pytest.mark.parametrize("delay", [0, 1])
+def test_plans_are_worth_what_the_optimum_on_the_path_earns(delay):
+    rng = np.random.default_rng(3)
+    battery = Battery(wear_cost_per_mwh=2.0, buy_fee_per_mwh=1.0)
+    look = random_lookahead(rng, 30, delay=delay)
+    assert (look.lengths[delay:].sum(), set(look.lengths[:delay])) == (48, {1} if delay else set())
+    paths = np.abs(rng.normal(60, 30, (6, len(look.lengths)))) + 1
+    cells = 40
+    slopes = plan_slopes(look, paths, battery.physics, 0.5, cells)
+    assert (np.diff(slopes, axis=1) <= 1e-9).all()
+    starts = np.linspace(battery.low_mwh, battery.high_mwh, 5)
+    for path, found in zip(paths, slopes, strict=True):
+        prices = np.repeat(path, look.lengths)[delay:]
+        worth = prices.mean() * battery.discharge_efficiency
+        exact = [
+            perfect_foresight(battery, prices, 0.5, start_mwh=start, terminal_value=worth).profit for start in starts
+        ]
+        mine = found.reshape(4, -1).mean(axis=1) * np.diff(starts)
+        np.testing.assert_allclose(mine, np.diff(exact), rtol=0.03, atol=0.3)
+
+
+def test_what_is_usual_leaves_out_the_day_itself():
+    minutes = np.arange(3 * 24, dtype=np.int64) * 60 % 1440
+    levels = np.repeat([1.0, 2.0, 6.0], 24)
+    usual, others = usual_of_other_days(levels, minutes)
+    np.testing.assert_allclose(usual, 3.0)
+    np.testing.assert_allclose(others.reshape(3, 24)[:, 5], [4.0, 3.5, 1.5])
+    _, alone = usual_of_other_days(levels[:24], minutes[:24])
+    np.testing.assert_allclose(alone, 1.0)
+
+
+def test_a_day_like_the_others_is_expected_again():
+    rng = np.random.default_rng(0)
+    day = 60 + 40 * np.sin(np.arange(96) * 2 * np.pi / 96)
+    n = 10 * 96
+    prices, minutes = np.tile(day, 10) + rng.normal(0, 2, n), np.arange(n, dtype=np.int64) * 15 % 1440
+    ahead = np.full((1, n), np.nan)
+    (look,), _ = fit_lookahead(
+        [np.arcsinh(prices / SCALE)], [minutes], [ahead], interval=15, horizons=(60,), delay=0, most_rows=10_000
+    )
+    path = paths_of(look, prices, minutes, ahead, 15, first=n - 1)[0]
+    ends = np.cumsum(look.lengths)
+    actual = np.array([day[np.arange(e - k, e) % 96].mean() for e, k in zip(ends, look.lengths, strict=True)])
+    assert np.abs(path - actual).max() < 8.0
+    # With too little known to learn from, the usual day is what is left.
+    (bare,), _ = fit_lookahead(
+        [np.arcsinh(day / SCALE)], [minutes[:96]], [ahead[:, :96]], interval=15, horizons=(60,), delay=0, most_rows=100
+    )
+    assert np.isfinite(paths_of(bare, prices, minutes, ahead, 15)).all()
