@@ -578,7 +578,8 @@ def _significance(paths: pd.DataFrame, by: list[str], seasonal: bool) -> pd.Data
     interval = float(steps.min()) if steps.size else 1.0
     pairs = [("dm", *_LOSSES)] + ([("dm_seasonal", *_SEASONAL_LOSSES)] if seasonal else [])
     records, keys = [], []
-    for key, group in paths.groupby(level=by, sort=True):
+    # One level by its name, not in a list: pandas 2 and 3 then give the same keys.
+    for key, group in paths.groupby(level=by if len(by) > 1 else by[0], sort=True):
         keys.append(key)
         horizon = max(1, math.ceil(float(group["minutes_ahead"].max()) / interval))
         at = group.groupby(level="timestamp", sort=True).sum()
@@ -594,5 +595,5 @@ def _significance(paths: pd.DataFrame, by: list[str], seasonal: bool) -> pd.Data
                 f"{name}_mean_difference": result.mean_difference,
             }
         records.append(record)
-    index = pd.MultiIndex.from_tuples(keys, names=by) if len(by) > 1 else pd.Index([k[0] for k in keys], name=by[0])
+    index = pd.MultiIndex.from_tuples(keys, names=by) if len(by) > 1 else pd.Index(keys, name=by[0])
     return pd.DataFrame(records, index=index)
