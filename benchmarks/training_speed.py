@@ -64,9 +64,8 @@ def ours_alike(prices: pd.DataFrame, trees: int, depth: int, threads: int) -> li
         future = np.full(len(price), np.nan)
         future[: -horizon * n_regions] = price[horizon * n_regions :]
         with pool.borrow() as binned:
-            return fit_rounds(
-                parameters, binned.labelled(learn, to_volatility(price, future, vol), np.ones(len(price))), trees
-            )
+            target = to_volatility(price, future, vol)[learn]
+            return fit_rounds(parameters, binned.labelled(learn, target, np.ones(len(learn))), trees)
 
     with ThreadPoolExecutor(threads) as workers:
         return list(workers.map(fit, HORIZONS))
