@@ -72,6 +72,7 @@ class Champions:
         self._set = ChampionSet()
         self._stamp: tuple[int, ...] | None = (-1,)
         self._looked = -math.inf
+        self._has_read = False
         self._retry_at = math.inf
         self._changing = threading.Lock()
         self._stop = threading.Event()
@@ -79,7 +80,7 @@ class Champions:
 
     def current(self) -> ChampionSet:
         """What serves now. Without a watcher, looks at the registry first if it hasn't done so for a moment."""
-        if self._watcher is None and time.monotonic() - self._looked >= self._poll:
+        if self._watcher is None and (not self._has_read or time.monotonic() - self._looked >= self._poll):
             self.refresh()
         return self._set
 
@@ -123,8 +124,9 @@ class Champions:
 
     def refresh(self) -> None:
         """Look at the registry; load what was promoted since. Cheap when nothing changed. Never raises."""
-        if not self._changing.acquire(blocking=False):
-            return  # another thread is at it; the old set serves until it is done
+        # While another thread is at it the old set serves; before the first look there is none, so that one is awaited.
+        if not self._changing.acquire(blocking=not self._has_read):
+            return
         try:
             self._looked = time.monotonic()
             stamp = self._stamp_now()
@@ -132,6 +134,7 @@ class Champions:
                 return
             self._stamp, self._retry_at = stamp, math.inf
             self._read_registry()
+            self._has_read = True
         finally:
             self._changing.release()
 

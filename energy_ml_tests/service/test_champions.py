@@ -14,8 +14,9 @@ import joblib
 import pandas as pd
 import pytest
 
+from energy_ml.artifacts import read_registry
 from energy_ml.errors import BatteryError, ModelNotFoundError, ServiceError, StaleDataError
-from energy_ml.service import MLService
+from energy_ml.service import MLService, champions
 from energy_ml.service.problems import problem_of
 from energy_ml_tests.service.conftest import Server, inline, promote
 
@@ -87,7 +88,8 @@ def test_promotions_arrive_while_requests_run(server: Server, artifacts: dict[st
 
 COMPILED = """
 import sys
-from energy_ml.service import MLService
+from energy_ml.artifacts import read_registry
+from energy_ml.service import MLService, champions
 
 def compiled():
     own = [module for name, module in sys.modules.items() if name.startswith("energy_ml")]
@@ -227,6 +229,27 @@ def test_many_threads_get_the_numbers_of_one(
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_the_first_look_is_awaited_by_everybody(service: MLService, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slowly(path: Path) -> Any:
+        reading.set()
+        go_on.wait(10)
+        return read_registry(path)
+
+    monkeypatch.setattr(champions, "read_registry", slowly)
+    cold, seen = champions.Champions(service.settings.models_dir), []
+    threads = [threading.Thread(target=lambda: seen.append(len(cold.current().listed))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+        reading.wait(10)  # the others ask while the first one reads
+    time.sleep(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 3 and all(seen), "nobody was told that there are no models"
 
 
 def test_stale_data_is_flagged_or_refused(service: MLService) -> None:
