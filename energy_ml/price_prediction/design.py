@@ -32,6 +32,8 @@ IN_CURRENCY = re.compile(
     r"|rolling_std_|last_change$|day_range$|yesterday_move_|profile_move_)"
 )
 """Differences and sizes in currency/MWh: seen by models in units of the local volatility."""
+USUAL_SHARES = (0.005, 0.995)
+"""Shares of the training prices below and up to the usual ones."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Design:
     """Regions seen in training; another one gets a missing region code."""
     price_scale: float
     """Scale of arcsinh(price / price_scale), currency/MWh; a robust spread of the training prices."""
+    usual_prices: Array
+    """(regions + 1, 2) lowest and highest usual price of each region in training, of all regions in the last row."""
 
     @property
     def names(self) -> list[str]:
@@ -54,7 +58,8 @@ class Design:
 
     @classmethod
     def plan(cls, features: Sequence[str], regions: Sequence[str], train_prices: Array) -> Design:
-        """Choose columns; ``train_prices`` (n,) fit the arcsinh scale and must be training rows only."""
+        """Choose columns; ``train_prices`` (times, regions) fit the arcsinh scale and the usual prices and must be of
+        the training part only; NaN where there is none."""
         if VOL not in features:
             raise SchemaError(
                 f"the feature columns lack '{VOL}'",
@@ -67,7 +72,9 @@ class Design:
         plain = tuple(name for name in kept if not IN_CURRENCY.match(name))
         finite = train_prices[np.isfinite(train_prices)]
         spread = float(np.median(np.abs(finite - np.median(finite)))) if len(finite) else 1.0
-        return cls(tuple(features), scaled, plain, tuple(regions), max(spread, 1.0))
+        known = [column[np.isfinite(column)] for column in train_prices.T]
+        usual = [np.quantile(prices if len(prices) else finite, USUAL_SHARES) for prices in (*known, finite)]
+        return cls(tuple(features), scaled, plain, tuple(regions), max(spread, 1.0), np.array(usual))
 
     def volatility(self, frame: pd.DataFrame) -> Array:
         """Local volatility per row, currency/MWh, shape (n,)."""
@@ -95,6 +102,16 @@ class Design:
             frame[VOL].to_numpy(dtype=np.float32),
             frame[price_col].to_numpy(dtype=np.float64),
             self.region_codes(frame),
+        )
+
+    def within_usual(self, forecast: Array, price: Array, codes: npt.NDArray[np.int64]) -> Array:
+        """Forecasts (n,) held within the region's usual prices, or the current ``price`` (n,) where that is beyond.
+
+        Between spikes trees extrapolate: a fall of a spike's size from an ordinary price. A median further out than
+        prices hardly ever were is wrong in both directions; how far a spike reaches, intervals say.
+        """
+        return np.clip(
+            forecast, np.minimum(self.usual_prices[codes, 0], price), np.maximum(self.usual_prices[codes, 1], price)
         )
 
     def assemble(

@@ -25,6 +25,7 @@ from energy_ml.price_prediction.trees import Forest, flatten
 
 Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,12 @@ class Fitted:
         booster.load_model(bytearray(self.boosters[place]))
         return booster
 
-    def forecast(self, rows: Float32Array, price: Array, vol: Array, scale: float) -> tuple[Array, Array]:
-        """Members' prices (n, members) and ascending quantiles (n, quantiles) of arcsinh(price / scale)."""
+    def forecast(
+        self, rows: Float32Array, price: Array, vol: Array, design: Design, codes: IntArray
+    ) -> tuple[Array, Array]:
+        """The ensemble's prices (n,), NaN where a member has none, and ascending quantiles (n, quantiles) of
+        arcsinh(price / scale); ``codes`` (n,) of the regions as in ``design``."""
+        scale = design.price_scale
         outputs = self.forest.predict(rows).astype(np.float64)
         columns = [
             from_arcsinh(price, outputs[:, place], scale)
@@ -70,7 +75,8 @@ class Fitted:
             columns.append(from_volatility(price, self.linear.predict(rows), vol))
         first = len(self.members)
         changes = np.sort(outputs[:, first : first + len(QUANTILES)], axis=1)
-        return np.column_stack(columns), np.arcsinh(price / scale)[:, None] + changes
+        ensemble = design.within_usual(combine(np.column_stack(columns), self.members), price, codes)
+        return ensemble, np.arcsinh(price / scale)[:, None] + changes
 
 
 @dataclass
@@ -121,14 +127,13 @@ class PricePredictionModel:
         price = features[self.price_col].to_numpy(dtype=np.float64)
         return self.forecast_rows(rows, price, self.design.volatility(features), self.design.region_codes(features))
 
-    def forecast_rows(self, rows: Float32Array, price: Array, vol: Array, regions: npt.NDArray[np.int64]) -> Forecast:
+    def forecast_rows(self, rows: Float32Array, price: Array, vol: Array, regions: IntArray) -> Forecast:
         """The same from input rows (n, columns) of ``design`` and region codes (n,), -1 for an unseen region.
 
         An unseen region is served with a penalty: the gate takes the smallest factor of the known regions and the
         interval the widest bounds that any of them would get.
         """
-        members, quantiles = self.fitted.forecast(rows, price, vol, self.design.price_scale)
-        ensemble = combine(members, self.fitted.members)
+        ensemble, quantiles = self.fitted.forecast(rows, price, vol, self.design, regions)
         point = np.empty(len(price))
         bounds = np.empty((len(price), len(LEVELS), 2))
         for i, region in enumerate(regions):
@@ -163,15 +168,16 @@ class PricePredictionModel:
             )
         rows = self.design.rows(newer, self.price_col)
         price = newer[self.price_col].to_numpy(dtype=np.float64)
-        members, quantiles = self.fitted.forecast(rows, price, self.design.volatility(newer), self.design.price_scale)
+        codes = self.design.region_codes(newer)
+        made, quantiles = self.fitted.forecast(rows, price, self.design.volatility(newer), self.design, codes)
         n_times = int(offsets.max()) + 1
         # A long silence needs no walk of its own: memory fades and pending outcomes are lost within one horizon.
         skipped = max(int(offsets.min()) - self.steps - 2880, 0)
         shape = (len(self.regions), n_times - skipped)
-        places = self.design.region_codes(newer), offsets - skipped
+        places = codes, offsets - skipped
         grid, ensemble = np.full(shape, np.nan), np.full(shape, np.nan)
         spread = np.full((*shape, len(QUANTILES)), np.nan)
-        grid[places], ensemble[places], spread[places] = price, combine(members, self.fitted.members), quantiles
+        grid[places], ensemble[places], spread[places] = price, made, quantiles
         self.gate.run(grid, ensemble)
         self.conformal.run(np.arcsinh(grid / self.design.price_scale), spread)
         self.state_time = self.state_time + pd.Timedelta(minutes=n_times * self.interval_minutes)

@@ -123,7 +123,7 @@ def prepare_window(
                 expected=f"at least {least}",
                 remedy="use a longer window or finer data",
             )
-    design = Design.plan(feature_cols, panel.regions, price_of_row[part_of_row == 0])
+    design = Design.plan(feature_cols, panel.regions, price[part == 0])
     preset = preset.for_span((split.train_end - split.start) / pd.Timedelta(days=1))
     max_rows = preset.max_rows
     rng = np.random.default_rng(seed)

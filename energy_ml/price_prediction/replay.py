@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from energy_ml.price_prediction.ensemble import combine
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.model import PricePredictionModel
 
@@ -32,11 +31,12 @@ def replay(model: PricePredictionModel, features: pd.DataFrame, since: pd.Timest
     used = features[(features["timestamp"] >= since) & features["region"].isin(model.regions)]
     rows = model.design.rows(used, model.price_col)
     price = used[model.price_col].to_numpy(dtype=np.float64)
-    members, _ = model.fitted.forecast(rows, price, model.design.volatility(used), model.design.price_scale)
+    codes = model.design.region_codes(used)
+    made, _ = model.fitted.forecast(rows, price, model.design.volatility(used), model.design, codes)
     minutes = np.asarray((pd.DatetimeIndex(used["timestamp"]) - since) / pd.Timedelta(minutes=1))
-    places = model.design.region_codes(used), np.rint(minutes / model.interval_minutes).astype(np.int64)
+    places = codes, np.rint(minutes / model.interval_minutes).astype(np.int64)
     shape = (len(model.regions), int(places[1].max(initial=-1)) + 1)
     prices, ensemble = np.full(shape, np.nan), np.full(shape, np.nan)
-    prices[places], ensemble[places] = price, combine(members, model.fitted.members)
+    prices[places], ensemble[places] = price, made
     gated = OnlineGate(len(model.regions), model.steps, model.interval_minutes).run(prices, ensemble)
     return used[["timestamp", "region"]].assign(price_forecast=gated[places])

@@ -37,7 +37,7 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
 from energy_ml.price_prediction.design import to_arcsinh, to_volatility
-from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Preset, combine, preset_of
+from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Preset, preset_of
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted, PricePredictionModel, interval_around
@@ -541,10 +541,7 @@ class _HorizonFits:
         every = np.flatnonzero(where[window.places()[1]])
         for start in range(0, len(every), BLOCK_ROWS):
             rows = every[start : start + BLOCK_ROWS]
-            members, quantiles = fitted.forecast(
-                window.inputs(rows), window.ahead(rows, 0), window.volatility(rows), window.design.price_scale
-            )
-            known = np.isfinite(members).all(axis=1)
             places = window.places(rows)
-            ensemble[places] = np.where(known, combine(members, self.members), np.nan)
-            spread[places] = quantiles
+            ensemble[places], spread[places] = fitted.forecast(
+                window.inputs(rows), window.ahead(rows, 0), window.volatility(rows), window.design, places[0]
+            )
