@@ -26,9 +26,9 @@ def _held(design: Design, forecast: float, price: float, code: int) -> float:
 
 
 def test_a_forecast_of_a_price_that_hardly_ever_was_is_held_back(design: Design) -> None:
-    assert _held(design, -1500.0, 40.0, 0) == pytest.approx(0.5, abs=0.1), "a single spike is not usual, a low of 0 is"
-    assert _held(design, 5000.0, 40.0, 0) == pytest.approx(99.6, abs=0.1)
-    assert _held(design, 40.0, -20.0, 1) == pytest.approx(9.9, abs=0.2), "each region has its own prices"
+    assert _held(design, -1500.0, 40.0, 0) == pytest.approx(3.0, abs=0.2), "one spike is not usual, a low near 0 is"
+    assert _held(design, 5000.0, 40.0, 0) == pytest.approx(97.0, abs=0.3)
+    assert _held(design, 40.0, -20.0, 1) == pytest.approx(8.7, abs=0.3), "each region has its own prices"
 
 
 def test_a_price_beyond_the_usual_may_stay_where_it_is(design: Design) -> None:
