@@ -7,6 +7,7 @@ isn't the one that was saved. What doesn't: which version is champion and why (`
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import errno
 import hashlib
@@ -167,6 +168,20 @@ def read_artifact(path: PathLike, expected_sha256: str | None = None) -> bytes:
             "version (energy-ml models rollback), or retrain",
         )
     return data
+
+
+class Complete:
+    """Base of dataclasses that are pickled: one of another version, which lacks a field, is refused when it is loaded.
+
+    Without it the object would load and fail when it is used, far from the file that is to blame.
+    """
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        assert dataclasses.is_dataclass(self)
+        lacking = [f.name for f in dataclasses.fields(self) if f.default is dataclasses.MISSING and f.name not in state]
+        if lacking:
+            raise TypeError(f"{type(self).__name__} of another version, which lacks {', '.join(lacking)}")
+        self.__dict__.update(state)
 
 
 def load_artifact(path: PathLike, expected_sha256: str | None = None) -> Any:

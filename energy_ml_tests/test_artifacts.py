@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and nothing is unpickled before its digest is checked."""
 
+import dataclasses
 import datetime as dt
 import errno
 import json
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy_ml.artifacts import to_jsonable
+from energy_ml.artifacts import Complete, to_jsonable
 from energy_ml.errors import ArtifactError, ModelNotFoundError, RegistryError
 from energy_ml.model_management import (
     ModelRegistry,
@@ -342,3 +343,24 @@ def test_a_registry_that_vanished_is_not_an_empty_one(models):
         load_champion(models, SERVED)
     (models / "registry.json.bak").unlink()
     assert ModelRegistry(models / "registry.json").list_models() == {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept(Complete):
+    name: str
+    size: int
+    note: str = "none"
+
+
+def test_an_object_of_another_version_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    kept = Kept("a", 3)
+    save_artifact(kept, tmp_path / "kept.pkl")
+    assert load_artifact(tmp_path / "kept.pkl") == kept
+    del kept.__dict__["note"]
+    save_artifact(kept, tmp_path / "without_note.pkl")
+    assert load_artifact(tmp_path / "without_note.pkl").note == "none", "what has a default may be missing"
+    del kept.__dict__["size"]
+    save_artifact(kept, tmp_path / "old.pkl")
+    with pytest.raises(ArtifactError, match=r"old\.pkl.*Kept of another version, which lacks size") as caught:
+        load_artifact(tmp_path / "old.pkl")
+    assert "retrain" in str(caught.value)

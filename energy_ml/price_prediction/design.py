@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.artifacts import Complete
 from energy_ml.errors import SchemaError
 
 Array = npt.NDArray[np.float64]
@@ -37,7 +38,7 @@ USUAL_SHARES = (0.03, 0.97)
 
 
 @dataclass(frozen=True)
-class Design:
+class Design(Complete):
     """How a model's input rows are made from a features frame; ``names`` are the resulting columns in order."""
 
     features: tuple[str, ...]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import xgboost as xgb
 
+from energy_ml.artifacts import Complete
 from energy_ml.errors import ConfigError, IntervalError
 from energy_ml.features import feature_family
 from energy_ml.price_prediction.conformal import LEVELS, QUANTILES, OnlineConformal, at_level
@@ -29,7 +30,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Fitted(Complete):
     """Fitted members over the same input rows: boosters in the order of ``members`` + the quantile model, and the
     line."""
 
@@ -80,7 +81,7 @@ class Fitted:
 
 
 @dataclass
-class PricePredictionModel:
+class PricePredictionModel(Complete):
     """Forecasts one horizon for every region. Pickles by joblib; carries its online state.
 
     The state (gate, interval calibration) stands at ``state_time``, the newest instant whose price it has seen;

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from energy_ml.artifacts import Complete
 from energy_ml.rl_battery.battery import Battery, Floats, Physics, step
 from energy_ml.rl_battery.learning import Integers, decide, follow
 from energy_ml.rl_battery.lookahead import Lookahead, expected_paths, plan_slopes, usual_path
@@ -255,7 +256,7 @@ def refresh_rows(minutes: Integers, dispatch_minutes: int) -> tuple[Integers, In
 
 
 @dataclass(frozen=True, eq=False)
-class BatteryAgent:
+class BatteryAgent(Complete):
     """A learned policy of one region.
 
     ``table`` (X, K) is the Q-table of after-states in units of price level x usable MWh; X runs over the axes of

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from energy_ml.artifacts import load_champion
+from energy_ml.artifacts import Complete, load_champion
 from energy_ml.config import project_root
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
 from energy_ml.rl_battery.agent import BatteryAgent, Brain, act_now
@@ -26,7 +26,7 @@ NAME = "q_learning"
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedPolicy:
+class LearnedPolicy(Complete):
     """The artefact: an agent per region, the battery they were learned for and the configuration (plain dict)."""
 
     agents: dict[str, BatteryAgent]
