@@ -100,27 +100,26 @@ def observe_inputs(
     levels: Floats,
     horizons: int,
     market: Market,
-    model: ValueModel,
+    outputs: Floats,
     planned: tuple[Floats, Floats],
     share: float,
 ) -> Observed:
-    """Put together what N rows of inputs, prices, minutes, price levels and of ``plans_of`` say.
+    """Put together what N rows of inputs, prices, minutes, price levels, of ``predict_values`` and ``plans_of`` say.
 
     Energy is worth the weighted mean of what the plan and the value model say. The plan takes the expected prices for
     certain and so sees no worth in waiting for better ones; the model learned from hindsight, which never misses one.
     Their errors differ, and the mean is nearer to the truth than either.
 
-    A model with no outputs stands for "no value model": energy is then worth ``market.flat_value``.
+    Without ``outputs`` (N, 0) there is no value model: energy is then worth ``market.flat_value``.
     """
-    n = len(prices)
-    outputs = predict_values(model, inputs, market.typical)
-    learned = model.trees.outputs > 0
+    n, pieces = outputs.shape
+    learned = pieces > 0
     expected, plans = planned
     slopes = np.full((n, plans.shape[1] if learned else 1), market.flat_value)
     if learned:
         for i in range(n):
             for j in range(plans.shape[1]):
-                said = outputs[i, j * model.pieces // plans.shape[1]]
+                said = outputs[i, j * pieces // plans.shape[1]]
                 slopes[i, j] = said + share * (plans[i, j] - said)
     level, information = np.empty(n), np.zeros(n, np.int64)
     signals = np.empty((3, n))
@@ -214,7 +213,7 @@ def see_now(brain: Brain, prices: Floats, minute: int, ahead: Floats, physics: P
         levels,
         brain.horizons,
         brain.market,
-        brain.model,
+        predict_values(brain.model, inputs, brain.market.typical),
         planned,
         brain.look.share,
     )
@@ -341,8 +340,9 @@ class BatteryAgent(Complete):
         usual = usual_path(self.look.usual, when, self.dispatch_minutes, int(self.look.lengths.sum()))
         physics = (battery or self.battery).physics
         planned = plans_of(self.look, held, usual, ahead, self.dispatch_minutes, self.market, physics, begin, True)
+        outputs = predict_values(self.model, inputs, self.market.typical)
         seen = observe_inputs(
-            inputs, held[begin:], when[begin:], levels, len(ahead), self.market, self.model, planned, self.look.share
+            inputs, held[begin:], when[begin:], levels, len(ahead), self.market, outputs, planned, self.look.share
         )
         if len(starts) < len(prices):
             seen = seen.rows(place[first:] - begin)

@@ -29,6 +29,7 @@ from energy_ml.rl_battery.agent import (
 from energy_ml.rl_battery.battery import Battery, Floats
 from energy_ml.rl_battery.learning import (
     Experience,
+    Integers,
     follow,
     possible_moves,
     sampled_episode,
@@ -40,11 +41,11 @@ from energy_ml.rl_battery.training_data import TrainingSeries, TrainingWindow
 from energy_ml.rl_battery.value_model import (
     FIRST_FORECAST,
     NO_MODEL,
-    SLOPES,
     ValueModel,
     build_inputs,
     cross_fit,
     hindsight_slopes,
+    predict_values,
     tree_inputs,
     value_targets,
 )
@@ -136,7 +137,6 @@ def fit_values(
         purge=PURGE_MINUTES // dispatch,
         seed=config.random_state,
         threads=threads,
-        pieces=SLOPES,
     )
     looks, usual_others = fit_lookahead(
         [np.arcsinh(s.prices[s.starts[:n]] / m.typical) for s, m, n in zip(window.series, markets, known, strict=True)],
@@ -162,18 +162,22 @@ def fit_values(
         )
     ]
     highest = FORECASTS * bool(count) + HISTORY
-    share = _best_share(regions, highest, window, config, battery, with_validation=with_validation)
+    sights = [_look_at(r, highest, window, battery) for r in regions]
+    share = _best_share(regions, sights, window, config, battery, with_validation=with_validation)
     levels = [level for level in range(highest, -1, -1) if level & ~highest == 0] if all_levels else [highest]
     return [
         Fitted(
             r.series,
             r.market,
-            {level: _observe(r, level, share, window, battery) for level in levels},
+            {
+                level: (sight if level == highest else _look_at(r, level, window, battery)).observed(share)
+                for level in levels
+            },
             final,
             r.look._replace(share=share),
             r.known,
         )
-        for r in regions
+        for r, sight in zip(regions, sights, strict=True)
     ]
 
 
@@ -189,39 +193,43 @@ class _Region(NamedTuple):
     blocks: list[tuple[int, int, ValueModel]]
 
 
-def _observe(region: _Region, level: int, share: float, window: TrainingWindow, battery: Battery) -> Observed:
-    """All starts of a region as seen at an information level, the plan weighing ``share``."""
+class _Sight(NamedTuple):
+    """What all starts of a region show at an information level, whatever the plan weighs."""
+
+    inputs: npt.NDArray[np.float32]
+    prices: Floats
+    minutes: Integers
+    levels: Floats
+    horizons: int
+    market: Market
+    outputs: Floats
+    planned: tuple[Floats, Floats]
+
+    def observed(self, share: float) -> Observed:
+        """With the plan weighing ``share``."""
+        return observe_inputs(*self, share)
+
+
+def _look_at(region: _Region, level: int, window: TrainingWindow, battery: Battery) -> _Sight:
+    """A region at an information level, each start by the model that hasn't seen it."""
     s, market, look, dispatch = region.series, region.market, region.look, window.dispatch_minutes
     count = len(window.horizons)
     held, minutes = s.prices[s.starts], s.minutes[s.starts]
-    price_level = price_levels(held, 1440 // dispatch, market, 0)
     usual = usual_path(look.usual, minutes, dispatch, int(look.lengths.sum()))
     usual[: region.known] = region.usual_others
     masked = _masked(region.inputs, level, count)
     ahead = s.ahead if level & FORECASTS else np.full_like(s.ahead, np.nan)
-    expected, plans = plans_of(look, held, usual, ahead, dispatch, market, battery.physics, 0, bool(level & HISTORY))
-    return _join(
-        [
-            observe_inputs(
-                masked[a:b],
-                held[a:b],
-                minutes[a:b],
-                price_level[a:b],
-                count,
-                market,
-                model,
-                (expected[a:b], plans[a:b]),
-                share,
-            )
-            for a, b, model in region.blocks
-            if a < min(b, len(held))
-        ]
-    )
+    planned = plans_of(look, held, usual, ahead, dispatch, market, battery.physics, 0, bool(level & HISTORY))
+    outputs = [
+        predict_values(model, masked[a:b], market.typical) for a, b, model in region.blocks if a < min(b, len(held))
+    ]
+    levels = price_levels(held, 1440 // dispatch, market, 0)
+    return _Sight(masked, held, minutes, levels, count, market, np.concatenate(outputs), planned)
 
 
 def _best_share(
     regions: Sequence[_Region],
-    level: int,
+    sights: Sequence[_Sight],
     window: TrainingWindow,
     config: RLBatteryConfig,
     battery: Battery,
@@ -234,13 +242,13 @@ def _best_share(
     """
     usable, nodes, delay = battery.high_mwh - battery.low_mwh, config.charge_level_bins + 1, config.execution_delay
     profits = np.zeros((len(regions), len(PLAN_SHARES)))
-    for row, r in enumerate(regions):
+    for row, (r, sight) in enumerate(zip(regions, sights, strict=True)):
         s = r.series
         n = len(s.prices) if with_validation else s.train
         prices = np.clip(s.prices[:n], -PRICE_CAP * r.market.typical, PRICE_CAP * r.market.typical)
         place = s.place[np.maximum(np.arange(n) - delay, 0)]
         for column, share in enumerate(PLAN_SHARES):
-            seen = _observe(r, level, share, window, battery)
+            seen = sight.observed(share)
             met = seen.expected[place] if delay else prices
             _, cash, end = follow(
                 battery.physics,
@@ -351,17 +359,6 @@ def validation_profit(agent: BatteryAgent, fitted: Fitted) -> float:
     _, cash, end = agent.requests(seen, s.prices[n:], battery, battery.initial_mwh, s.days[n:], delay=agent.delay)
     worth = max(0.0, float(s.prices[:n].mean())) * battery.discharge_efficiency
     return float(cash + (end - battery.initial_mwh) * worth)
-
-
-def _join(parts: Sequence[Observed]) -> Observed:
-    return Observed(
-        np.concatenate([p.expected for p in parts]),
-        np.concatenate([p.slopes for p in parts]),
-        np.concatenate([p.level for p in parts]),
-        np.concatenate([p.information for p in parts]),
-        np.concatenate([p.signals for p in parts], axis=1),
-        np.concatenate([p.minutes for p in parts]),
-    )
 
 
 def _with_gaps(inputs: npt.NDArray[np.float32], horizons: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -266,7 +266,7 @@ def fit_lookahead(
         rows = np.arange(min(2 * 1440 // interval, n // 2), n, thin)
         seen = np.concatenate([own_day_out, usual_path(day, when, interval, reach)[n:]])
         parts.append((*path_inputs(region, seen, interval, lengths, rows), forecasts[:, rows].T))
-        sums = np.concatenate([[0.0], np.cumsum(region)])
+        sums = _cumulative(region)
         after = np.minimum(rows[:, None] + ends, n)
         before = np.minimum(after, rows[:, None] + ends - lengths)
         mean = (sums[after] - sums[before]) / lengths

@@ -287,16 +287,15 @@ def evaluate_trees(trees: BoostedTrees, inputs: npt.NDArray[np.float32]) -> Floa
 
 
 class ValueModel(NamedTuple):
-    """Forecasts ``pieces`` slopes of the value of stored energy.
+    """Forecasts slopes of the value of stored energy, one output per piece of the charge range.
 
     Everything is learned in the asinh of price / typical price of the region, so that regions can be trained together.
     """
 
     trees: BoostedTrees
-    pieces: int
 
 
-NO_MODEL = ValueModel(BoostedTrees.empty(), 0)
+NO_MODEL = ValueModel(BoostedTrees.empty())
 """No value model: a MWh is worth the market's flat value."""
 
 
@@ -335,7 +334,6 @@ def cross_fit(
     rounds: int = 80,
     seed: int,
     threads: int = 1,
-    pieces: int,
 ) -> tuple[ValueModel, list[ValueModel], Integers]:
     """A model on all rows, and one per contiguous block of time that hasn't seen the block.
 
@@ -364,8 +362,7 @@ def cross_fit(
     def fit(rows: npt.NDArray[np.bool_]) -> ValueModel:
         x = np.concatenate([inputs[rows], copies[rows]])
         y = np.concatenate([targets[rows], targets[rows]])
-        trees = BoostedTrees.fit(x, y, rounds=rounds, seed=seed)
-        return ValueModel(trees, pieces)
+        return ValueModel(BoostedTrees.fit(x, y, rounds=rounds, seed=seed))
 
     outside = [usable & ((when < edges[i] - purge) | (when >= edges[i + 1] + purge)) for i in range(folds)]
     # The longest fit goes first, so that no core waits for it at the end.

@@ -151,7 +151,7 @@ def test_cross_fitted_models_never_saw_their_block():
     y = rng.normal(size=(n, 1))
 
     def fit(targets):
-        return cross_fit(x, targets, when, x, intervals=len(x), folds=3, purge=20, rounds=5, seed=1, pieces=1)
+        return cross_fit(x, targets, when, x, intervals=len(x), folds=3, purge=20, rounds=5, seed=1)
 
     final, folds, edges = fit(y)
     np.testing.assert_array_equal(edges, [0, 400, 800, 1200])
