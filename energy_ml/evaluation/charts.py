@@ -27,7 +27,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from energy_ml.evaluation.metrics import IMPORTANCE_MEASURES
+from energy_ml.evaluation.metrics import importance_measure
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PINK, SKY, INK, GREY, PALE = "#CC79A7", "#56B4E9", "#1F2933", "#7B8794", "#D9DFE5"
@@ -432,7 +432,7 @@ def importance_chart(table: pd.DataFrame, *, top: int = 12) -> Figure:
         ``horizon_minutes``. Importances are turned into shares of their horizon's sum. With both ``shap`` and ``gain``,
         bars show SHAP and a mark shows gain.
     """
-    column = next((name for name in IMPORTANCE_MEASURES if name in table.columns), None)
+    column = importance_measure(table)
     if column is None or table.empty:
         return _empty("No feature importance")
     data = table.copy()

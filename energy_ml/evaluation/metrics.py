@@ -355,6 +355,11 @@ IMPORTANCE_MEASURES = ("shap", "importance", "gain")
 """What a table of feature importance may call its numbers, the preferred one first."""
 
 
+def importance_measure(table: pd.DataFrame) -> str | None:
+    """The preferred one of the table's measures of importance; None if it has none."""
+    return next((name for name in IMPORTANCE_MEASURES if name in table), None)
+
+
 def family_importance(table: pd.DataFrame) -> pd.DataFrame:
     """Importance summed per feature family: ``family`` and the table's measures, largest by the preferred one first.
 
@@ -369,6 +374,7 @@ def family_importance(table: pd.DataFrame) -> pd.DataFrame:
 
 
 BLOCK_ROWS = 250_000
+"""Rows whose terms are taken at a time."""
 _LOSSES = ("n", "abs", "p_abs")
 """How many rows are scored, and what the model and persistence lose on them; below, where yesterday is known."""
 _SEASONAL_LOSSES = ("s_n", "s_model_abs", "s_abs")

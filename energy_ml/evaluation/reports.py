@@ -33,7 +33,7 @@ from energy_ml.evaluation.backtest_evaluator import (
     headline,
     mark_to_market,
 )
-from energy_ml.evaluation.metrics import IMPORTANCE_MEASURES, family_importance, forecast_metrics
+from energy_ml.evaluation.metrics import family_importance, forecast_metrics, importance_measure
 
 MAIN = "q_learning"
 """The strategy that is ours; every other one is a baseline or a bound."""
@@ -853,7 +853,7 @@ def _family_words(importance: pd.DataFrame | None) -> str:
     if importance is None or importance.empty:
         return ""
     table = family_importance(importance)
-    measure = next(name for name in IMPORTANCE_MEASURES if name in table)
+    measure = importance_measure(table)
     shares = table.assign(share=table[measure] / table[measure].sum()).head(4)
     of = "mean absolute SHAP values" if measure == "shap" else "importance"
     said = ", ".join(f"{family} {share:.0%}" for family, share in zip(shares["family"], shares["share"], strict=True))

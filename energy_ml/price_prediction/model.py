@@ -147,6 +147,14 @@ class PricePredictionModel(Complete):
                 bounds[i, :, 0], bounds[i, :, 1] = every[..., 0].min(axis=0), every[..., 1].max(axis=0)
         return Forecast(point, bounds, quantiles, self.design.price_scale)
 
+    def ungated(self, features: pd.DataFrame) -> tuple[Array, IntArray, Array, Array]:
+        """What gate and calibration work on, per row: price (n,), region code (n,), the ensemble's price (n,) and
+        quantiles (n, quantiles) of arcsinh(price / scale)."""
+        rows = self.design.rows(features, self.price_col)
+        price = features[self.price_col].to_numpy(dtype=np.float64)
+        codes = self.design.region_codes(features)
+        return price, codes, *self.fitted.forecast(rows, price, self.design.volatility(features), self.design, codes)
+
     def advance(self, features: pd.DataFrame) -> int:
         """Learn from prices newer than ``state_time``: outcomes of earlier forecasts, then forecasts for later ones.
 
@@ -167,10 +175,7 @@ class PricePredictionModel(Complete):
                 expected=f"instants that are multiples of {self.interval_minutes} minutes after {self.state_time}",
                 remedy="pass data of the interval that the model was trained on",
             )
-        rows = self.design.rows(newer, self.price_col)
-        price = newer[self.price_col].to_numpy(dtype=np.float64)
-        codes = self.design.region_codes(newer)
-        made, quantiles = self.fitted.forecast(rows, price, self.design.volatility(newer), self.design, codes)
+        price, codes, made, quantiles = self.ungated(newer)
         n_times = int(offsets.max()) + 1
         # A long silence needs no walk of its own: memory fades and pending outcomes are lost within one horizon.
         skipped = max(int(offsets.min()) - self.steps - 2880, 0)

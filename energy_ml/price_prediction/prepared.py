@@ -14,7 +14,7 @@ import pandas as pd
 
 from energy_ml.errors import HorizonError, NoDataError, SchemaError, SplitError
 from energy_ml.features import to_panel
-from energy_ml.price_prediction.boosting import BinnedPool
+from energy_ml.price_prediction.boosting import BinnedPool, Inputs
 from energy_ml.price_prediction.design import VOL, Design
 from energy_ml.price_prediction.ensemble import Preset
 from energy_ml.splits import TimeSplit
@@ -44,17 +44,14 @@ class PreparedWindow:
     times: pd.DatetimeIndex
     cells: IntArray
     price: Array
-    price_col: str
+    inputs: Inputs
+    """Input rows (k, columns) of ``design`` for k row numbers of the frame."""
     part: npt.NDArray[np.int8]
     preset: Preset
     """For the length of the training part."""
     chosen: dict[str, IntArray]
     """Row numbers that fits use: ``train``, ``validation``, ``both`` (thinned when there are many)."""
     binned: BinnedPool
-
-    def inputs(self, rows: IntArray) -> Float32Array:
-        """Input rows (len(rows), columns) of ``design`` for these row numbers of the frame."""
-        return self.design.rows(self.frame.iloc[rows], self.price_col)
 
     def volatility(self, rows: IntArray) -> Array:
         """Local volatility of these rows, (len(rows),)."""
@@ -131,7 +128,11 @@ def prepare_window(
     validation = _thin(np.flatnonzero(known & (part_of_row == 1)), max_rows, rng)
     # Training rows thin to the same density in the refit, so that a stopped number of trees means the same there.
     chosen = {"train": train, "validation": validation, "both": np.sort(np.concatenate([train, validation]))}
-    window = PreparedWindow(
+
+    def inputs(rows: IntArray) -> Float32Array:
+        return design.rows(frame.iloc[rows], price_col)
+
+    return PreparedWindow(
         frame,
         tuple(feature_cols),
         split,
@@ -140,13 +141,12 @@ def prepare_window(
         panel.times,
         cells,
         price,
-        price_col,
+        inputs,
         part,
         preset,
         chosen,
-        BinnedPool(lambda rows: window.inputs(rows), train, preset.max_bin),
+        BinnedPool(inputs, train, preset.max_bin),
     )
-    return window
 
 
 def _thin(rows: IntArray, most: int, rng: np.random.Generator) -> IntArray:

@@ -29,10 +29,7 @@ def replay(model: PricePredictionModel, features: pd.DataFrame, since: pd.Timest
     frame ``timestamp, region, price_forecast``, one row per row used.
     """
     used = features[(features["timestamp"] >= since) & features["region"].isin(model.regions)]
-    rows = model.design.rows(used, model.price_col)
-    price = used[model.price_col].to_numpy(dtype=np.float64)
-    codes = model.design.region_codes(used)
-    made, _ = model.fitted.forecast(rows, price, model.design.volatility(used), model.design, codes)
+    price, codes, made, _ = model.ungated(used)
     minutes = np.asarray((pd.DatetimeIndex(used["timestamp"]) - since) / pd.Timedelta(minutes=1))
     places = codes, np.rint(minutes / model.interval_minutes).astype(np.int64)
     shape = (len(model.regions), int(places[1].max(initial=-1)) + 1)

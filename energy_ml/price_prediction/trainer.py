@@ -285,18 +285,18 @@ class PricePredictionTrainer:
         day = 1440 // window.interval_minutes
         rows = np.argsort(window.cells, kind="stable")
         labels = window.split.label(window.times, horizon)
-        places = window.places(rows)
-        known = np.isfinite(point[places]) & np.isfinite(window.ahead(rows, 0)) & np.isfinite(window.ahead(rows, steps))
-        rows = rows[known & (labels[places[1]] != None)]  # noqa: E711 - element by element
-        places = window.places(rows)
+        places, now, actual = window.places(rows), window.ahead(rows, 0), window.ahead(rows, steps)
+        known = np.isfinite(point[places]) & np.isfinite(now) & np.isfinite(actual)
+        known &= labels[places[1]] != None  # noqa: E711 - element by element
+        rows, now, actual, places = rows[known], now[known], actual[known], (places[0][known], places[1][known])
         return pd.DataFrame(
             {
                 "timestamp": window.times[places[1]],
                 "region": np.asarray(window.design.regions, dtype=object)[places[0]],
                 "horizon_minutes": np.full(len(rows), horizon, dtype=np.int64),
                 "split": labels[places[1]],
-                "price_now": window.ahead(rows, 0),
-                "price_actual": window.ahead(rows, steps),
+                "price_now": now,
+                "price_actual": actual,
                 "price_forecast": point[places],
                 "lower": lower[places],
                 "upper": upper[places],

@@ -72,7 +72,6 @@ class Champions:
         self._set = ChampionSet()
         self._stamp: tuple[int, ...] | None = (-1,)
         self._looked = -math.inf
-        self._has_read = False
         self._retry_at = math.inf
         self._changing = threading.Lock()
         self._stop = threading.Event()
@@ -80,7 +79,7 @@ class Champions:
 
     def current(self) -> ChampionSet:
         """What serves now. Without a watcher, looks at the registry first if it hasn't done so for a moment."""
-        if self._watcher is None and (not self._has_read or time.monotonic() - self._looked >= self._poll):
+        if self._watcher is None and time.monotonic() - self._looked >= self._poll:
             self.refresh()
         return self._set
 
@@ -125,17 +124,16 @@ class Champions:
     def refresh(self) -> None:
         """Look at the registry; load what was promoted since. Cheap when nothing changed. Never raises."""
         # While another thread is at it the old set serves; before the first look there is none, so that one is awaited.
-        if not self._changing.acquire(blocking=not self._has_read):
+        if not self._changing.acquire(blocking=self._looked == -math.inf):
             return
         try:
-            self._looked = time.monotonic()
             stamp = self._stamp_now()
-            if stamp == self._stamp and self._looked < self._retry_at:
+            if stamp == self._stamp and time.monotonic() < self._retry_at:
                 return
             self._stamp, self._retry_at = stamp, math.inf
             self._read_registry()
-            self._has_read = True
         finally:
+            self._looked = time.monotonic()
             self._changing.release()
 
     def start(self) -> None:
