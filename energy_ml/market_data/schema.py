@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from energy_ml.errors import SchemaError, TimestampError
+from energy_ml.market_data.text_times import parse_texts
 
 Kind = Literal["prices", "batteries"]
 
@@ -191,14 +192,15 @@ def utc_timestamps(values: pd.Series, problems: list[DataProblem], file: object 
         return to_utc(times)
     if values.dtype.kind in "iu":
         numbers = values.to_numpy(dtype=np.int64)
-        for unit, low, high in _EPOCH_UNITS:
+        written = _written_out(numbers)
+        for unit, low, high in _EPOCH_UNITS if written is None else ():
             if len(numbers) and numbers.min() >= low and numbers.max() < high:
                 report("integer_timestamps", f"whole numbers were taken as {unit} since 1970 UTC")
                 return to_utc(pd.DatetimeIndex(numbers.astype(f"datetime64[{unit}]")))
         if not len(numbers):
             return pd.DatetimeIndex([], dtype="datetime64[ns, UTC]")
         raise refuse(
-            "whole numbers that aren't a time since 1970 in one unit",
+            written or "whole numbers that aren't a time since 1970 in one unit",
             np.ones(len(values), dtype=bool),
             "seconds, milliseconds, microseconds or nanoseconds since 1970",
             "store the column as a timestamp",
@@ -212,38 +214,69 @@ def utc_timestamps(values: pd.Series, problems: list[DataProblem], file: object 
         )
     # Only distinct values are parsed: a long frame repeats each timestamp once per region.
     codes, distinct = pd.factorize(values, use_na_sentinel=False)
-    parsed: list[pd.Timestamp | None] = [_parse_timestamp(value) for value in distinct]
-    bad = np.array([p is None for p in parsed], dtype=bool)[codes]
+    is_text = np.array([isinstance(value, str) for value in distinct], dtype=bool)
+    stamps = np.full(len(distinct), np.datetime64("NaT", "ns"))
+    offsets = np.full(len(distinct), np.nan)
+    """Minutes ahead of UTC; NaN where there is no zone."""
+    if is_text.any():
+        read = parse_texts(pa.array(distinct[is_text], pa.string()))
+        if read.problem is not None:
+            bad = np.zeros(len(distinct), dtype=bool)
+            bad[np.flatnonzero(is_text)[read.bad]] = True
+            raise refuse(read.problem, bad[codes], read.expected, read.remedy)
+        stamps[is_text], offsets[is_text] = read.utc, read.offset_minutes
+    objects = [_stamp(value) for value in distinct[~is_text]]
+    bad = np.zeros(len(distinct), dtype=bool)
+    bad[~is_text] = [stamp is None for stamp in objects]
     if bad.any():
         raise refuse(
             "values can't be read as timestamps",
-            bad,
+            bad[codes],
             "timestamps such as 2026-02-10T00:00:00Z",
             "correct these rows or store the column as a timestamp",
         )
-    aware = np.array([p.tzinfo is not None for p in parsed if p is not None], dtype=bool)
-    if aware.any() and not aware.all():
+    if objects:
+        index = [stamp for stamp in objects if stamp is not None]
+        utc = [stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC") for stamp in index]
+        stamps[~is_text] = to_utc(pd.DatetimeIndex(utc, tz="UTC")).tz_localize(None).to_numpy()
+        offsets[~is_text] = [
+            np.nan if (offset := stamp.utcoffset()) is None else offset / dt.timedelta(minutes=1) for stamp in index
+        ]
+    naive = np.isnan(offsets)
+    if naive.any() and not naive.all():
         raise refuse(
             "timestamps with a zone stand beside ones without",
-            ~aware[codes],
+            naive[codes],
             "all with a zone, or none (then UTC is meant)",
             "write all timestamps in UTC",
         )
     report(
-        "text_timestamps" if any(isinstance(value, str) for value in distinct) else "object_timestamps",
-        "timestamps were converted from text or objects",
+        "text_timestamps" if is_text.any() else "object_timestamps", "timestamps were converted from text or objects"
     )
-    if len(aware) and not aware.any():
+    if len(naive) and naive.all():
         report("naive_timestamps", "timestamps without a zone were taken as UTC")
-    offsets = {p.utcoffset() for p in parsed if p is not None and p.tzinfo is not None}
-    if len(offsets) > 1:
-        report("mixed_time_zones", f"timestamps with {len(offsets)} different UTC offsets were converted to UTC")
-    instants = [p.tz_localize("UTC") if p.tzinfo is None else p.tz_convert("UTC") for p in parsed if p is not None]
-    return to_utc(pd.DatetimeIndex(instants, tz="UTC"))[codes]
+    zones = np.unique(offsets[~naive])
+    if len(zones) > 1:
+        report("mixed_time_zones", f"timestamps with {len(zones)} different UTC offsets were converted to UTC")
+    return pd.DatetimeIndex(stamps[codes], tz="UTC")
 
 
-def _parse_timestamp(value: object) -> pd.Timestamp | None:
-    if isinstance(value, str | dt.datetime | np.datetime64) or type(value) is dt.date:
+def _written_out(numbers: npt.NDArray[np.int64]) -> str | None:
+    """In words, if all numbers are dates written in digits (202601310015): they'd pass for seconds of 2034 or
+    milliseconds of 1976."""
+    for digits, form in ((10, "YYYYMMDDHH"), (12, "YYYYMMDDHHMM")):
+        day, clock = np.divmod(numbers, 10 ** (digits - 8))
+        hour, minute = np.divmod(clock, 100) if digits == 12 else (clock, np.zeros_like(clock))
+        year, month = day // 10_000, day // 100 % 100
+        dates = (year >= 1990) & (year < 2100) & (month >= 1) & (month <= 12) & (day % 100 >= 1) & (day % 100 <= 31)
+        if len(numbers) and (dates & (hour < 24) & (minute < 60)).all():
+            return f"whole numbers that look like dates written as {form}"
+    return None
+
+
+def _stamp(value: object) -> pd.Timestamp | None:
+    """The instant of an object that is one; None for anything else. Texts are read by ``parse_texts``."""
+    if isinstance(value, dt.datetime | np.datetime64) or type(value) is dt.date:
         try:
             stamp = pd.Timestamp(value)
         except (ValueError, OverflowError):

@@ -199,6 +199,13 @@ def test_impossible_timestamps_are_refused(values, words):
         normalise(prices().assign(timestamp=values(prices()["timestamp"])), "prices")
 
 
+@pytest.mark.parametrize("form", ["%Y%m%d%H", "%Y%m%d%H%M"])
+def test_dates_written_as_whole_numbers_are_no_time_since_1970(form):
+    numbers = prices()["timestamp"].dt.strftime(form).astype("int64")
+    with pytest.raises(TimestampError, match="dates written as YYYYMMDDHH"):
+        normalise(prices().assign(timestamp=numbers), "prices")
+
+
 def test_years_beyond_nanoseconds_are_refused():
     times = pa.array([dt.datetime(2026, 2, 1), dt.datetime(9999, 1, 1)], pa.timestamp("us", "UTC"))
     table = pa.table({"timestamp": times, "region": ["FR", "FR"], "real_time_price": [1.0, 2.0]})
