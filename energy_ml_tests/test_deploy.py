@@ -1,0 +1,99 @@
+"""What an operator relies on in deploy/: no root, no writable root file system, no password anywhere but in a file."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from energy_ml_tests.orchestration.servers import free_port, need, process, wait_for_port
+
+DEPLOY = Path(__file__).parent.parent / "deploy"
+PASSWORD = "p@ss/w:rd %1"
+COMPOSE = yaml.safe_load((DEPLOY / "docker-compose.yaml").read_text())
+OURS = [name for name, service in COMPOSE["services"].items() if "build" in service]
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    for name in ("redis_password", "postgres_password"):
+        (tmp_path / name).write_text(f"{PASSWORD}\n")
+    return tmp_path
+
+
+def _after_entrypoint(code: str, secrets: Path, **settings: str) -> str:
+    done = subprocess.run(
+        ["sh", str(DEPLOY / "entrypoint.sh"), sys.executable, "-c", code],
+        env={"PATH": os.environ["PATH"], "ENERGY_ML_SECRETS_DIR": str(secrets), **settings},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_a_password_with_any_letters_reaches_postgres_as_it_is(secrets: Path) -> None:
+    from sqlalchemy.engine import make_url
+
+    url = make_url(_after_entrypoint("import os; print(os.environ['ENERGY_ML_POSTGRES_URL'])", secrets))
+    assert (url.password, url.host, url.username) == (PASSWORD, "postgres", "dagster")
+
+
+def test_an_address_of_ones_own_is_left_alone(secrets: Path) -> None:
+    code = "import os; print(os.environ['ENERGY_ML_POSTGRES_URL'])"
+    assert _after_entrypoint(code, secrets, ENERGY_ML_POSTGRES_URL="postgresql://mine") == "postgresql://mine"
+
+
+def test_redis_asks_for_the_password_and_gets_it(secrets: Path, tmp_path: Path) -> None:
+    client, port = pytest.importorskip("redis"), free_port()
+    config = tmp_path / "redis.conf"
+    config.write_text(f'port {port}\nbind 127.0.0.1\nsave ""\nrequirepass "{PASSWORD}"\n')
+    with process([need("redis-server", "redis-server"), str(config)], stdout=subprocess.DEVNULL) as running:
+        wait_for_port(port, running)
+        code = "import os; print(os.environ['ENERGY_ML_CELERY_BROKER'])"
+        url = _after_entrypoint(code, secrets).replace("redis:6379", f"127.0.0.1:{port}")
+        with client.from_url(url) as known, client.from_url(f"redis://127.0.0.1:{port}") as stranger:
+            assert known.ping()
+            with pytest.raises(client.exceptions.AuthenticationError):
+                stranger.ping()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_have_no_rights_that_they_do_not_need(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert set(service["secrets"]) == {"postgres_password", "redis_password"}
+
+
+def test_every_container_says_whether_it_is_healthy_and_none_is_root() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users and users[-1] not in ("root", "0")
+    in_image = any(line.startswith("HEALTHCHECK ") for line in lines)
+    for name, service in COMPOSE["services"].items():
+        assert "healthcheck" in service or (in_image and name in OURS), name
+
+
+def test_no_password_stands_in_a_file_that_is_committed() -> None:
+    text = (DEPLOY / "docker-compose.yaml").read_text()
+    assert "PASSWORD:" not in text and "://dagster:" not in text
+    assert "/deploy/secrets/" in (DEPLOY.parent / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    "path", ["models/registry.json", "data/processed/a.parquet", ".git/config", "deploy/secrets/x", ".venv/bin/python"]
+)
+def test_the_image_is_made_without(path: str) -> None:
+    taken = False
+    for rule in (DEPLOY.parent / ".dockerignore").read_text().splitlines():
+        if rule and not rule.startswith("#"):
+            pattern = rule.lstrip("!")
+            if fnmatch.fnmatch(path, pattern) or path.startswith(f"{pattern}/"):
+                taken = rule.startswith("!")
+    assert not taken
