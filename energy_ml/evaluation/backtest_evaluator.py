@@ -20,6 +20,7 @@ import pandas as pd
 from energy_ml.config import RLBatteryConfig, default_config
 from energy_ml.errors import ConfigError, UnknownRegionError
 from energy_ml.market_data.schema import DataProblem
+from energy_ml.names import IS_FILLED
 from energy_ml.rl_battery.baselines import PerfectForesight
 from energy_ml.rl_battery.battery import ACTIONS, Battery, Floats, simulate
 from energy_ml.rl_battery.strategy import Context, Strategy, build_context
@@ -41,8 +42,10 @@ COLUMNS = (
     "price",
     "energy_mwh",
     "cash",
+    "is_filled",
 )
-"""The backtest frame: one row per interval, battery and strategy; test split only."""
+"""The backtest frame: one row per interval, battery and strategy; test split only. Where no price was measured
+(``is_filled``) it is the last known one, and the battery waits."""
 
 
 @dataclass(frozen=True)
@@ -219,9 +222,10 @@ def run_strategy(context: Context, strategy: Strategy, battery_id: str = REFEREN
             "action": np.array(ACTIONS, dtype=object)[run.actions],
             "charge_level_mwh": run.charge[:-1],
             "charge_level_end_mwh": run.charge[1:],
-            "price": context.prices,
+            "price": context.seen_prices[len(context.history_prices) :],
             "energy_mwh": run.energy,
             "cash": run.cash,
+            IS_FILLED: np.isnan(context.prices),
         }
     )
 

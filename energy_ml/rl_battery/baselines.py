@@ -15,7 +15,7 @@ from numba import njit
 from energy_ml.errors import BatteryError
 from energy_ml.rl_battery.battery import Floats, Physics, step, utc_days
 from energy_ml.rl_battery.optimum import EPS, concave_step, decide, general_step, is_concave, perfect_foresight
-from energy_ml.rl_battery.strategy import Context
+from energy_ml.rl_battery.strategy import Context, known
 
 Integers = npt.NDArray[np.int64]
 
@@ -62,12 +62,21 @@ def _place(ordered: Floats, size: int, value: float) -> int:
     return low
 
 
-@njit(cache=True, nogil=True)
 def trailing_rank(prices: Floats, window: int) -> Floats:
     """Share of the last ``window`` prices, the newest included, that lie below the newest (ties count half); (T,).
 
-    At the start of the series the window is what there is so far. O(T log window) comparisons and short moves.
+    At the start of the series the window is what there is so far. A price that is NaN has no rank and stands in no
+    window. O(T log window) comparisons and short moves.
     """
+    there = np.flatnonzero(~np.isnan(prices))
+    ranks = np.full(len(prices), np.nan)
+    ranks[there] = _ranks(prices[there], window)
+    return ranks
+
+
+@njit(cache=True, nogil=True)
+def _ranks(prices: Floats, window: int) -> Floats:
+    """``trailing_rank`` of prices without NaN."""
     n = len(prices)
     ordered = np.empty(window)
     ranks = np.empty(n)
@@ -136,7 +145,7 @@ class ThresholdRule:
         """(window in days, buy at or below this rank, sell at or above that one) with the best profit on history."""
         battery, prices = context.battery, context.history_prices
         days = utc_days(context.history_timestamps)
-        worth = max(0.0, float(prices.mean())) * battery.discharge_efficiency
+        worth = max(0.0, context.mean_history) * battery.discharge_efficiency
         best, chosen = -np.inf, (self.window_days[0], self.buy_ranks[0], self.sell_ranks[-1])
         for window in self.window_days:
             ranks = trailing_rank(prices, max(2, int(window * context.per_day)))
@@ -184,12 +193,14 @@ def _roll(
     """Requests (T - first,) of the rolling plan over ``prices`` (T,), cash and last charge, and whether V fitted.
 
     ``lags`` (A,) are the anchors of the forecast in intervals, 0 first; ``forecasts`` (A, T) their prices, of which
-    row 0 is not used. ``decay`` is what is left of a deviation from the profile after one interval.
+    row 0 is not used. ``decay`` is what is left of a deviation from the profile after one interval. Where a price is
+    NaN the last known one is seen, and nothing is done.
     """
     n = len(prices)
     n_plan, n_lags = len(lengths), len(lags)
     ring, seen = np.zeros((n_slots, profile_days)), np.zeros(n_slots, dtype=np.int64)
     profile, total, running, count = np.zeros(n_slots), 0.0, 0.0, 0
+    clipped, known_prices = 0.0, 0
     eps = EPS * (physics.high - physics.low)
     x, slope = np.empty(15 * capacity + 26), np.empty(15 * capacity + 25)
     new_x, new_slope = np.empty(15 * capacity + 26), np.empty(15 * capacity + 25)
@@ -218,7 +229,7 @@ def _roll(
 
     # u is the newest interval whose price is known, t = u + delay the one to decide on.
     for u in range(n - delay):
-        if u > 0 and slots[u] != slots[u - 1]:
+        if count > 0 and slots[u] != slots[u - 1]:
             slot = slots[u - 1]
             ring[slot, seen[slot] % profile_days] = running / count
             seen[slot] += 1
@@ -228,18 +239,22 @@ def _roll(
                 mean += ring[slot, i]
             profile[slot] = mean / known
             running, count = 0.0, 0
-        clipped = min(max(prices[u], -cap), cap)
-        running += clipped
-        count += 1
-        total += clipped
-        for slot in range(n_slots):
-            if seen[slot] == 0:
-                profile[slot] = total / (u + 1)
+        if not np.isnan(prices[u]):
+            clipped = min(max(prices[u], -cap), cap)
+            running += clipped
+            count += 1
+            total += clipped
+            known_prices += 1
+            for slot in range(n_slots):
+                if seen[slot] == 0:
+                    profile[slot] = total / known_prices
         t = u + delay
         if t < first:
             continue
         if t == first or days[t] != days[t - 1]:
             allowance = physics.daily_discharge
+        if np.isnan(prices[t]) or known_prices == 0:
+            continue
 
         # Deviations from the profile at the anchors that have a forecast.
         anchors = 0
@@ -339,7 +354,7 @@ class RollingMPC:
         for horizon in horizons:
             earlier = context.history_forecasts.get(horizon, np.full(len(context.history_prices), np.nan))
             rows.append(np.concatenate([earlier, context.forecasts[horizon]])[:n])
-        cap = float(np.quantile(np.abs(context.history_prices), self.cap_quantile))
+        cap = float(np.quantile(np.abs(known(context.history_prices)), self.cap_quantile))
         capacity = 256
         while True:
             requests, cash, charge, fitted = _roll(
@@ -363,7 +378,7 @@ class RollingMPC:
         past = len(context.history_prices)
         first = max(context.per_day, past - self.tune_days * context.per_day)
         best, chosen = -np.inf, self.decay_hours[0]
-        worth = max(0.0, float(context.history_prices.mean())) * context.battery.discharge_efficiency
+        worth = max(0.0, context.mean_history) * context.battery.discharge_efficiency
         for tau in self.decay_hours if first < past else ():
             start = context.battery.initial_mwh
             _, cash, charge = self._run(context, first, past, tau, start)

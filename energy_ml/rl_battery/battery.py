@@ -52,7 +52,7 @@ def step(
     """One interval of the battery's life; the only place where its physics is written down.
 
     The request is clipped to the power limit, to the room (so that its last bit is used) and, when discharging, to
-    ``allowance``. Within one interval the battery either charges or discharges.
+    ``allowance``. Within one interval the battery either charges or discharges; without a price (NaN) it waits.
 
     Parameters
     ----------
@@ -68,6 +68,8 @@ def step(
     (charge at the end MWh, energy at the grid MWh bought positive, cash received with fees and wear taken off,
     allowance left MWh).
     """
+    if np.isnan(price):
+        return charge, 0.0, 0.0, allowance
     if power > 0.0:
         room = physics.high - charge
         if room <= 0.0:
@@ -107,13 +109,17 @@ def _simulate(
     charge[0] = start
     allowance = physics.daily_discharge
     refill = physics.power * hours * physics.charge_eff
+    left = 0
     for t in range(n):
+        left += not np.isnan(prices[t])
+    for t in range(n):
+        left -= not np.isnan(prices[t])
         if t == 0 or days[t] != days[t - 1]:
             allowance = physics.daily_discharge
         power = requests[t]
         if final > physics.low:
             # From below this level the required final charge could no longer be reached by the end.
-            needed = final - (n - 1 - t) * refill
+            needed = final - left * refill
             lowest = (needed - charge[t]) / hours
             lowest = lowest / physics.charge_eff if lowest > 0.0 else lowest * physics.discharge_eff
             power = max(power, lowest)
@@ -288,12 +294,13 @@ def simulate(
     Parameters
     ----------
     requests : (T,) MW at the grid, bought positive; clipped by ``step``.
-    prices : (T,) currency/MWh.
+    prices : (T,) currency/MWh; NaN where none is known: nothing is traded there.
     hours : length of an interval.
     days : (T,) number of the UTC day of each interval (``utc_days``); needed only with a cycle limit.
     start_mwh : charge at the start; the battery's own by default.
 
-    Raises BatteryError if the start lies outside the limits, shapes differ, or a price or request isn't finite.
+    Raises BatteryError if the start lies outside the limits, shapes differ, a price is infinite or a request not
+    finite.
     """
     power = np.ascontiguousarray(requests, dtype=np.float64)
     price = np.ascontiguousarray(prices, dtype=np.float64)
@@ -312,13 +319,12 @@ def simulate(
             f"requests, prices and days have shapes {power.shape}, {price.shape} and {day.shape}",
             expected="one of each per interval",
         )
-    for name, values in (("requests", power), ("prices", price)):
-        if not np.isfinite(values).all():
-            bad = np.flatnonzero(~np.isfinite(values))
+    for name, wrong in (("requests", ~np.isfinite(power)), ("prices", np.isinf(price))):
+        if wrong.any():
             raise BatteryError(
-                f"{name} hold {len(bad):,} values that aren't finite, first at interval {bad[0]}",
-                expected="finite numbers",
-                remedy="clean the prices first (short gaps are filled forward, longer ones refuse the window)",
+                f"{name} hold {int(wrong.sum()):,} values that aren't finite, first at interval {int(wrong.argmax())}",
+                expected="finite numbers; NaN for a price that isn't known",
+                remedy="clean the prices first",
             )
     if not hours > 0:
         raise BatteryError(f"an interval of {hours!r} hours", expected="above 0")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from energy_ml.errors import BatteryError, ConfigError
 from energy_ml.rl_battery.battery import CHARGE, DISCHARGE, Battery, Floats, step, utc_days
-from energy_ml.rl_battery.strategy import Context
+from energy_ml.rl_battery.strategy import Context, known
 
 try:
     import gymnasium
@@ -69,10 +69,11 @@ class BatteryEnv(gymnasium.Env[npt.NDArray[np.float32], int]):
         self._random_start = random_start
         self._scale = reward_scale
         self._steps = min(max_steps or len(context.prices), len(context.prices) - context.execution_delay)
-        past = context.history_prices if len(context.history_prices) else context.prices
+        past = known(context.history_prices if len(context.history_prices) else context.prices)
         centre = float(past.mean())
         spread = float(np.abs(past - centre).mean()) or 1.0
-        self._prices = self._scaled(context.prices, centre, spread)
+        seen = context.seen_prices[len(context.history_prices) :]
+        self._prices = self._scaled(seen, centre, spread)
         self._forecasts = [self._scaled(context.forecasts[h], centre, spread) for h in sorted(context.forecasts)]
         minutes = np.asarray(context.timestamps.hour * 60 + context.timestamps.minute, dtype=np.float64)
         self._clock = np.column_stack([np.sin(minutes * math.tau / 1440), np.cos(minutes * math.tau / 1440)])

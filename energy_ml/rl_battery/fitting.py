@@ -37,6 +37,7 @@ from energy_ml.rl_battery.learning import (
 )
 from energy_ml.rl_battery.lookahead import Lookahead, fit_lookahead, usual_path
 from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, SIGNALS, Design, StateSpace, table_rows
+from energy_ml.rl_battery.strategy import known as known_of
 from energy_ml.rl_battery.training_data import TrainingSeries, TrainingWindow
 from energy_ml.rl_battery.value_model import (
     FIRST_FORECAST,
@@ -114,10 +115,12 @@ def fit_values(
     markets, inputs, targets, known = [], [], [], []
     for s in window.series:
         n = len(s.starts) if with_validation else s.train_starts
-        held = s.prices[s.starts]
-        market = describe_market(held[:n], battery)
-        capped = np.clip(held[:n], -PRICE_CAP * market.typical, PRICE_CAP * market.typical)
-        y = value_targets(hindsight_slopes(battery.physics, capped, window.hours), capped, market.typical, delay)
+        held = s.seen[s.starts]
+        market = describe_market(known_of(s.prices[s.starts[:n]]), battery)
+        cap = PRICE_CAP * market.typical
+        paid, capped = np.clip(s.prices[s.starts[:n]], -cap, cap), np.clip(held[:n], -cap, cap)
+        y = value_targets(hindsight_slopes(battery.physics, paid, window.hours), capped, market.typical, delay)
+        y[np.isnan(paid)] = np.nan
         # Near the end nothing is known but the value put on what is left.
         y[max(0, n - PURGE_MINUTES // dispatch) :] = np.nan
         markets.append(market)
@@ -139,9 +142,10 @@ def fit_values(
         threads=threads,
     )
     looks, usual_others = fit_lookahead(
-        [np.arcsinh(s.prices[s.starts[:n]] / m.typical) for s, m, n in zip(window.series, markets, known, strict=True)],
+        [np.arcsinh(s.seen[s.starts[:n]] / m.typical) for s, m, n in zip(window.series, markets, known, strict=True)],
         [s.minutes[s.starts[:n]] for s, n in zip(window.series, known, strict=True)],
         [np.arcsinh(s.ahead[:, :n] / m.typical) for s, m, n in zip(window.series, markets, known, strict=True)],
+        [np.isfinite(s.prices[s.starts[:n]]) for s, n in zip(window.series, known, strict=True)],
         interval=dispatch,
         horizons=window.horizons,
         delay=delay,
@@ -214,7 +218,7 @@ def _look_at(region: _Region, level: int, window: TrainingWindow, battery: Batte
     """A region at an information level, each start by the model that hasn't seen it."""
     s, market, look, dispatch = region.series, region.market, region.look, window.dispatch_minutes
     count = len(window.horizons)
-    held, minutes = s.prices[s.starts], s.minutes[s.starts]
+    held, minutes = s.seen[s.starts], s.minutes[s.starts]
     usual = usual_path(look.usual, minutes, dispatch, int(look.lengths.sum()))
     usual[: region.known] = region.usual_others
     masked = _masked(region.inputs, level, count)
@@ -249,7 +253,7 @@ def _best_share(
         place = s.place[np.maximum(np.arange(n) - delay, 0)]
         for column, share in enumerate(PLAN_SHARES):
             seen = sight.observed(share)
-            met = seen.expected[place] if delay else prices
+            met = seen.expected[place] if delay else s.seen[:n]
             _, cash, end = follow(
                 battery.physics,
                 battery.initial_mwh,
@@ -297,7 +301,9 @@ def learn_table(
     for f in fitted:
         cap = PRICE_CAP * f.market.typical
         paid = np.clip(f.series.prices[f.series.starts[delay : f.known]], -cap, cap)
-        linked = np.ones(len(paid), dtype=bool)
+        # Nothing is learned from an interval without a price, nor about the one before it.
+        linked = np.isfinite(paid)
+        linked[:-1] &= linked[1:].copy()
         linked[-1] = False
         for level in f.observed.values():
             o = level.rows(slice(0, f.known - delay))
@@ -355,9 +361,9 @@ def validation_profit(agent: BatteryAgent, fitted: Fitted) -> float:
     from_row = max(0, n - agent.delay)
     seen = observed[max(observed)].rows(s.place[from_row:])
     if not agent.delay:
-        seen = seen._replace(expected=s.prices[from_row:])
+        seen = seen._replace(expected=s.seen[from_row:])
     _, cash, end = agent.requests(seen, s.prices[n:], battery, battery.initial_mwh, s.days[n:], delay=agent.delay)
-    worth = max(0.0, float(s.prices[:n].mean())) * battery.discharge_efficiency
+    worth = max(0.0, float(known_of(s.prices[:n]).mean())) * battery.discharge_efficiency
     return float(cash + (end - battery.initial_mwh) * worth)
 
 
@@ -385,7 +391,7 @@ def _masked(inputs: npt.NDArray[np.float32], level: int, horizons: int) -> npt.N
 
 def _flat(fitted: Fitted) -> Fitted:
     """The same without a learned base: a MWh is worth the mean price."""
-    prices = fitted.series.prices[fitted.series.starts]
+    prices = fitted.series.seen[fitted.series.starts]
     observed = {
         level: o._replace(slopes=np.full((len(o.slopes), 1), fitted.market.flat_value), expected=prices)
         for level, o in fitted.observed.items()

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from energy_ml.arrays import Booleans
 from energy_ml.rl_battery.battery import Floats, Physics
 from energy_ml.rl_battery.learning import Integers
 
@@ -68,18 +69,18 @@ def usual_path(usual: Floats, minutes: Integers, interval: int, more: int) -> Fl
     return out
 
 
-def usual_of_other_days(levels: Floats, minutes: Integers) -> tuple[Floats, Floats]:
-    """(mean level of each UTC hour (24,), and for each interval (N,) that of its hour on all other days).
+def usual_of_other_days(levels: Floats, minutes: Integers, known: Booleans) -> tuple[Floats, Floats]:
+    """(mean ``known`` level of each UTC hour (24,), and for each interval (N,) that of its hour on all other days).
 
     The second is what learning may use: a mean that holds the outcome itself would be trusted too much.
     """
     hour = minutes // 60
     day = np.cumsum(np.concatenate([[0], np.diff(minutes) < 0]))
     sums, counts = np.zeros((day[-1] + 1, 24)), np.zeros((day[-1] + 1, 24))
-    np.add.at(sums, (day, hour), levels)
-    np.add.at(counts, (day, hour), 1.0)
+    np.add.at(sums, (day[known], hour[known]), levels[known])
+    np.add.at(counts, (day[known], hour[known]), 1.0)
     total, number = sums.sum(axis=0), counts.sum(axis=0)
-    usual = np.where(number > 0, total / np.maximum(number, 1), levels.mean())
+    usual = np.where(number > 0, total / np.maximum(number, 1), levels[known].mean())
     others = number - counts
     without = np.where(others > 0, (total - sums) / np.maximum(others, 1), usual)
     return usual, without[day, hour]
@@ -235,6 +236,7 @@ def fit_lookahead(
     levels: Sequence[Floats],
     minutes: Sequence[Integers],
     ahead: Sequence[Floats],
+    known: Sequence[Booleans],
     *,
     interval: int,
     horizons: Sequence[int],
@@ -247,6 +249,7 @@ def fit_lookahead(
     ----------
     levels, minutes, ahead : per region the known intervals: asinh of price / typical price (N,), minute of the UTC day
         (N,), the forecasts in the same asinh (H, N).
+    known : (N,) which levels were measured; paths over others aren't learned from.
     interval : minutes. ``horizons`` : of the forecasts, minutes. ``delay`` : intervals.
     most_rows : longer series are thinned out evenly to so many rows of all regions.
 
@@ -257,9 +260,9 @@ def fit_lookahead(
     reach, steps, count = int(lengths.sum()), len(lengths), len(horizons)
     thin = max(1, -(-sum(map(len, levels)) // most_rows))
     usual, others, parts, targets = [], [], [], []
-    for region, when, forecasts in zip(levels, minutes, ahead, strict=True):
+    for region, when, forecasts, there in zip(levels, minutes, ahead, known, strict=True):
         n = len(region)
-        day, own_day_out = usual_of_other_days(region, when)
+        day, own_day_out = usual_of_other_days(region, when, there)
         usual.append(day)
         others.append(own_day_out)
         # Rows that know two days, where there are enough of them; else what there is.
@@ -270,7 +273,9 @@ def fit_lookahead(
         after = np.minimum(rows[:, None] + ends, n)
         before = np.minimum(after, rows[:, None] + ends - lengths)
         mean = (sums[after] - sums[before]) / lengths
-        targets.append(np.where(rows[:, None] + ends <= n, mean, np.nan))
+        unknown = np.concatenate([[0], np.cumsum(~there)])
+        whole = (rows[:, None] + ends <= n) & (unknown[after] == unknown[before]) & there[rows][:, None]
+        targets.append(np.where(whole, mean, np.nan))
     own, windows, given = (np.concatenate(column) for column in zip(*parts, strict=True))
     y = np.concatenate(targets)
     complete = np.isfinite(given).all(axis=1)

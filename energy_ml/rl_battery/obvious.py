@@ -104,8 +104,8 @@ class ObviousQLearning:
         """Requested power in each interval, (T,) MW, positive buys."""
         physics = context.battery.physics
         history, delay = context.history_prices, context.execution_delay
-        low, high = float(history.min()), float(history.max())
-        prices = np.concatenate([history, context.prices])
+        low, high = float(np.nanmin(history)), float(np.nanmax(history))
+        prices = context.seen_prices
         times = context.history_timestamps.append(context.timestamps)
         hour = np.asarray((times.hour * 60 + times.minute) * self.time_bins // 1440, dtype=np.int64)
         width = (high - low) or 1.0
@@ -114,12 +114,13 @@ class ObviousQLearning:
         place = np.concatenate([np.full(delay, -1), place[: len(place) - delay]])
         cell = np.where(place < 0, -1, place * self.time_bins + hour)
         n = len(history)
+        lived = delay + np.flatnonzero(np.isfinite(history[delay:]))
         q = np.zeros((self.charge_bins, self.price_bins * self.time_bins, 3))
         _train(
             q,
             physics,
-            history[delay:],
-            cell[delay:n],
+            history[lived],
+            cell[lived],
             context.hours,
             context.battery.initial_mwh,
             self.episodes,

@@ -470,20 +470,35 @@ def perfect_foresight(
 
     Parameters
     ----------
-    prices : (T,) currency/MWh, finite, T >= 1.
+    prices : (T,) currency/MWh, T >= 1; NaN where none is known: nothing is traded there.
     hours : length of an interval.
     days : (T,) UTC day numbers, needed with a cycle limit.
     start_mwh : charge at the start; the battery's own by default.
     terminal_value : what a MWh in the cells is worth at the end, currency/MWh.
 
-    Raises BatteryError on prices that aren't finite, a start outside the limits or a final charge out of reach.
+    Raises BatteryError on infinite prices, a start outside the limits or a final charge out of reach.
     """
     price = np.ascontiguousarray(prices, dtype=np.float64)
     # Carrying out nothing checks prices, hours, days and the start in the words of the physics.
     start = float(simulate(battery, np.zeros_like(price), price, hours, days, start_mwh=start_mwh).charge[0])
     if len(price) == 0:
         raise BatteryError("there are no prices", expected="at least one interval")
-    p = battery.physics
+    p, known = battery.physics, np.isfinite(price)
+    if not known.all():
+        # The battery waits without a price, so that the schedule is that of the other intervals.
+        found = perfect_foresight(
+            battery,
+            price[known],
+            hours,
+            days=None if days is None else days[known],
+            start_mwh=start_mwh,
+            terminal_value=terminal_value,
+            time_limit=time_limit,
+        )
+        requests = np.zeros(len(price))
+        requests[known] = found.requests
+        run = simulate(battery, requests, price, hours, days, start_mwh=start_mwh)
+        return Optimum(profit=found.profit, bound=found.bound, requests=requests, run=run)
     buy = (price + p.buy_fee) / p.charge_eff
     sell = (price - p.sell_fee - p.wear) * p.discharge_eff
     c, d = p.power * hours * p.charge_eff, p.power * hours / p.discharge_eff

@@ -120,7 +120,7 @@ class BatteryPolicy:
         before = len(context.history_prices)
         times = context.history_timestamps.append(context.timestamps)
         seen = agent.observe(
-            np.concatenate([context.history_prices, context.prices]),
+            context.seen_prices,
             np.asarray(times.hour * 60 + times.minute, dtype=np.int64),
             {
                 h: np.concatenate([context.history_forecasts.get(h, np.full(before, np.nan)), values])

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from energy_ml.errors import GapError, IntervalError, NoDataError, UnknownRegionError
+from energy_ml.names import IS_FILLED
 from energy_ml.rl_battery.battery import Battery, Floats, utc_days
 from energy_ml.splits import TimeSplit
 
@@ -32,7 +33,8 @@ class Context:
     region : name of the region.
     battery : its parameters.
     start_mwh : charge at the start of the span.
-    timestamps, prices : (T,) starts of the intervals (UTC) and currency/MWh.
+    timestamps, prices : (T,) starts of the intervals (UTC) and currency/MWh; NaN where no price was measured: nothing
+        is traded there.
     history_timestamps, history_prices : (H,) the same before the span: training and validation.
     forecasts, history_forecasts : horizon in minutes -> (T,) or (H,): the price of the interval that starts
         ``horizon`` after this one, as forecast when this one's price was the newest known; NaN where there is none.
@@ -63,6 +65,16 @@ class Context:
     def days(self) -> npt.NDArray[np.int64]:
         """Number of the UTC day of each interval, (T,)."""
         return utc_days(self.timestamps)
+
+    @property
+    def seen_prices(self) -> Floats:
+        """What a trader sees, (H + T,): history and span, the last known price where none was measured."""
+        return last_known(np.concatenate([self.history_prices, self.prices]))
+
+    @property
+    def mean_history(self) -> float:
+        """Mean of the known prices before the span, currency/MWh."""
+        return float(known(self.history_prices).mean())
 
     @property
     def per_day(self) -> int:
@@ -103,14 +115,30 @@ class Blind:
         return self.strategy.actions(replace(context, forecasts={}, history_forecasts={}))
 
 
+def known(prices: Floats) -> Floats:
+    """The prices that are known, of (N,)."""
+    return prices[np.isfinite(prices)]
+
+
+def last_known(prices: Floats) -> Floats:
+    """(N,) prices with the last known one where there is none; before the first one, that."""
+    there = np.isfinite(prices)
+    if there.all():
+        return prices
+    newest = np.maximum.accumulate(np.where(there, np.arange(len(prices)), -1))
+    return prices[np.where(newest < 0, int(there.argmax()), newest)]
+
+
 def region_series(
     prices: pd.DataFrame, region: str, *, price_col: str = "real_time_price"
 ) -> tuple[pd.DatetimeIndex, Floats, int]:
-    """One region's prices: (timestamps (N,), prices (N,), interval in minutes), a whole grid without gaps.
+    """One region's prices: (timestamps (N,), prices (N,), interval in minutes), on a whole grid.
 
-    Raises UnknownRegionError, NoDataError, GapError (missing rows or prices) or IntervalError.
+    A price is NaN where none was measured: where it is missing, and where the frame's ``is_filled`` says so.
+    Raises UnknownRegionError, NoDataError, GapError (missing rows, infinite prices) or IntervalError.
     """
-    rows = prices.loc[prices["region"].astype(str) == region, ["timestamp", price_col]]
+    names = ["timestamp", price_col, *([IS_FILLED] if IS_FILLED in prices.columns else [])]
+    rows = prices.loc[prices["region"].astype(str) == region, names]
     if rows.empty:
         raise UnknownRegionError(
             f"no prices of region {region!r}",
@@ -121,8 +149,11 @@ def region_series(
     times = pd.DatetimeIndex(rows["timestamp"])
     times = times.tz_localize("UTC") if times.tz is None else times.tz_convert("UTC")
     values = rows[price_col].to_numpy(dtype=np.float64)
-    if len(times) < 2:
-        raise NoDataError(f"region {region!r} has a single price", rows=1, expected="a series of days")
+    if IS_FILLED in rows.columns:
+        values = np.where(rows[IS_FILLED].to_numpy(dtype=bool), np.nan, values)
+    if len(times) < 2 or np.isnan(values).all():
+        count = int(np.isfinite(values).sum())
+        raise NoDataError(f"region {region!r} has {count} prices", rows=len(values), expected="a series of days")
     gaps = np.diff(times.as_unit("ns").asi8) // 60_000_000_000
     interval = int(gaps.min())
     if interval <= 0 or 1440 % interval:
@@ -138,16 +169,16 @@ def region_series(
             rows=int((gaps != interval).sum()),
             example=f"{gaps[first]} minutes after {times[first]}",
             expected=f"a price every {interval} minutes",
-            remedy="clean the prices first; gaps longer than max_gap_minutes can't be used",
+            remedy="clean the prices first (energy_ml.market_data.clean_prices)",
         )
-    if not np.isfinite(values).all():
-        bad = np.flatnonzero(~np.isfinite(values))
+    if np.isinf(values).any():
+        bad = np.flatnonzero(np.isinf(values))
         raise GapError(
-            f"prices of region {region!r} are missing or not finite",
+            f"prices of region {region!r} are infinite",
             column=price_col,
             rows=len(bad),
             example=times[int(bad[0])],
-            expected="a finite price in every interval",
+            expected="finite prices, NaN where there is none",
             remedy="clean the prices first, or leave the region out",
         )
     return times, values, interval
@@ -176,10 +207,12 @@ def build_context(
     first, after = split.bounds(part)
     span = np.asarray((times >= first) & (times < after))
     before = np.asarray((times >= split.start) & (times < first))
-    training = values[np.asarray((times >= split.start) & (times < split.train_end))]
-    if not span.any() or before.sum() * interval < 1440:
+    training = known(values[np.asarray((times >= split.start) & (times < split.train_end))])
+    priced = np.isfinite(values)
+    here, earlier = int((span & priced).sum()), int((before & priced).sum())
+    if not here or not len(training) or earlier * interval < 1440:
         raise NoDataError(
-            f"region {region!r} has {int(span.sum()):,} intervals in {part} and {int(before.sum()):,} before it",
+            f"region {region!r} has {here:,} prices in {part} and {earlier:,} before it",
             expected=f"prices in {part} [{first}, {after}) and at least a day of history before it",
             remedy="use a longer window or a window that the data covers",
         )

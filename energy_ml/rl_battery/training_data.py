@@ -16,7 +16,7 @@ from energy_ml.errors import ModelError, NoDataError
 from energy_ml.rl_battery.agent import refresh_rows
 from energy_ml.rl_battery.battery import Floats, utc_days
 from energy_ml.rl_battery.learning import Integers
-from energy_ml.rl_battery.strategy import region_series
+from energy_ml.rl_battery.strategy import known, last_known, region_series
 from energy_ml.splits import TimeSplit, split_window
 
 REFRESH_MINUTES = 5
@@ -29,7 +29,8 @@ HELD = 0.999
 class TrainingSeries:
     """One region's train and validation rows.
 
-    ``minutes``, ``days``, ``prices`` (N,) of all intervals; ``starts`` (B,) the intervals at which the state is
+    ``minutes``, ``days``, ``prices`` (N,) of all intervals: the prices that were paid, NaN where none was measured, and
+    ``seen`` (N,), what a trader saw there; ``starts`` (B,) the intervals at which the state is
     refreshed and ``place`` (N,) which of them is the newest. ``ahead`` (H, B): forecasts made then, one row per
     horizon. ``train`` and ``train_starts``: how many intervals, and how many of ``starts``, belong to train.
     """
@@ -38,6 +39,7 @@ class TrainingSeries:
     minutes: Integers
     days: Integers
     prices: Floats
+    seen: Floats
     starts: Integers
     place: Integers
     ahead: Floats
@@ -93,10 +95,11 @@ def training_window(
     series = []
     for name, (times, values, _) in whole.items():
         train = int((times < split.train_end).sum())
-        if train * interval < 1440 or (len(times) - train) * interval < 60:
+        to_train, to_validate = len(known(values[:train])), len(known(values[train:]))
+        if to_train * interval < 1440 or to_validate * interval < 60:
             raise NoDataError(
-                f"region {name!r} has {train * interval / 1440:.2f} days to train on and "
-                f"{(len(times) - train) * interval / 60:.1f} hours to validate on",
+                f"region {name!r} has {to_train * interval / 1440:.2f} days to train on and "
+                f"{to_validate * interval / 60:.1f} hours to validate on",
                 expected="at least one day and one hour",
                 remedy="use a longer window",
             )
@@ -109,6 +112,7 @@ def training_window(
                 minutes,
                 utc_days(times),
                 values,
+                last_known(values),
                 starts,
                 place,
                 ahead,
@@ -128,7 +132,9 @@ def _held_minutes(series: Sequence[tuple[pd.DatetimeIndex, Floats, int]], interv
     for minutes in (60, 30, 15):
         if minutes <= interval or minutes % interval:
             continue
-        changes = np.concatenate([np.asarray(times.minute)[1:][np.diff(prices) != 0] for times, prices, _ in series])
+        changes = np.concatenate(
+            [np.asarray(times.minute)[1:][np.diff(last_known(prices)) != 0] for times, prices, _ in series]
+        )
         if len(changes) and (changes % minutes == 0).mean() > HELD:
             return minutes
     return interval

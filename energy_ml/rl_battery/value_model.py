@@ -136,6 +136,9 @@ def _hindsight(moves: Moves, prices: Floats, terminal: Floats) -> Floats:
     values[n - 1] = terminal
     for t in range(n - 2, -1, -1):
         for k in range(nodes):
+            if np.isnan(prices[t + 1]):
+                values[t, k] = values[t + 1, k]
+                continue
             best = -np.inf
             for j in range(moves.number[k]):
                 i = moves.lower[j, k]
@@ -148,11 +151,12 @@ def _hindsight(moves: Moves, prices: Floats, terminal: Floats) -> Floats:
 def hindsight_slopes(physics: Physics, prices: Floats, hours: float, pieces: int = SLOPES) -> Floats:
     """What a MWh in the cells was worth after each interval, had all later prices been known: (N, pieces) currency/MWh.
 
-    Piece 0 is the emptiest part of the battery. Charge left after the last price is worth the mean price.
+    Piece 0 is the emptiest part of the battery. Charge left after the last price is worth the mean price. Where a price
+    is NaN nothing could be traded.
     """
     nodes = HINDSIGHT_NODES
     width = (physics.high - physics.low) / (nodes - 1)
-    worth = max(0.0, float(prices.mean())) * physics.discharge_eff
+    worth = max(0.0, float(prices[np.isfinite(prices)].mean())) * physics.discharge_eff
     terminal = np.linspace(0.0, (nodes - 1) * width * worth, nodes)
     values = _hindsight(possible_moves(physics, hours, nodes), prices, terminal)
     return slopes_of(values, physics.high - physics.low, pieces)

@@ -179,12 +179,12 @@ def test_bad_markets_are_named() -> None:
     with pytest.raises(GapError, match="30 minutes after"):
         build_context(prices.drop(index=50), "FR", split, Battery())
     holed = prices.copy()
-    holed.loc[7, "real_time_price"] = np.nan
+    holed.loc[7, "real_time_price"] = np.inf
     with pytest.raises(GapError, match="1 row"):
         build_context(holed, "FR", split, Battery())
-    with pytest.raises(NoDataError, match="0 intervals in test"):
+    with pytest.raises(NoDataError, match="0 prices in test"):
         build_context(prices[prices.timestamp < split.val_end], "FR", split, Battery())
-    with pytest.raises(NoDataError, match="single price"):
+    with pytest.raises(NoDataError, match="has 1 prices"):
         build_context(prices[:1], "FR", split, Battery())
     with pytest.raises(IntervalError, match="0 minutes apart"):
         build_context(prices.loc[[0, 0, 1, 2]], "FR", split, Battery())

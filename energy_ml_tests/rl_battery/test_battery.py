@@ -151,7 +151,7 @@ def test_bad_starts_prices_and_shapes_are_refused() -> None:
     with pytest.raises(BatteryError, match="outside the limits"):
         simulate(battery, [0.0], [1.0], 1.0, start_mwh=0.95)
     with pytest.raises(BatteryError, match="aren't finite, first at interval 1"):
-        simulate(battery, [0.0, 0.0], [1.0, np.nan], 1.0)
+        simulate(battery, [0.0, 0.0], [1.0, np.inf], 1.0)
     with pytest.raises(BatteryError, match="shapes"):
         simulate(battery, [0.0], [1.0, 2.0], 1.0)
     with pytest.raises(BatteryError, match="hours"):

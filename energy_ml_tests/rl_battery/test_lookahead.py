@@ -85,10 +85,10 @@ def test_plans_are_worth_what_the_optimum_on_the_path_earns(delay):
 def test_what_is_usual_leaves_out_the_day_itself():
     minutes = np.arange(3 * 24, dtype=np.int64) * 60 % 1440
     levels = np.repeat([1.0, 2.0, 6.0], 24)
-    usual, others = usual_of_other_days(levels, minutes)
+    usual, others = usual_of_other_days(levels, minutes, np.ones(len(levels), dtype=bool))
     np.testing.assert_allclose(usual, 3.0)
     np.testing.assert_allclose(others.reshape(3, 24)[:, 5], [4.0, 3.5, 1.5])
-    _, alone = usual_of_other_days(levels[:24], minutes[:24])
+    _, alone = usual_of_other_days(levels[:24], minutes[:24], np.ones(24, dtype=bool))
     np.testing.assert_allclose(alone, 1.0)
 
 
@@ -99,7 +99,14 @@ def test_a_day_like_the_others_is_expected_again():
     prices, minutes = np.tile(day, 10) + rng.normal(0, 2, n), np.arange(n, dtype=np.int64) * 15 % 1440
     ahead = np.full((1, n), np.nan)
     (look,), _ = fit_lookahead(
-        [np.arcsinh(prices / SCALE)], [minutes], [ahead], interval=15, horizons=(60,), delay=0, most_rows=10_000
+        [np.arcsinh(prices / SCALE)],
+        [minutes],
+        [ahead],
+        [np.ones(n, dtype=bool)],
+        interval=15,
+        horizons=(60,),
+        delay=0,
+        most_rows=10_000,
     )
     path = paths_of(look, prices, minutes, ahead, 15, first=n - 1)[0]
     ends = np.cumsum(look.lengths)
@@ -107,6 +114,13 @@ def test_a_day_like_the_others_is_expected_again():
     assert np.abs(path - actual).max() < 8.0
     # With too little known to learn from, the usual day is what is left.
     (bare,), _ = fit_lookahead(
-        [np.arcsinh(day / SCALE)], [minutes[:96]], [ahead[:, :96]], interval=15, horizons=(60,), delay=0, most_rows=100
+        [np.arcsinh(day / SCALE)],
+        [minutes[:96]],
+        [ahead[:, :96]],
+        [np.ones(96, dtype=bool)],
+        interval=15,
+        horizons=(60,),
+        delay=0,
+        most_rows=100,
     )
     assert np.isfinite(paths_of(bare, prices, minutes, ahead, 15)).all()
