@@ -5,15 +5,15 @@ What belongs here: arguments, tables for people, JSON for machines, exit codes. 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import getpass
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -22,9 +22,14 @@ from rich.table import Table
 from energy_ml import __version__
 from energy_ml.config import SAMPLE_START, Settings, project_root
 from energy_ml.errors import ConfigError, EnergyMLError, ModelNotFoundError, NoDataError
+from energy_ml.names import METRICS_FILE, REGISTRY_FILE, REPORT_FILE
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from rich.progress import Progress, TaskID
+
     from energy_ml.model_management.registry import ModelRegistry
+    from energy_ml.service.ml_service import MLService
 
 app = typer.Typer(
     name="energy-ml",
@@ -54,36 +59,39 @@ def main() -> None:
         sys.exit(1)
 
 
-def emit(value: Any, as_json: bool, show: Callable[[], None]) -> None:
+def emit(value: object, as_json: bool, show: Callable[[], None]) -> None:
     """Print ``value`` as JSON, or call ``show`` for people."""
     if as_json:
-        print(json.dumps(value, indent=2, default=_jsonable))
+        from energy_ml.artifacts import to_jsonable
+
+        print(json.dumps(to_jsonable(value), indent=2, allow_nan=False))
     else:
         show()
 
 
-def _jsonable(value: Any) -> Any:
-    if hasattr(value, "item"):
-        return value.item()
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    return str(value)
+Row = Mapping[str, Any]
+Cell = str | Callable[[Row], object]
+"""A column's cells: a format over the row's names, or a function of the row."""
 
 
-def table(title: str | None, columns: list[str], rows: list[list[Any]], numeric_from: int = 1) -> Table:
-    """A table that fits a terminal: numbers to the right, four significant digits."""
+def print_table(title: str | None, columns: Mapping[str, Cell], rows: Iterable[Row], *, texts: int = 1) -> None:
+    """Print a table that fits a terminal: the first ``texts`` columns to the left, numbers to the right."""
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for i, column in enumerate(columns):
-        made.add_column(column, justify="right" if i >= numeric_from else "left")
+    for i, header in enumerate(columns):
+        made.add_column(header, justify="left" if i < texts else "right")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, str) else _number(cell) for cell in row))
-    return made
+        cells = (cell.format_map(row) if isinstance(cell, str) else cell(row) for cell in columns.values())
+        made.add_row(*("–" if cell is None else escape(str(cell)) for cell in cells))
+    out.print(made)
 
 
-def _number(value: Any) -> str:
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return "–"
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+@contextlib.contextmanager
+def progress_bar(what: str, total: float = 1.0) -> Iterator[tuple[Progress, TaskID]]:
+    """A bar on stderr that vanishes when the work is done."""
+    from rich.progress import Progress
+
+    with Progress(console=err, transient=True) as bar:
+        yield bar, bar.add_task(what, total=total)
 
 
 def parse_date(text: str) -> dt.date:
@@ -111,13 +119,10 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 42,
 ) -> None:
     """Make a simulated market: the sample with the defaults, or years of minutes as a stream of files."""
-    from rich.progress import Progress
-
     from energy_ml.market_data.simulator import write_simulation
 
     folder = output if output.is_absolute() else project_root() / output
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task("simulating", total=1.0)
+    with progress_bar("simulating") as (bar, task):
         paths = write_simulation(
             str(folder),
             days=days,
@@ -143,58 +148,48 @@ def data(as_json: AsJson = False) -> None:
         raise NoDataError("there are no parquet files", file=settings.data_dir, remedy="put files there or simulate")
     coverage = lake.coverage()
     latest = lake.latest_complete_day()
-    facts = {
-        "data_dir": settings.data_dir,
-        "latest_complete_day": latest,
-        "files": [
-            {
-                "path": str(f.path),
-                "kind": f.kind,
-                "rows": f.rows,
-                "first": f.first,
-                "last": f.last,
-                "regions": list(f.regions or ()),
-                "size": f.size,
-                "problem": f.problem,
-            }
-            for f in files
-        ],
-        "coverage": coverage.reset_index().astype({coverage.index.name or "index": str}).to_dict("records"),
-    }
+    listed = [
+        {
+            "path": str(f.path),
+            "kind": f.kind,
+            "rows": f.rows,
+            "first": f.first,
+            "last": f.last,
+            "regions": list(f.regions or ()),
+            "size": f.size,
+            "problem": f.problem,
+        }
+        for f in files
+    ]
+    days = coverage.reset_index().astype({coverage.index.name or "index": str}).to_dict("records")
+    facts = {"data_dir": settings.data_dir, "latest_complete_day": latest, "files": listed, "coverage": days}
 
     def show() -> None:
-        out.print(
-            table(
-                settings.data_dir,
-                ["file", "kind", "rows", "first", "last", "problem"],
-                [
-                    [
-                        Path(str(f.path)).name,
-                        f.kind or "–",
-                        f"{f.rows or 0:,}",
-                        f"{f.first:%Y-%m-%d %H:%M}" if f.first is not None else "–",
-                        f"{f.last:%Y-%m-%d %H:%M}" if f.last is not None else "–",
-                        f.problem or "",
-                    ]
-                    for f in files
-                ],
-                numeric_from=2,
-            )
+        print_table(
+            settings.data_dir,
+            {
+                "file": lambda f: Path(f["path"]).name,
+                "kind": lambda f: f["kind"],
+                "rows": lambda f: f"{f['rows'] or 0:,}",
+                "first": lambda f: _minute(f["first"]),
+                "last": lambda f: _minute(f["last"]),
+                "problem": lambda f: f["problem"] or "",
+            },
+            listed,
+            texts=2,
         )
-        out.print()
-        out.print(
-            table(
-                "rows per day and region (last 14 days)",
-                ["day", *map(str, coverage.columns)],
-                [
-                    [str(day), *(int(n) for n in row)]
-                    for day, row in zip(coverage.index, coverage.to_numpy(), strict=True)
-                ][-14:],
-            )
+        print_table(
+            "\nrows per day and region (last 14 days)",
+            {"day": f"{{{coverage.index.name or 'index'}}}", **{str(name): f"{{{name}}}" for name in coverage.columns}},
+            days[-14:],
         )
         out.print(f"\nnewest complete day: {latest}")
 
     emit(facts, as_json, show)
+
+
+def _minute(moment: dt.datetime | None) -> str | None:
+    return None if moment is None else f"{moment:%Y-%m-%d %H:%M}"
 
 
 @app.command()
@@ -220,7 +215,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
     import threading
     import uuid
 
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from energy_ml.orchestration.launch import run_job, what_failed
     from energy_ml.progress import open_progress, progress_place
@@ -265,54 +260,35 @@ def _show_results(settings: Settings, as_of: dt.date, as_json: bool) -> None:
     from energy_ml.results import ResultsStore
 
     store = ResultsStore(settings.results_dir)
-    metrics = store.read(as_of, "metrics.json")
-    report = store.path(as_of, "report.html")
+    metrics = store.read(as_of, METRICS_FILE)
 
     def show() -> None:
-        out.print(
-            table(
-                f"\nprices, test split of {as_of}",
-                [
-                    "horizon",
-                    "MAE",
-                    "RMSE",
-                    "MAE 'price stays'",
-                    "RMSE 'price stays'",
-                    "ratio of MAE",
-                    "90 % interval covers",
-                ],
-                [
-                    [
-                        f"{row['horizon_minutes']} min",
-                        f"{row['mae']:.2f}",
-                        f"{row['rmse']:.2f}",
-                        f"{row['persistence_mae']:.2f}",
-                        f"{row['persistence_rmse']:.2f}",
-                        f"{row['rmae']:.3f}",
-                        f"{100 * row['coverage']:.1f} %",
-                    ]
-                    for row in metrics["prices"]
-                ],
-            )
+        print_table(
+            f"\nprices, test split of {as_of}",
+            {
+                "horizon": "{horizon_minutes} min",
+                "MAE": "{mae:.2f}",
+                "RMSE": "{rmse:.2f}",
+                "MAE 'price stays'": "{persistence_mae:.2f}",
+                "RMSE 'price stays'": "{persistence_rmse:.2f}",
+                "ratio of MAE": "{rmae:.3f}",
+                "90 % interval covers": "{coverage:.1%}",
+            },
+            metrics["prices"],
         )
-        out.print(
-            table(
-                f"\nreference battery, all regions, test split of {as_of}",
-                ["strategy", "profit", "share of perfect foresight", "cycles/day"],
-                [
-                    [
-                        row["strategy"],
-                        f"{row['profit']:,.2f}",
-                        f"{100 * row['share']:.1f} %",
-                        f"{row['cycles_per_day']:.2f}",
-                    ]
-                    for row in metrics["battery"]
-                ],
-            )
+        print_table(
+            f"\nreference battery, all regions, test split of {as_of}",
+            {
+                "strategy": "{strategy}",
+                "profit": "{profit:,.2f}",
+                "share of perfect foresight": "{share:.1%}",
+                "cycles/day": "{cycles_per_day:.2f}",
+            },
+            metrics["battery"],
         )
         for line in metrics.get("decisions", []):
             out.print(f"  {line}", style="dim")
-        out.print(f"\nreport: {report}", soft_wrap=True)
+        out.print(f"\nreport: {store.path(as_of, REPORT_FILE)}", soft_wrap=True)
 
     emit(metrics, as_json, show)
 
@@ -326,7 +302,7 @@ def report(
     from energy_ml.results import ResultsStore
 
     store = ResultsStore(Settings.from_env().results_dir)
-    days = store.as_of_dates("report.html")
+    days = store.as_of_dates(REPORT_FILE)
     if not days:
         raise NoDataError("there is no report yet", file=store.root, remedy="make one: energy-ml retrain")
     day = days[-1] if date == "latest" else parse_date(date)
@@ -336,68 +312,72 @@ def report(
             expected=f"one of {', '.join(map(str, days[-10:]))}",
             remedy=f"energy-ml retrain --date {day}",
         )
-    path = store.path(day, "report.html")
+    path = store.path(day, REPORT_FILE)
     out.print(str(path), soft_wrap=True)
     if open_it:
         typer.launch(str(path))
 
 
+FILE_MINUTES = 6 * 1440
 File = Annotated[Path | None, typer.Option(help="Parquet with recent prices; default: the newest in the data folder.")]
 Region = Annotated[str | None, typer.Option(help="Region; default: every region (predict), FR or the first (act).")]
 
 
-def _recent_prices(file: Path | None, minutes: int = 6 * 1440) -> pd.DataFrame:
+def _service() -> MLService:
+    from energy_ml.service.ml_service import MLService
+
+    return MLService()
+
+
+def _prices_of(file: Path | None) -> pd.DataFrame | None:
+    """The newest prices of one file; None leaves it to the service to read the data folder."""
+    if file is None:
+        return None
     from energy_ml.market_data.lake import ParquetLake
     from energy_ml.market_data.window import read_recent_prices
 
-    if file is not None and not file.exists():
+    if not file.exists():
         raise NoDataError("there is no such file", file=file, remedy="name a parquet file with recent prices")
-    root = Settings.from_env().data_dir if file is None else str(file.resolve())
-    return read_recent_prices(ParquetLake(root), minutes=minutes)
+    return read_recent_prices(ParquetLake(str(file.resolve())), minutes=FILE_MINUTES)
 
 
 @app.command()
 def predict(
     horizon: Annotated[int | None, typer.Option(help="Minutes ahead; default: all that were trained.")] = None,
     region: Region = None,
-    level: Annotated[float, typer.Option(min=0.5, max=0.99, help="Coverage of the interval.")] = 0.90,
+    level: Annotated[
+        float | None, typer.Option(min=0.5, max=0.99, help="Coverage of the interval; default: that of training.")
+    ] = None,
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
     """Prices ahead of the newest known ones, with intervals, by the champions."""
-    from energy_ml.price_prediction import PricePredictor
-
-    predictor = PricePredictor(Path(Settings.from_env().models_dir) / "price_prediction")
-    forecasts = predictor.predict_many(
-        _recent_prices(file),
-        None if horizon is None else [horizon],
-        None if region is None else [region],
-        level=level,
-    )
+    horizons, regions = None if horizon is None else [horizon], None if region is None else [region]
+    rows = _service().forecast(_prices_of(file), horizons, regions, level=level)
+    rows.sort(key=lambda row: (row["region"], row["horizon"]))
 
     def show() -> None:
-        made = pd.Timestamp(forecasts["timestamp"].iloc[0])
-        out.print(
-            table(
-                f"known at {made:%Y-%m-%d %H:%M} UTC, currency/MWh",
-                ["region", "ahead", "for", "now", "forecast", f"{level:.0%} from", "to"],
-                [
-                    [
-                        row["region"],
-                        f"{row['horizon']} min",
-                        f"{pd.Timestamp(row['target_time']):%H:%M}",
-                        f"{row['price_now']:.2f}",
-                        f"{row['price']:.2f}",
-                        f"{row['lower']:.2f}",
-                        f"{row['upper']:.2f}",
-                    ]
-                    for row in forecasts.sort_values(["region", "horizon"]).to_dict("records")
-                ],
-                numeric_from=3,
-            )
+        first = rows[0]
+        print_table(
+            f"known at {_minute(first['timestamp'])} UTC, currency/MWh{_age_of(first)}",
+            {
+                "region": "{region}",
+                "ahead": "{horizon} min",
+                "for": "{target_time:%H:%M}",
+                "now": "{price_now:.2f}",
+                "forecast": "{price:.2f}",
+                f"{first['level']:.0%} from": "{lower:.2f}",
+                "to": "{upper:.2f}",
+            },
+            rows,
+            texts=3,
         )
 
-    emit(forecasts.to_dict("records"), as_json, show)
+    emit(rows, as_json, show)
+
+
+def _age_of(answer: Row) -> str:
+    return f" ({answer['data_age_minutes'] / 60:,.0f} hours old)" if answer["stale"] else ""
 
 
 @app.command()
@@ -410,38 +390,18 @@ def act(
     as_json: AsJson = False,
 ) -> None:
     """What a battery should do in the newest interval: charge, hold or discharge, and why."""
-    from energy_ml.price_prediction import PricePredictor
-    from energy_ml.rl_battery import BatteryPolicy
-
-    models = Path(Settings.from_env().models_dir)
-    policy, predictor = BatteryPolicy(models / "rl_battery"), PricePredictor(models / "price_prediction")
-    recent = _recent_prices(file)
-    chosen = region or policy.agent().region
-    mine = recent[recent["region"] == chosen]
-    forecasts = predictor.predict_all_horizons(recent, chosen)
-    newest = pd.Timestamp(mine["timestamp"].iloc[-1])
-    action = policy.get_action(
-        charge,
-        float(mine["real_time_price"].iloc[-1]),
-        hour=newest.hour,
-        minute=newest.minute,
-        region=chosen,
-        recent_prices=mine["real_time_price"].to_numpy()[:-1],
-        forecasts=forecasts,
-        capacity_mwh=capacity,
-        power_mw=power,
-    )
-    facts = {"region": chosen, "timestamp": newest, "price": float(mine["real_time_price"].iloc[-1]), **action}
+    made = _service().act(charge, region=region, prices=_prices_of(file), capacity_mwh=capacity, power_mw=power)
 
     def show() -> None:
-        out.print(f"{chosen}, {newest:%Y-%m-%d %H:%M} UTC, {facts['price']:.2f} currency/MWh")
+        known = f"{made['region']}, {_minute(made['timestamp'])} UTC, {made['price']:.2f} currency/MWh"
+        out.print(known + _age_of(made))
         out.print(
-            f"[bold]{action['action']}[/bold] {abs(action['power_mw']):.3g} MW, "
-            f"{charge:.3g} → {action['charge_after_mwh']:.3g} MWh"
+            f"[bold]{made['action']}[/bold] {abs(made['power_mw']):.3g} MW, "
+            f"{charge:.3g} → {made['charge_after_mwh']:.3g} MWh"
         )
-        out.print(action["why"])
+        out.print(made["why"])
 
-    emit(facts, as_json, show)
+    emit(made, as_json, show)
 
 
 @app.command()
@@ -453,8 +413,6 @@ def backtest(
     as_json: AsJson = False,
 ) -> None:
     """Train and forecast as of many past days, as production would have; resumes where it stopped."""
-    from rich.progress import Progress
-
     from energy_ml.artifacts import write_atomically
     from energy_ml.evaluation.charts import skill_over_time, to_png_bytes
     from energy_ml.evaluation.metrics import forecast_metrics
@@ -465,8 +423,7 @@ def backtest(
     if not days:
         raise ConfigError(f"--to {last} lies before --from {first}", expected="at least one as-of date")
     folder = Path(settings.results_dir) / "backtest"
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task("backtest", total=1.0)
+    with progress_bar("backtest") as (bar, task):
         forecasts = walk_forward_parallel(
             settings.data_dir,
             days,
@@ -484,24 +441,19 @@ def backtest(
     write_atomically(chart, to_png_bytes(skill_over_time(by_day)))
 
     def show() -> None:
-        out.print(
-            table(
-                f"{len(days)} as-of dates, test parts",
-                ["horizon", "MAE", "'price stays'", "ratio", "worst day", "days better", "90 % covers"],
-                [
-                    [
-                        f"{row['horizon_minutes']} min",
-                        f"{row['mae']:.2f}",
-                        f"{row['persistence_mae']:.2f}",
-                        f"{row['rmae']:.3f}",
-                        f"{own['rmae'].max():.3f}",
-                        f"{(own['rmae'] < 1).sum()} of {len(own)}",
-                        f"{row['coverage']:.1%}",
-                    ]
-                    for row in pooled.to_dict("records")
-                    for own in [by_day[by_day["horizon_minutes"] == row["horizon_minutes"]]]
-                ],
-            )
+        ratios = by_day.groupby("horizon_minutes")["rmae"]
+        print_table(
+            f"{len(days)} as-of dates, test parts",
+            {
+                "horizon": "{horizon_minutes} min",
+                "MAE": "{mae:.2f}",
+                "'price stays'": "{persistence_mae:.2f}",
+                "ratio": "{rmae:.3f}",
+                "worst day": lambda row: f"{ratios.get_group(row['horizon_minutes']).max():.3f}",
+                "days better": lambda row: f"{(ratios.get_group(row['horizon_minutes']) < 1).sum()} of {len(days)}",
+                "90 % covers": "{coverage:.1%}",
+            },
+            pooled.to_dict("records"),
         )
         out.print(f"\nforecasts: {target}\nchart: {chart}", soft_wrap=True)
 
@@ -516,26 +468,18 @@ def backfill(
     as_json: AsJson = False,
 ) -> None:
     """Run everything for each day of a range, oldest first, one run a day; old days never dethrone a newer champion."""
-    from rich.progress import Progress
-
     from energy_ml.orchestration.launch import backfill as run_days
     from energy_ml.orchestration.launch import check_as_of
 
     settings = Settings.from_env()
     days = check_as_of(settings, parse_date(first)), check_as_of(settings, parse_date(last))
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task("backfill", total=max((days[1] - days[0]).days + 1, 1))
+    with progress_bar("backfill", max((days[1] - days[0]).days + 1, 1)) as (bar, task):
         runs = run_days(*days, only_missing=only_missing, progress=lambda _: bar.advance(task))
 
     def show() -> None:
-        out.print(
-            table(
-                None,
-                ["as of", "run", "seconds", "outcome"],
-                [[str(r.as_of), r.run_id[:8], f"{r.seconds:.0f}", r.error or "done"] for r in runs],
-                numeric_from=9,
-            )
-        )
+        columns: dict[str, Cell] = {"as of": "{as_of}", "run": "{run_id:.8}", "seconds": "{seconds:.0f}"}
+        columns["outcome"] = lambda run: run["error"] or "done"
+        print_table(None, columns, map(vars, runs), texts=9)
 
     emit([vars(run) for run in runs], as_json, show)
     if any(run.error for run in runs):
@@ -562,7 +506,7 @@ def serve(
 def _registry() -> ModelRegistry:
     from energy_ml.model_management.registry import ModelRegistry
 
-    return ModelRegistry(f"{Settings.from_env().models_dir}/registry.json")
+    return ModelRegistry(f"{Settings.from_env().models_dir}/{REGISTRY_FILE}")
 
 
 @models_app.command("list")
@@ -574,23 +518,27 @@ def models_list(as_json: AsJson = False) -> None:
         if not models:
             out.print("no models yet; train some: energy-ml retrain")
             return
-        out.print(
-            table(
-                None,
-                ["model", "champion", "as of", "latest", "versions"],
-                [
-                    [model_id, model["champion"] or "–", _as_of(model), model["latest"] or "–", len(model["versions"])]
-                    for model_id, model in sorted(models.items())
-                ],
-            )
+        print_table(
+            None,
+            {
+                "model": "{model_id}",
+                "champion": lambda model: model["champion"],
+                "as of": lambda model: next((_as_of(v) for v in model["versions"] if _serves(v, model)), None),
+                "latest": lambda model: model["latest"],
+                "versions": lambda model: len(model["versions"]),
+            },
+            ({"model_id": model_id, **model} for model_id, model in sorted(models.items())),
         )
 
     emit(models, as_json, show)
 
 
-def _as_of(model: dict[str, Any]) -> str:
-    found = [v["metadata"].get("as_of", "–") for v in model["versions"] if v["version"] == model["champion"]]
-    return str(found[0]) if found else "–"
+def _as_of(version: Row) -> str | None:
+    return version["metadata"].get("as_of")
+
+
+def _serves(version: Row, model: Row) -> bool:
+    return bool(version["version"] == model["champion"])
 
 
 @models_app.command("show")
@@ -607,33 +555,29 @@ def models_show(model_id: str, as_json: AsJson = False) -> None:
     model, history = models[model_id], registry.history(model_id)
 
     def show() -> None:
-        out.print(
-            table(
-                model_id,
-                ["version", "as of", "registered (UTC)", "size", "decision"],
-                [
-                    [
-                        ("* " if v["version"] == model["champion"] else "  ") + v["version"],
-                        str(v["metadata"].get("as_of", "–")),
-                        v["registered_at"][:19],
-                        f"{v['size'] / 1e6:.2f} MB",
-                        (v.get("decision") or {}).get("reason", ""),
-                    ]
-                    for v in model["versions"]
-                ],
-                numeric_from=9,
-            )
+        print_table(
+            model_id,
+            {
+                "version": lambda v: ("* " if _serves(v, model) else "  ") + v["version"],
+                "as of": _as_of,
+                "registered (UTC)": "{registered_at:.19}",
+                "size": lambda v: f"{v['size'] / 1e6:.2f} MB",
+                "decision": lambda v: (v.get("decision") or {}).get("reason", ""),
+            },
+            model["versions"],
+            texts=9,
         )
-        out.print(
-            table(
-                "\nhistory",
-                ["time", "event", "version", "who", "why"],
-                [
-                    [e["time"][:19], e["event"], e["version"] or "", e["who"] or "", e["reason"] or ""]
-                    for e in history[-12:]
-                ],
-                numeric_from=9,
-            )
+        print_table(
+            "\nhistory",
+            {
+                "time": "{time:.19}",
+                "event": "{event}",
+                "version": lambda e: e["version"] or "",
+                "who": lambda e: e["who"] or "",
+                "why": lambda e: e["reason"] or "",
+            },
+            history[-12:],
+            texts=9,
         )
 
     emit({**model, "history": history}, as_json, show)
@@ -643,17 +587,18 @@ def models_show(model_id: str, as_json: AsJson = False) -> None:
 def models_compare(model_id: str, a: str, b: str, as_json: AsJson = False) -> None:
     """Two versions side by side, with the differences of their numbers."""
     compared = _registry().compare(model_id, a, b)
-    emit(
-        compared,
-        as_json,
-        lambda: out.print(
-            table(
-                model_id,
-                ["number", a, b, "difference"],
-                [[name, row["a"], row["b"], row["difference"]] for name, row in compared["numbers"].items()],
-            )
-        ),
-    )
+    rows = [{"name": name, **row} for name, row in compared["numbers"].items()]
+    columns: dict[str, Cell] = {
+        "number": "{name}",
+        a: lambda row: _number(row["a"]),
+        b: lambda row: _number(row["b"]),
+        "difference": lambda row: _number(row["difference"]),
+    }
+    emit(compared, as_json, lambda: print_table(model_id, columns, rows))
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None or value != value else f"{value:,.4g}"  # NaN alone differs from itself
 
 
 Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]

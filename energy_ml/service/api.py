@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None, service_settings: ServiceSettin
     """The whole service as an ASGI application; ``serve`` runs it. Settings come from the environment by default."""
     limits = service_settings or ServiceSettings.from_env()
     where = settings or Settings.from_env()
-    service = MLService(where, stale_after_minutes=limits.stale_after_minutes, max_age_minutes=limits.max_age_minutes)
+    service = MLService(where, limits=limits)
     trainings = Trainings(where, per_hour=limits.trainings_per_hour)
     hub, monitoring = Hub(trainings), Monitoring()
 

@@ -21,7 +21,6 @@ from energy_ml.errors import (
     BatteryError,
     EnergyMLError,
     HistoryError,
-    HorizonError,
     ModelNotFoundError,
     ServiceError,
     StaleDataError,
@@ -38,6 +37,7 @@ from energy_ml.rl_battery.policy import BatteryPolicy
 from energy_ml.rl_battery.value_model import HISTORY_MINUTES
 from energy_ml.service.champions import Champion, Champions, ChampionSet
 from energy_ml.service.recent import RecentMarket, RecentPrices
+from energy_ml.service.settings import ServiceSettings
 
 log = logging.getLogger("energy_ml.service")
 
@@ -63,20 +63,12 @@ class MLService:
     Parameters
     ----------
     settings : where data and models are; by default from the environment.
-    stale_after_minutes : answers from data older than this carry ``stale: True``.
-    max_age_minutes : data older than this is refused with StaleDataError; None never refuses.
+    limits : from which age on data is called stale, or refused; by default from the environment.
     """
 
-    def __init__(
-        self,
-        settings: Settings | None = None,
-        *,
-        stale_after_minutes: float = 30.0,
-        max_age_minutes: float | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings | None = None, *, limits: ServiceSettings | None = None) -> None:
         self.settings = settings or Settings.from_env()
-        self.stale_after_minutes = stale_after_minutes
-        self.max_age_minutes = max_age_minutes
+        self.limits = limits or ServiceSettings.from_env()
         self.champions = Champions(self.settings.models_dir)
         self.market = RecentMarket(ParquetLake(self.settings.data_dir), self.settings.regions)
         self.starting = False
@@ -221,7 +213,7 @@ class MLService:
         then have taught their calibration. A past ``timestamp`` never uses anything after it.
         """
         view = self._current_view()
-        wanted = self._horizons(view, horizons)
+        wanted = list(dict.fromkeys(horizons or view.champions))
         end = None if timestamp is None else _utc(timestamp)
         if prices is None and end is None:
             return self._from_lake(wanted, regions, level)
@@ -374,18 +366,6 @@ class MLService:
         )
         return _View(champions, predictor, max(needed, HISTORY_MINUTES) + 60)
 
-    @staticmethod
-    def _horizons(view: _View, horizons: Sequence[int] | None) -> list[int]:
-        available = list(view.champions)
-        for horizon in horizons or ():
-            if horizon not in available:
-                raise HorizonError(
-                    f"there is no model for {horizon} minutes ahead",
-                    expected=f"one of {', '.join(map(str, available))}",
-                    remedy="ask for one of these, or train with ENERGY_ML_HORIZONS including it",
-                )
-        return list(dict.fromkeys(horizons)) if horizons else available
-
     def _recent(self, end: pd.Timestamp | None) -> RecentPrices:
         try:
             minutes = self._current_view().history_minutes
@@ -420,22 +400,19 @@ class MLService:
         view = self._current_view()
         recent = self.market.prices(view.history_minutes)
         age = self._age(recent.newest, None)
-        names = list(recent.regions) if regions is None else list(regions)
-        for name in names:
-            if name not in recent.regions:
-                raise UnknownRegionError(
-                    f"region {name!r} has no price at {recent.newest}", expected=f"one of {', '.join(recent.regions)}"
-                )
+        names = list(regions or recent.regions)
         with self._lock:
             live = self._live_view(view, recent)
-            if level is not None:
-                made = live.predictor.predict_rows(recent.frame, horizons, names, level=level)
-                return [self._row(view, row, "lake", age) for row in made]
             if self._cached is None or self._cached[0] is not live or self._cached[1] is not recent:
                 rows = live.predictor.predict_rows(recent.frame, list(view.champions), recent.regions)
                 self._cached = (live, recent, {(row["region"], row["horizon"]): row for row in rows})
             cached = self._cached[2]
-        return [self._row(view, cached[name, horizon], "lake", age) for horizon in horizons for name in names]
+            asked = [(name, horizon) for horizon in horizons for name in names]
+            if level is None and all(key in cached for key in asked):
+                made = [cached[key] for key in asked]
+            else:  # another level; or what the predictor refuses, in its own words
+                made = live.predictor.predict_rows(recent.frame, horizons, names, level=level)
+        return [self._row(view, row, "lake", age) for row in made]
 
     def _row(self, view: _View, row: dict[str, Any], source: str, age: dict[str, Any]) -> dict[str, Any]:
         champion = view.champions[row["horizon"]]
@@ -450,25 +427,22 @@ class MLService:
         newest = _utc(newest)
         clock = pd.Timestamp.now(tz="UTC") if end is None else end
         minutes = (clock - newest) / pd.Timedelta(minutes=1)
-        if refuse and self.max_age_minutes is not None and minutes > self.max_age_minutes:
+        if refuse and self.limits.max_age_minutes is not None and minutes > self.limits.max_age_minutes:
             raise StaleDataError(
                 f"the newest price is {minutes:,.0f} minutes old ({newest})",
-                expected=f"at most {self.max_age_minutes:g} minutes",
+                expected=f"at most {self.limits.max_age_minutes:g} minutes",
                 remedy="send newer prices, see why the feed stands still, or raise ENERGY_ML_API_MAX_AGE_MINUTES",
             )
-        return {"data_age_minutes": round(minutes, 2), "stale": bool(minutes > self.stale_after_minutes)}
+        return {"data_age_minutes": round(minutes, 2), "stale": bool(minutes > self.limits.stale_after_minutes)}
 
     @staticmethod
     def _one_region(policy: BatteryPolicy, prices: pd.DataFrame, region: str | None) -> str:
         known = policy.regions
         there = [str(r) for r in prices["region"].unique()] if "region" in prices.columns else known[:1]
         if region is None:
-            region = there[0] if len(there) == 1 else next((r for r in known if r in there), known[0])
-        if region not in known:
-            raise UnknownRegionError(
-                f"the policy wasn't trained for region {region!r}", expected=f"one of {', '.join(known)}"
-            )
-        if region not in there:
+            usual = policy.agent().region
+            region = there[0] if len(there) == 1 else next((r for r in (usual, *known) if r in there), usual)
+        if policy.agent(region).region not in there:
             raise UnknownRegionError(f"there are no prices of {region!r}", expected=f"prices of {', '.join(known)}")
         return region
 

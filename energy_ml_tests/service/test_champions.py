@@ -16,7 +16,7 @@ import pytest
 
 from energy_ml.artifacts import read_registry
 from energy_ml.errors import BatteryError, ModelNotFoundError, ServiceError, StaleDataError
-from energy_ml.service import MLService, champions
+from energy_ml.service import MLService, ServiceSettings, champions
 from energy_ml.service.problems import problem_of
 from energy_ml_tests.service.conftest import Server, inline, promote
 
@@ -89,7 +89,7 @@ def test_promotions_arrive_while_requests_run(server: Server, artifacts: dict[st
 COMPILED = """
 import sys
 from energy_ml.artifacts import read_registry
-from energy_ml.service import MLService, champions
+from energy_ml.service import MLService, ServiceSettings, champions
 
 def compiled():
     own = [module for name, module in sys.modules.items() if name.startswith("energy_ml")]
@@ -254,7 +254,7 @@ def test_the_first_look_is_awaited_by_everybody(service: MLService, monkeypatch:
 
 def test_stale_data_is_flagged_or_refused(service: MLService) -> None:
     assert all(row["stale"] for row in service.forecast())
-    service.max_age_minutes = 60
+    service.limits = ServiceSettings(max_age_minutes=60)
     for call in (service.forecast, lambda: service.act(0.5)):
         with pytest.raises(StaleDataError, match="minutes old") as caught:
             call()
