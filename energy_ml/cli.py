@@ -39,10 +39,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-models_app = typer.Typer(help="Versions, champions, promotion and rollback.", no_args_is_help=True)
-app.add_typer(models_app, name="models")
+_models_app = typer.Typer(help="Versions, champions, promotion and rollback.", no_args_is_help=True)
+app.add_typer(_models_app, name="models")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 out = Console(soft_wrap=False, highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -59,7 +59,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def emit(value: object, as_json: bool, show: Callable[[], None]) -> None:
+def _emit(value: object, as_json: bool, show: Callable[[], None]) -> None:
     """Print ``value`` as JSON, or call ``show`` for people."""
     if as_json:
         from energy_ml.artifacts import to_jsonable
@@ -69,12 +69,12 @@ def emit(value: object, as_json: bool, show: Callable[[], None]) -> None:
         show()
 
 
-Row = Mapping[str, Any]
-Cell = str | Callable[[Row], object]
+_Row = Mapping[str, Any]
+_Cell = str | Callable[[_Row], object]
 """A column's cells: a format over the row's names, or a function of the row."""
 
 
-def print_table(title: str | None, columns: Mapping[str, Cell], rows: Iterable[Row], *, texts: int = 1) -> None:
+def _print_table(title: str | None, columns: Mapping[str, _Cell], rows: Iterable[_Row], *, texts: int = 1) -> None:
     """Print a table that fits a terminal: the first ``texts`` columns to the left, numbers to the right."""
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for i, header in enumerate(columns):
@@ -86,7 +86,7 @@ def print_table(title: str | None, columns: Mapping[str, Cell], rows: Iterable[R
 
 
 @contextlib.contextmanager
-def progress_bar(what: str, total: float = 1.0) -> Iterator[tuple[Progress, TaskID]]:
+def _progress_bar(what: str, total: float = 1.0) -> Iterator[tuple[Progress, TaskID]]:
     """A bar on stderr that vanishes when the work is done."""
     from rich.progress import Progress
 
@@ -94,7 +94,7 @@ def progress_bar(what: str, total: float = 1.0) -> Iterator[tuple[Progress, Task
         yield bar, bar.add_task(what, total=total)
 
 
-def parse_date(text: str) -> dt.date:
+def _parse_date(text: str) -> dt.date:
     """A date as YYYY-MM-DD; ConfigError otherwise."""
     try:
         return dt.date.fromisoformat(text)
@@ -109,8 +109,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-@app.command()
-def simulate(
+@app.command("simulate")
+def _simulate(
     output: Annotated[Path, typer.Option(help="Folder for the parquet files.")] = Path("data/processed"),
     days: Annotated[int, typer.Option(min=1, help="How many days.")] = 12,
     regions: Annotated[int, typer.Option(min=1, max=24, help="How many regions, FR first.")] = 5,
@@ -122,12 +122,12 @@ def simulate(
     from energy_ml.market_data.simulator import write_simulation
 
     folder = output if output.is_absolute() else project_root() / output
-    with progress_bar("simulating") as (bar, task):
+    with _progress_bar("simulating") as (bar, task):
         paths = write_simulation(
             str(folder),
             days=days,
             regions=regions,
-            start=parse_date(start),
+            start=_parse_date(start),
             interval_minutes=interval,
             seed=seed,
             progress=lambda fraction, _: bar.update(task, completed=fraction),
@@ -136,8 +136,8 @@ def simulate(
     out.print(f"{len(paths)} file{'s' if len(paths) != 1 else ''}, {size / 1e6:,.1f} MB, in {folder}")
 
 
-@app.command()
-def data(as_json: AsJson = False) -> None:
+@app.command("data")
+def _data(as_json: _AsJson = False) -> None:
     """What the data folder holds: files, days, regions, gaps and problems."""
     from energy_ml.market_data.lake import ParquetLake
 
@@ -165,7 +165,7 @@ def data(as_json: AsJson = False) -> None:
     facts = {"data_dir": settings.data_dir, "latest_complete_day": latest, "files": listed, "coverage": days}
 
     def show() -> None:
-        print_table(
+        _print_table(
             settings.data_dir,
             {
                 "file": lambda f: Path(f["path"]).name,
@@ -178,31 +178,31 @@ def data(as_json: AsJson = False) -> None:
             listed,
             texts=2,
         )
-        print_table(
+        _print_table(
             "\nrows per day and region (last 14 days)",
             {"day": f"{{{coverage.index.name or 'index'}}}", **{str(name): f"{{{name}}}" for name in coverage.columns}},
             days[-14:],
         )
         out.print(f"\nnewest complete day: {latest}")
 
-    emit(facts, as_json, show)
+    _emit(facts, as_json, show)
 
 
 def _minute(moment: dt.datetime | None) -> str | None:
     return None if moment is None else f"{moment:%Y-%m-%d %H:%M}"
 
 
-@app.command()
-def retrain(
+@app.command("retrain")
+def _retrain(
     date: Annotated[
         str, typer.Option(help="As-of date as YYYY-MM-DD, or 'latest' for the newest complete day.")
     ] = "latest",
-    as_json: AsJson = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Train, evaluate and register everything for one as-of date: the same job as in the Dagster UI."""
     settings = Settings.from_env()
     # An impossible date is refused before anything slow is loaded.
-    as_of = None if date == "latest" else settings.check_as_of(parse_date(date))
+    as_of = None if date == "latest" else settings.check_as_of(_parse_date(date))
 
     from energy_ml.orchestration.launch import newest_as_of
 
@@ -232,7 +232,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
         tasks: dict[str, TaskID] = {}
 
         def draw() -> None:
-            for event in log.follow(0.2, done.is_set):
+            for event in log.follow(done.is_set):
                 if event.model_id not in tasks:
                     tasks[event.model_id] = bar.add_task(event.model_id, total=1.0, note="")
                 note = "  ".join(
@@ -263,7 +263,7 @@ def _show_results(settings: Settings, as_of: dt.date, as_json: bool) -> None:
     metrics = store.read(as_of, METRICS_FILE)
 
     def show() -> None:
-        print_table(
+        _print_table(
             f"\nprices, test split of {as_of}",
             {
                 "horizon": "{horizon_minutes} min",
@@ -276,7 +276,7 @@ def _show_results(settings: Settings, as_of: dt.date, as_json: bool) -> None:
             },
             metrics["prices"],
         )
-        print_table(
+        _print_table(
             f"\nreference battery, all regions, test split of {as_of}",
             {
                 "strategy": "{strategy}",
@@ -290,11 +290,11 @@ def _show_results(settings: Settings, as_of: dt.date, as_json: bool) -> None:
             out.print(f"  {line}", style="dim")
         out.print(f"\nreport: {store.path(as_of, REPORT_FILE)}", soft_wrap=True)
 
-    emit(metrics, as_json, show)
+    _emit(metrics, as_json, show)
 
 
-@app.command()
-def report(
+@app.command("report")
+def _report(
     date: Annotated[str, typer.Option(help="As-of date, or 'latest'.")] = "latest",
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
@@ -305,7 +305,7 @@ def report(
     days = store.as_of_dates(REPORT_FILE)
     if not days:
         raise NoDataError("there is no report yet", file=store.root, remedy="make one: energy-ml retrain")
-    day = days[-1] if date == "latest" else parse_date(date)
+    day = days[-1] if date == "latest" else _parse_date(date)
     if day not in days:
         raise NoDataError(
             f"there is no report for {day}",
@@ -318,9 +318,9 @@ def report(
         typer.launch(str(path))
 
 
-FILE_MINUTES = 6 * 1440
-File = Annotated[Path | None, typer.Option(help="Parquet with recent prices; default: the newest in the data folder.")]
-Region = Annotated[str | None, typer.Option(help="Region; default: every region (predict), FR or the first (act).")]
+_FILE_MINUTES = 6 * 1440
+_File = Annotated[Path | None, typer.Option(help="Parquet with recent prices; default: the newest in the data folder.")]
+_Region = Annotated[str | None, typer.Option(help="_Region; default: every region (predict), FR or the first (act).")]
 
 
 def _service() -> MLService:
@@ -338,18 +338,18 @@ def _prices_of(file: Path | None) -> pd.DataFrame | None:
 
     if not file.exists():
         raise NoDataError("there is no such file", file=file, remedy="name a parquet file with recent prices")
-    return read_recent_prices(ParquetLake(str(file.resolve())), minutes=FILE_MINUTES)
+    return read_recent_prices(ParquetLake(str(file.resolve())), minutes=_FILE_MINUTES)
 
 
-@app.command()
-def predict(
+@app.command("predict")
+def _predict(
     horizon: Annotated[int | None, typer.Option(help="Minutes ahead; default: all that were trained.")] = None,
-    region: Region = None,
+    region: _Region = None,
     level: Annotated[
         float | None, typer.Option(min=0.5, max=0.99, help="Coverage of the interval; default: that of training.")
     ] = None,
-    file: File = None,
-    as_json: AsJson = False,
+    file: _File = None,
+    as_json: _AsJson = False,
 ) -> None:
     """Prices ahead of the newest known ones, with intervals, by the champions."""
     horizons, regions = None if horizon is None else [horizon], None if region is None else [region]
@@ -358,7 +358,7 @@ def predict(
 
     def show() -> None:
         first = rows[0]
-        print_table(
+        _print_table(
             f"known at {_minute(first['timestamp'])} UTC, currency/MWh{_age_of(first)}",
             {
                 "region": "{region}",
@@ -373,21 +373,21 @@ def predict(
             texts=3,
         )
 
-    emit(rows, as_json, show)
+    _emit(rows, as_json, show)
 
 
-def _age_of(answer: Row) -> str:
+def _age_of(answer: _Row) -> str:
     return f" ({answer['data_age_minutes'] / 60:,.0f} hours old)" if answer["stale"] else ""
 
 
-@app.command()
-def act(
+@app.command("act")
+def _act(
     charge: Annotated[float, typer.Option(min=0, help="Energy in the battery, MWh.")],
-    region: Region = None,
+    region: _Region = None,
     capacity: Annotated[float | None, typer.Option(help="Capacity, MWh; default: that of the trained policy.")] = None,
     power: Annotated[float | None, typer.Option(help="Power limit at the grid, MW.")] = None,
-    file: File = None,
-    as_json: AsJson = False,
+    file: _File = None,
+    as_json: _AsJson = False,
 ) -> None:
     """What a battery should do in the newest interval: charge, hold or discharge, and why."""
     made = _service().act(charge, region=region, prices=_prices_of(file), capacity_mwh=capacity, power_mw=power)
@@ -401,16 +401,16 @@ def act(
         )
         out.print(made["why"])
 
-    emit(made, as_json, show)
+    _emit(made, as_json, show)
 
 
-@app.command()
-def backtest(
+@app.command("backtest")
+def _backtest(
     first: Annotated[str, typer.Option("--from", help="First as-of date.")],
     last: Annotated[str, typer.Option("--to", help="Last as-of date.")],
     step: Annotated[int, typer.Option(min=1, help="Days between as-of dates.")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Dates at once, one core each.")] = 2,
-    as_json: AsJson = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Train and forecast as of many past days, as production would have; resumes where it stopped."""
     from energy_ml.artifacts import write_atomically
@@ -419,11 +419,11 @@ def backtest(
     from energy_ml.price_prediction.walk_forward import as_of_dates, walk_forward_parallel
 
     settings = Settings.from_env()
-    days = list(as_of_dates(parse_date(first), parse_date(last), step))
+    days = list(as_of_dates(_parse_date(first), _parse_date(last), step))
     if not days:
         raise ConfigError(f"--to {last} lies before --from {first}", expected="at least one as-of date")
     folder = Path(settings.results_dir) / "backtest"
-    with progress_bar("backtest") as (bar, task):
+    with _progress_bar("backtest") as (bar, task):
         forecasts = walk_forward_parallel(
             settings.data_dir,
             days,
@@ -442,7 +442,7 @@ def backtest(
 
     def show() -> None:
         ratios = by_day.groupby("horizon_minutes")["rmae"]
-        print_table(
+        _print_table(
             f"{len(days)} as-of dates, test parts",
             {
                 "horizon": "{horizon_minutes} min",
@@ -457,37 +457,37 @@ def backtest(
         )
         out.print(f"\nforecasts: {target}\nchart: {chart}", soft_wrap=True)
 
-    emit({"pooled": pooled.to_dict("records"), "by_day": by_day.to_dict("records")}, as_json, show)
+    _emit({"pooled": pooled.to_dict("records"), "by_day": by_day.to_dict("records")}, as_json, show)
 
 
-@app.command()
-def backfill(
+@app.command("backfill")
+def _backfill(
     first: Annotated[str, typer.Option("--from", help="First as-of date.")],
     last: Annotated[str, typer.Option("--to", help="Last as-of date.")],
     only_missing: Annotated[bool, typer.Option(help="Leave out days that have results of their present data.")] = False,
-    as_json: AsJson = False,
+    as_json: _AsJson = False,
 ) -> None:
     """Run everything for each day of a range, oldest first, one run a day; old days never dethrone a newer champion."""
     from energy_ml.orchestration.launch import backfill as run_days
     from energy_ml.orchestration.launch import check_as_of
 
     settings = Settings.from_env()
-    days = check_as_of(settings, parse_date(first)), check_as_of(settings, parse_date(last))
-    with progress_bar("backfill", max((days[1] - days[0]).days + 1, 1)) as (bar, task):
+    days = check_as_of(settings, _parse_date(first)), check_as_of(settings, _parse_date(last))
+    with _progress_bar("backfill", max((days[1] - days[0]).days + 1, 1)) as (bar, task):
         runs = run_days(*days, only_missing=only_missing, progress=lambda _: bar.advance(task))
 
     def show() -> None:
-        columns: dict[str, Cell] = {"as of": "{as_of}", "run": "{run_id:.8}", "seconds": "{seconds:.0f}"}
+        columns: dict[str, _Cell] = {"as of": "{as_of}", "run": "{run_id:.8}", "seconds": "{seconds:.0f}"}
         columns["outcome"] = lambda run: run["error"] or "done"
-        print_table(None, columns, map(vars, runs), texts=9)
+        _print_table(None, columns, map(vars, runs), texts=9)
 
-    emit([vars(run) for run in runs], as_json, show)
+    _emit([vars(run) for run in runs], as_json, show)
     if any(run.error for run in runs):
         raise typer.Exit(1)
 
 
-@app.command()
-def serve(
+@app.command("serve")
+def _serve(
     host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
@@ -509,8 +509,8 @@ def _registry() -> ModelRegistry:
     return ModelRegistry(f"{Settings.from_env().models_dir}/{REGISTRY_FILE}")
 
 
-@models_app.command("list")
-def models_list(as_json: AsJson = False) -> None:
+@_models_app.command("list")
+def _models_list(as_json: _AsJson = False) -> None:
     """Every model with its champion and how many versions it has."""
     models = _registry().list_models()
 
@@ -518,7 +518,7 @@ def models_list(as_json: AsJson = False) -> None:
         if not models:
             out.print("no models yet; train some: energy-ml retrain")
             return
-        print_table(
+        _print_table(
             None,
             {
                 "model": "{model_id}",
@@ -530,19 +530,19 @@ def models_list(as_json: AsJson = False) -> None:
             ({"model_id": model_id, **model} for model_id, model in sorted(models.items())),
         )
 
-    emit(models, as_json, show)
+    _emit(models, as_json, show)
 
 
-def _as_of(version: Row) -> str | None:
+def _as_of(version: _Row) -> str | None:
     return version["metadata"].get("as_of")
 
 
-def _serves(version: Row, model: Row) -> bool:
+def _serves(version: _Row, model: _Row) -> bool:
     return bool(version["version"] == model["champion"])
 
 
-@models_app.command("show")
-def models_show(model_id: str, as_json: AsJson = False) -> None:
+@_models_app.command("show")
+def _models_show(model_id: str, as_json: _AsJson = False) -> None:
     """The versions of one model and its latest history."""
     registry = _registry()
     models = registry.list_models()
@@ -555,7 +555,7 @@ def models_show(model_id: str, as_json: AsJson = False) -> None:
     model, history = models[model_id], registry.history(model_id)
 
     def show() -> None:
-        print_table(
+        _print_table(
             model_id,
             {
                 "version": lambda v: ("* " if _serves(v, model) else "  ") + v["version"],
@@ -567,7 +567,7 @@ def models_show(model_id: str, as_json: AsJson = False) -> None:
             model["versions"],
             texts=9,
         )
-        print_table(
+        _print_table(
             "\nhistory",
             {
                 "time": "{time:.19}",
@@ -580,50 +580,50 @@ def models_show(model_id: str, as_json: AsJson = False) -> None:
             texts=9,
         )
 
-    emit({**model, "history": history}, as_json, show)
+    _emit({**model, "history": history}, as_json, show)
 
 
-@models_app.command("compare")
-def models_compare(model_id: str, a: str, b: str, as_json: AsJson = False) -> None:
+@_models_app.command("compare")
+def _models_compare(model_id: str, a: str, b: str, as_json: _AsJson = False) -> None:
     """Two versions side by side, with the differences of their numbers."""
     compared = _registry().compare(model_id, a, b)
     rows = [{"name": name, **row} for name, row in compared["numbers"].items()]
-    columns: dict[str, Cell] = {
+    columns: dict[str, _Cell] = {
         "number": "{name}",
         a: lambda row: _number(row["a"]),
         b: lambda row: _number(row["b"]),
         "difference": lambda row: _number(row["difference"]),
     }
-    emit(compared, as_json, lambda: print_table(model_id, columns, rows))
+    _emit(compared, as_json, lambda: _print_table(model_id, columns, rows))
 
 
 def _number(value: float | None) -> str | None:
     return None if value is None or value != value else f"{value:,.4g}"  # NaN alone differs from itself
 
 
-Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
-Who = Annotated[str, typer.Option(help="Who decides; kept in the history.", default_factory=getpass.getuser)]
+_Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
+_Who = Annotated[str, typer.Option(help="_Who decides; kept in the history.", default_factory=getpass.getuser)]
 
 
-@models_app.command("promote")
-def models_promote(model_id: str, version: str, reason: Reason, who: Who, as_json: AsJson = False) -> None:
+@_models_app.command("promote")
+def _models_promote(model_id: str, version: str, reason: _Reason, who: _Who, as_json: _AsJson = False) -> None:
     """Make a version champion by hand."""
     entry = _registry().promote(model_id, version, reason=reason, who=who)
-    emit(entry, as_json, lambda: out.print(f"{model_id}: champion is now {entry['version']}"))
+    _emit(entry, as_json, lambda: out.print(f"{model_id}: champion is now {entry['version']}"))
 
 
-@models_app.command("rollback")
-def models_rollback(model_id: str, reason: Reason, who: Who, as_json: AsJson = False) -> None:
+@_models_app.command("rollback")
+def _models_rollback(model_id: str, reason: _Reason, who: _Who, as_json: _AsJson = False) -> None:
     """Make the previous champion champion again."""
     entry = _registry().rollback(model_id, reason=reason, who=who)
-    emit(entry, as_json, lambda: out.print(f"{model_id}: champion is now {entry['version']}"))
+    _emit(entry, as_json, lambda: out.print(f"{model_id}: champion is now {entry['version']}"))
 
 
-@models_app.command("repair")
-def models_repair(as_json: AsJson = False) -> None:
+@_models_app.command("repair")
+def _models_repair(as_json: _AsJson = False) -> None:
     """Put model files right by the registry, as after a damaged disk, and check every one's SHA-256."""
     done, left = _registry().repair(), _registry().verify()
     lines = [*done, *(f"still wrong: {problem}" for problem in left)] or ["every file is as the registry knows it"]
-    emit({"repaired": done, "problems": left}, as_json, lambda: out.print("\n".join(lines), soft_wrap=True))
+    _emit({"repaired": done, "problems": left}, as_json, lambda: out.print("\n".join(lines), soft_wrap=True))
     if left:
         raise typer.Exit(1)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from energy_ml.artifacts import to_jsonable
+
 ProgressCallback = Callable[[float, dict[str, Any]], None]
 """Called with the fraction done (0..1) and a few metrics."""
 
-MIN_STEP = 0.01
-MIN_SECONDS = 0.25
+_MIN_STEP = 0.01
+_MIN_SECONDS = 0.25
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,20 @@ class ProgressEvent:
 
 
 class ProgressLog:
-    """Writes and reads the events of one run. ``listener`` also gets each event in this process."""
+    """Writes and reads the events of one run.
 
-    def __init__(
-        self, folder: str | Path, run_id: str, listener: Callable[[ProgressEvent], None] | None = None
-    ) -> None:
+    Parameters
+    ----------
+    folder
+        Where the log lies.
+    run_id
+        Becomes the file's name. Raises ValueError unless it's made of letters, digits, ``-`` and ``_``.
+    """
+
+    def __init__(self, folder: str | Path, run_id: str) -> None:
         if not run_id or not all(c.isalnum() or c in "-_" for c in run_id):
             raise ValueError(f"run id {run_id!r} isn't made of letters, digits, '-' and '_'")
         self.path = Path(folder) / f"{run_id}.jsonl"
-        self._listener = listener
         self._last: dict[str, tuple[float, float]] | None = None
 
     def write(
@@ -60,13 +67,10 @@ class ProgressLog:
             self._last = {name: (event.progress, event.time) for name, event in self.latest().items()}
         before, when = self._last.get(model_id, (-1.0, 0.0))
         progress = max(min(float(progress), 1.0), before, 0.0)
-        if state == "running" and progress - before < MIN_STEP and now - when < MIN_SECONDS:
+        if state == "running" and progress - before < _MIN_STEP and now - when < _MIN_SECONDS:
             return
         self._last[model_id] = (progress, now)
-        event = ProgressEvent(model_id, progress, state, {k: _plain(v) for k, v in (metrics or {}).items()}, now)
-        self._append(event)
-        if self._listener is not None:
-            self._listener(event)
+        self._append(ProgressEvent(model_id, progress, state, to_jsonable(metrics or {}), now))
 
     def callback(self, model_id: str) -> ProgressCallback:
         """A function for training loops: ``callback(fraction, metrics)``."""
@@ -88,7 +92,7 @@ class ProgressLog:
         """The newest event of each model."""
         return {event.model_id: event for event in self.read()[0]}
 
-    def follow(self, poll_seconds: float = 0.2, stop: Callable[[], bool] = lambda: False) -> Iterator[ProgressEvent]:
+    def follow(self, stop: Callable[[], bool]) -> Iterator[ProgressEvent]:
         """Yield events as they come until ``stop()`` is true and nothing is left."""
         after = ""
         while True:
@@ -97,7 +101,7 @@ class ProgressLog:
             yield from events
             if ending:
                 return
-            time.sleep(poll_seconds)
+            time.sleep(_POLL_SECONDS)
 
     def _append(self, event: ProgressEvent) -> None:
         line = json.dumps(event.__dict__, allow_nan=False) + "\n"
@@ -109,14 +113,3 @@ class ProgressLog:
                 os.write(descriptor, line.encode())
             finally:
                 os.close(descriptor)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers as Python's own, NaN and infinities (which JSON doesn't have) as None, all else as text."""
-    if isinstance(value, bool | str | int | None):
-        return value
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return str(value)
-    return number if math.isfinite(number) else None

@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from energy_ml.config import Settings
-from energy_ml.progress.log import ProgressEvent, ProgressLog
+from energy_ml.progress.log import ProgressLog
 
-REDIS_SCHEMES = ("redis://", "rediss://")
+_REDIS_SCHEMES = ("redis://", "rediss://")
 
 
 def progress_folder(results_dir: str) -> Path:
@@ -38,27 +37,25 @@ def progress_place(results_dir: str, settings: Settings | None = None) -> str:
     settings = settings or Settings.from_env()
     if settings.executor == "celery":
         for url in (settings.operations.celery_broker, settings.operations.celery_backend):
-            if url.startswith(REDIS_SCHEMES):
+            if url.startswith(_REDIS_SCHEMES):
                 return url
     return str(progress_folder(results_dir))
 
 
-def open_progress(
-    place: str | Path, run_id: str, listener: Callable[[ProgressEvent], None] | None = None
-) -> ProgressLog:
+def open_progress(place: str, run_id: str) -> ProgressLog:
     """The log of one run at a place that ``progress_place`` gave."""
-    if str(place).startswith(REDIS_SCHEMES):
+    if place.startswith(_REDIS_SCHEMES):
         from energy_ml.progress.redis_log import RedisProgressLog
 
-        return RedisProgressLog(str(place), run_id, listener)
-    return ProgressLog(place, run_id, listener)
+        return RedisProgressLog(place, run_id)
+    return ProgressLog(place, run_id)
 
 
 def recent_runs(place: str, seconds: float) -> list[str]:
     """Ids of the runs at ``place`` that reported progress within the last ``seconds``."""
-    if place.startswith(REDIS_SCHEMES):
-        from energy_ml.progress.redis_log import recent_runs
+    if place.startswith(_REDIS_SCHEMES):
+        from energy_ml.progress.redis_log import runs_in_redis
 
-        return recent_runs(place, seconds)
+        return runs_in_redis(place, seconds)
     since = time.time() - seconds
     return [path.stem for path in Path(place).glob("*.jsonl") if path.stat().st_mtime >= since]

@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PREFIX = "energy_ml:progress:"
-RUNS = f"{PREFIX}runs"
-KEPT_SECONDS = 7 * 86_400
-KEPT_EVENTS = 10_000
-PATIENCE_SECONDS = 2.0
+_PREFIX = "energy_ml:progress:"
+_RUNS = f"{_PREFIX}runs"
+_KEPT_SECONDS = 7 * 86_400
+_KEPT_EVENTS = 10_000
+_PATIENCE_SECONDS = 2.0
 """How long one call may take; training waits for it."""
-PAUSE_SECONDS = 5.0
+_PAUSE_SECONDS = 5.0
 """After a failure nothing is tried for so long, except the last word about a model."""
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class RedisProgressLog(ProgressLog):
     """The log of one run in the Redis at ``url``. Raises ConfigError where the extra is missing."""
 
-    def __init__(self, url: str, run_id: str, listener: Callable[[ProgressEvent], None] | None = None) -> None:
-        super().__init__(".", run_id, listener)
+    def __init__(self, url: str, run_id: str) -> None:
+        super().__init__(".", run_id)
         self.run_id = run_id
         self._redis = _connection(url)
 
@@ -62,32 +62,32 @@ class RedisProgressLog(ProgressLog):
 
     @property
     def _stream(self) -> str:
-        return f"{PREFIX}{self.run_id}:events"
+        return f"{_PREFIX}{self.run_id}:events"
 
     @property
     def _newest(self) -> str:
-        return f"{PREFIX}{self.run_id}:newest"
+        return f"{_PREFIX}{self.run_id}:newest"
 
     def _append(self, event: ProgressEvent) -> None:
         text = json.dumps(event.__dict__, allow_nan=False)
 
         def write(redis: Redis) -> None:
             with redis.pipeline(transaction=True) as pipe:
-                pipe.xadd(self._stream, {"event": text}, maxlen=KEPT_EVENTS, approximate=True)
+                pipe.xadd(self._stream, {"event": text}, maxlen=_KEPT_EVENTS, approximate=True)
                 pipe.hset(self._newest, event.model_id, text)
-                pipe.zadd(RUNS, {self.run_id: event.time})
-                pipe.zremrangebyscore(RUNS, "-inf", event.time - KEPT_SECONDS)
-                pipe.expire(self._stream, KEPT_SECONDS)
-                pipe.expire(self._newest, KEPT_SECONDS)
+                pipe.zadd(_RUNS, {self.run_id: event.time})
+                pipe.zremrangebyscore(_RUNS, "-inf", event.time - _KEPT_SECONDS)
+                pipe.expire(self._stream, _KEPT_SECONDS)
+                pipe.expire(self._newest, _KEPT_SECONDS)
                 pipe.execute()
 
         self._redis.ask(write, None, urgent=event.state != "running")
 
 
-def recent_runs(url: str, seconds: float) -> list[str]:
+def runs_in_redis(url: str, seconds: float) -> list[str]:
     """Ids of the runs that reported progress within the last ``seconds``."""
     found: list[bytes] = _connection(url).ask(
-        lambda redis: redis.zrangebyscore(RUNS, time.time() - seconds, "+inf"), []
+        lambda redis: redis.zrangebyscore(_RUNS, time.time() - seconds, "+inf"), []
     )
     return [run_id.decode() for run_id in found]
 
@@ -105,12 +105,12 @@ class _Connection:
             ) from error
         self._failures: type[Exception] = redis.RedisError
         self._client = redis.Redis.from_url(
-            url, socket_timeout=PATIENCE_SECONDS, socket_connect_timeout=PATIENCE_SECONDS
+            url, socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=_PATIENCE_SECONDS
         )
         self._lock = threading.Lock()
         self._again = 0.0
 
-    def ask(self, call: Callable[[Any], T], otherwise: T, *, urgent: bool = False) -> T:
+    def ask(self, call: Callable[[Any], _T], otherwise: _T, *, urgent: bool = False) -> _T:
         """What ``call`` gives, or ``otherwise`` while Redis can't be reached."""
         if time.monotonic() < self._again and not urgent:
             return otherwise
@@ -120,7 +120,7 @@ class _Connection:
             with self._lock:
                 if not self._again:
                     log.warning("progress can't be reported or read: %s: %s", type(error).__name__, error)
-                self._again = time.monotonic() + PAUSE_SECONDS
+                self._again = time.monotonic() + _PAUSE_SECONDS
             return otherwise
         self._again = 0.0
         return found

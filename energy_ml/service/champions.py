@@ -21,14 +21,15 @@ import numpy as np
 
 from energy_ml.artifacts import load_champion, read_registry
 from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError
+from energy_ml.names import REGISTRY_FILE
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 
 log = logging.getLogger("energy_ml.service")
 
-POLL_SECONDS = 0.25
-RETRY_SECONDS = 5.0
+_POLL_SECONDS = 0.25
+_RETRY_SECONDS = 5.0
 _ATTEMPTS = 5
 
 
@@ -65,10 +66,9 @@ class ChampionSet:
 class Champions:
     """The champions of one models folder, for many threads. ``start`` watches the registry in a thread of its own."""
 
-    def __init__(self, models_dir: str | Path, *, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(self, models_dir: str | Path) -> None:
         self.folder = Path(models_dir)
-        self._registry = self.folder / "registry.json"
-        self._poll = poll_seconds
+        self._registry = self.folder / REGISTRY_FILE
         self._set = ChampionSet()
         self._stamp: tuple[int, ...] | None = (-1,)
         self._looked = -math.inf
@@ -79,7 +79,7 @@ class Champions:
 
     def current(self) -> ChampionSet:
         """What serves now. Without a watcher, looks at the registry first if it hasn't done so for a moment."""
-        if self._watcher is None and time.monotonic() - self._looked >= self._poll:
+        if self._watcher is None and time.monotonic() - self._looked >= _POLL_SECONDS:
             self.refresh()
         return self._set
 
@@ -155,7 +155,7 @@ class Champions:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._poll):
+        while not self._stop.wait(_POLL_SECONDS):
             try:
                 self.refresh()
                 self.load_all()
@@ -225,7 +225,7 @@ class Champions:
         if before.problems.get(what) != text:
             log.error("%s: %s", what, text)
         self._set = ChampionSet(before.loaded, before.listed, MappingProxyType({**before.problems, what: text}))
-        self._retry_at = time.monotonic() + RETRY_SECONDS
+        self._retry_at = time.monotonic() + _RETRY_SECONDS
 
 
 def _entry_of(model: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from energy_ml.errors import EnergyMLError
@@ -22,9 +22,9 @@ from energy_ml.service.training_tasks import ENDED, Trainings, model_state
 
 log = logging.getLogger("energy_ml.service")
 
-POLL_SECONDS = 0.2
-SHOWN_AFTER_END_SECONDS = 3600.0
-FOREIGN_SECONDS = 600.0
+_POLL_SECONDS = 0.2
+_SHOWN_AFTER_END_SECONDS = 3600.0
+_FOREIGN_SECONDS = 600.0
 """A run that wasn't started here (schedule, UI, command line) is shown while its log was written to lately."""
 
 Event = dict[str, Any]
@@ -57,10 +57,9 @@ class Client:
 class Hub:
     """Looks at the trainings a few times a second and tells its clients what changed."""
 
-    def __init__(self, trainings: Trainings, *, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(self, trainings: Trainings) -> None:
         self.trainings = trainings
         self.clients: set[Client] = set()
-        self._poll = poll_seconds
         self._latest: dict[Key, Event] = {}
         self._settled: dict[str, float] = {}
 
@@ -79,7 +78,7 @@ class Hub:
         """Forget a client."""
         self.clients.discard(client)
 
-    async def run(self, on_look: Callable[[], None] = lambda: None) -> None:
+    async def run(self) -> None:
         """Look and tell until cancelled."""
         while True:
             try:
@@ -90,10 +89,9 @@ class Hub:
                         for client in self.clients:
                             client.offer(key, event)
                 self._forget({key for key, _ in found})
-                on_look()
             except (EnergyMLError, OSError, ValueError):
                 log.exception("looking at the trainings failed")
-            await asyncio.sleep(self._poll)
+            await asyncio.sleep(_POLL_SECONDS)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -105,7 +103,7 @@ class Hub:
             known.add(state["run_id"])
             if state["state"] in ENDED:
                 ended = self._settled.setdefault(state["training_id"], now)
-                if now - ended > SHOWN_AFTER_END_SECONDS:
+                if now - ended > _SHOWN_AFTER_END_SECONDS:
                     continue
             found += events_of(state)
         return [*found, *self._foreign(known)]
@@ -113,7 +111,7 @@ class Hub:
     def _foreign(self, known: set[str]) -> Iterable[tuple[Key, Event]]:
         settings = self.trainings.settings
         place = progress_place(settings.results_dir, settings)
-        for run_id in recent_runs(place, FOREIGN_SECONDS):
+        for run_id in recent_runs(place, _FOREIGN_SECONDS):
             if run_id not in known:
                 for model_id, event in open_progress(place, run_id).latest().items():
                     model = model_state(event)

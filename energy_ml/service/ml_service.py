@@ -31,6 +31,7 @@ from energy_ml.evaluation.metrics import family_importance
 from energy_ml.features import Panel, PriceFeatureSpec, required_history
 from energy_ml.features.panel import timestamps_ns
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.names import POLICY_ID, PRICE, PRICE_PREDICTION, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.rl_battery.policy import BatteryPolicy
@@ -41,7 +42,6 @@ from energy_ml.service.settings import ServiceSettings
 
 log = logging.getLogger("energy_ml.service")
 
-POLICY_ID = "battery_policy"
 _REGISTRY_FIELDS = ("version", "registered_at", "sha256", "size", "decision")
 
 
@@ -226,7 +226,7 @@ class MLService:
         if isinstance(prices, Panel):
             newest = pd.Timestamp(int(prices.times_ns[-1]), tz="UTC")
         else:
-            newest = pd.Timestamp(int(timestamps_ns(prices["timestamp"]).max()), tz="UTC") if len(prices) else None
+            newest = pd.Timestamp(int(timestamps_ns(prices[TIMESTAMP]).max()), tz="UTC") if len(prices) else None
         age = self._age(newest, end)
         rows = view.predictor.predict_rows(prices, wanted, regions, level=level, now=end)
         return [self._row(view, row, source, age) for row in rows]
@@ -261,11 +261,11 @@ class MLService:
         if prices is None:
             prices = self._recent(end).frame
         name = self._one_region(policy, prices, region)
-        own = prices[prices["region"] == name] if "region" in prices.columns else prices
-        own = own[own["real_time_price"].notna()].sort_values("timestamp")
+        own = prices[prices[REGION] == name] if REGION in prices.columns else prices
+        own = own[own[PRICE].notna()].sort_values(TIMESTAMP)
         if not len(own):
             raise HistoryError(f"there is no price of {name}", expected="at least the present price")
-        newest = pd.Timestamp(own["timestamp"].iloc[-1])
+        newest = pd.Timestamp(own[TIMESTAMP].iloc[-1])
         age = self._age(newest, end)
         agent = policy.agent(name)
         made, how = dict(forecasts or {}), "request" if forecasts else "none"
@@ -275,11 +275,11 @@ class MLService:
         capacity = battery.capacity_mwh if capacity_mwh is None else capacity_mwh
         answer = policy.get_action(
             charge_level_mwh,
-            float(own["real_time_price"].iloc[-1]),
+            float(own[PRICE].iloc[-1]),
             hour=newest.hour,
             minute=newest.minute,
             region=name,
-            recent_prices=own["real_time_price"].to_numpy()[-1 - HISTORY_MINUTES // agent.interval_minutes : -1],
+            recent_prices=own[PRICE].to_numpy()[-1 - HISTORY_MINUTES // agent.interval_minutes : -1],
             forecasts=made,
             capacity_mwh=capacity_mwh,
             power_mw=power_mw,
@@ -291,7 +291,7 @@ class MLService:
             "why": answer["why"],
             "region": name,
             "timestamp": newest,
-            "price": float(own["real_time_price"].iloc[-1]),
+            "price": float(own[PRICE].iloc[-1]),
             "forecasts": {int(h): float(v) for h, v in made.items()},
             "forecast_source": how,
             "charge_level_mwh": float(charge_level_mwh),
@@ -306,7 +306,7 @@ class MLService:
         """The last ``minutes`` of the lake's prices and their ``data_age_minutes`` and ``stale``."""
         recent = self._recent(None)
         since = recent.newest - pd.Timedelta(minutes=minutes)
-        frame = recent.frame[np.asarray(recent.frame["timestamp"] > since)]
+        frame = recent.frame[np.asarray(recent.frame[TIMESTAMP] > since)]
         return dataclasses.replace(recent, frame=frame), self._age(recent.newest, None, refuse=False)
 
     # --- inside -------------------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ class MLService:
     def _current_view(self) -> _View:
         now = self.champions.current()
         champions = now.price_models()
-        trained = [m for m, e in now.listed.items() if e["type"] == "price_prediction" and e["champion"]]
+        trained = [m for m, e in now.listed.items() if e["type"] == PRICE_PREDICTION and e["champion"]]
         if any(m not in now.loaded and m not in now.problems for m in trained):
             champions = self.champions.load_all().price_models()
         if not champions:
@@ -358,7 +358,7 @@ class MLService:
         return view
 
     def _make_view(self, champions: Mapping[int, Champion], models: dict[int, PricePredictionModel]) -> _View:
-        predictor = PricePredictor(f"{self.settings.models_dir}/price_prediction").use(models)
+        predictor = PricePredictor().use(models)
         needed = max(
             required_history(PriceFeatureSpec.from_dict(m.provenance["feature_spec"]), m.interval_minutes)
             * m.interval_minutes
@@ -438,7 +438,7 @@ class MLService:
     @staticmethod
     def _one_region(policy: BatteryPolicy, prices: pd.DataFrame, region: str | None) -> str:
         known = policy.regions
-        there = [str(r) for r in prices["region"].unique()] if "region" in prices.columns else known[:1]
+        there = [str(r) for r in prices[REGION].unique()] if REGION in prices.columns else known[:1]
         if region is None:
             usual = policy.agent().region
             region = there[0] if len(there) == 1 else next((r for r in (usual, *known) if r in there), usual)

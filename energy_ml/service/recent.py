@@ -18,8 +18,8 @@ from energy_ml.errors import NoDataError
 from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
 
-LOOK_SECONDS = 1.0
-MARGIN = pd.Timedelta(hours=1)
+_LOOK_SECONDS = 1.0
+_MARGIN = pd.Timedelta(hours=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class RecentMarket:
     def prices(self, minutes: int) -> RecentPrices:
         """The last ``minutes`` of prices. Looks for new files at most once a second. Raises the lake's DataErrors."""
         with self._lock:
-            fresh = time.monotonic() - self._looked < LOOK_SECONDS
+            fresh = time.monotonic() - self._looked < _LOOK_SECONDS
             if self._prices is None or self._key is None or not fresh or self._key[0] != minutes:
                 key = (minutes, *self._marks("prices"))
                 if key != self._key:
@@ -91,7 +91,7 @@ class RecentMarket:
                 if not lasts:
                     return pd.DataFrame()
                 last = max(lasts)
-                frame = self.lake.read_batteries(last - MARGIN, last + pd.Timedelta(nanoseconds=1))
+                frame = self.lake.read_batteries(last - _MARGIN, last + pd.Timedelta(nanoseconds=1))
                 newest = frame.sort_values("timestamp").groupby("battery_id", sort=True).tail(1)
                 self._batteries = (marks, newest.sort_values("battery_id", ignore_index=True))
             return self._batteries[1]

@@ -34,20 +34,16 @@ from energy_ml.artifacts import write_json
 from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownRegionError
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.names import POLICY_ID, PRICE_PREDICTION, RL_BATTERY, price_model_id
 from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
 
 log = logging.getLogger("energy_ml.service")
 
-JOBS = {"price_prediction": "train_price_prediction", "rl_battery": "train_rl_battery", "all": "retrain"}
+JOBS = {PRICE_PREDICTION: "train_price_prediction", RL_BATTERY: "train_rl_battery", "all": "retrain"}
 """What may be trained -> the Dagster job; ``all`` also evaluates and promotes."""
-TASKS = {
-    "price_prediction": "tasks.train_price_prediction",
-    "rl_battery": "tasks.train_rl_battery",
-    "all": "tasks.retrain",
-}
-POLICY_ID = "battery_policy"
+_TASKS = {kind: f"tasks.{job}" for kind, job in JOBS.items()}
 ENDED = ("completed", "failed", "cancelled")
-GRACE_SECONDS = 3.0
+_GRACE_SECONDS = 3.0
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 
@@ -187,12 +183,12 @@ class Trainings:
             write_json(path, {**record, "cancelled": True})
         if record["pid"] is not None and self._alive(training_id):
             self._signal(os.kill, record["pid"], signal.SIGUSR1)  # ends its own helpers, and says so on record
-            deadline = time.monotonic() + GRACE_SECONDS
+            deadline = time.monotonic() + _GRACE_SECONDS
             while self._alive(training_id) and time.monotonic() < deadline:
                 time.sleep(0.05)
             if self._alive(training_id):
                 self._signal(os.killpg, record["pid"], signal.SIGKILL)  # it leads a session of its own
-            while self._alive(training_id) and time.monotonic() < deadline + GRACE_SECONDS:
+            while self._alive(training_id) and time.monotonic() < deadline + _GRACE_SECONDS:
                 time.sleep(0.05)
         return self.get(training_id)
 
@@ -241,7 +237,7 @@ class Trainings:
         record: dict[str, Any] = {
             "training_id": training_id,
             "run_id": str(uuid.uuid4()),
-            "task": TASKS[request.type],
+            "task": _TASKS[request.type],
             "job": JOBS[request.type],
             **asdict(request),
             "as_of": as_of.isoformat(),
@@ -330,7 +326,7 @@ class Trainings:
         training_id = record["training_id"]
         path = self.folder / f"{training_id}.json"
         process = self._processes.pop(training_id, None)
-        code = process.wait(timeout=GRACE_SECONDS) if process is not None else None
+        code = process.wait(timeout=_GRACE_SECONDS) if process is not None else None
         with self._quietly(path):
             record = json.loads(path.read_bytes())
         if record["state"] != "running":
@@ -453,8 +449,8 @@ def model_state(event: ProgressEvent) -> dict[str, Any]:
 
 
 def _models(record: Mapping[str, Any]) -> list[str]:
-    names = [f"price_prediction_{horizon}m" for horizon in record["horizons"]]
-    return names if record["type"] == "price_prediction" else [*names, POLICY_ID]
+    names = [price_model_id(horizon) for horizon in record["horizons"]]
+    return names if record["type"] == PRICE_PREDICTION else [*names, POLICY_ID]
 
 
 def _work(record: Mapping[str, Any]) -> tuple[Any, ...]:
