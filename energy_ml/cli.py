@@ -320,7 +320,7 @@ def _report(
 
 _FILE_MINUTES = 6 * 1440
 _File = Annotated[Path | None, typer.Option(help="Parquet with recent prices; default: the newest in the data folder.")]
-_Region = Annotated[str | None, typer.Option(help="_Region; default: every region (predict), FR or the first (act).")]
+_Region = Annotated[str | None, typer.Option(help="Region; default: every region (predict), FR or the first (act).")]
 
 
 def _service() -> MLService:
@@ -602,7 +602,7 @@ def _number(value: float | None) -> str | None:
 
 
 _Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
-_Who = Annotated[str, typer.Option(help="_Who decides; kept in the history.", default_factory=getpass.getuser)]
+_Who = Annotated[str, typer.Option(help="Who decides; kept in the history.", default_factory=getpass.getuser)]
 
 
 @_models_app.command("promote")

@@ -63,6 +63,8 @@ def environment(later: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in later.environment.items():
         if name.startswith("ENERGY_ML_"):
             monkeypatch.setenv(name, value)
+    for console in (cli.out, cli.err):
+        monkeypatch.setattr(console, "file", None)  # whatever stream another test gave it
 
 
 def told(rows: list[dict[str, Any]]) -> dict[tuple[str, int], tuple[float, float, float]]:
