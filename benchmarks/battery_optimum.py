@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import bmat, coo_matrix, eye
 
-from energy_ml.evaluation.backtest_evaluator import REFERENCE, run_strategy
+from energy_ml.evaluation.backtest_evaluator import run_strategy
+from energy_ml.names import REFERENCE
 from energy_ml.rl_battery.baselines import Hold, PerfectForesight, RollingMPC, ThresholdRule
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.optimum import perfect_foresight

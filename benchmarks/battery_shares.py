@@ -27,8 +27,9 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.config import MLConfig, PricePredictionConfig, RLBatteryConfig
-from energy_ml.evaluation.backtest_evaluator import OPTIMUM, backtest, mark_to_market, reference_units
+from energy_ml.evaluation.backtest_evaluator import backtest, mark_to_market, reference_units
 from energy_ml.market_data import clean_prices
+from energy_ml.names import PERFECT_FORESIGHT as OPTIMUM
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.rl_battery.baselines import RollingMPC, ThresholdRule
 from energy_ml.rl_battery.battery import Battery, Floats
@@ -147,7 +148,7 @@ def evaluate(prices: pd.DataFrame, split: TimeSplit, config: MLConfig, options: 
         bootstrap=2,
         threads=options.threads,
     )
-    facts = result.summary[result.summary["terminal_value"].notna()]
+    facts = result.summary[result.summary["region"] != "all"]
     marked = mark_to_market(result.frame, facts)
     marked["day"] = marked["timestamp"].dt.strftime("%Y-%m-%d")
     return marked.groupby(["region", "day", "strategy"], as_index=False)["profit"].sum()

@@ -29,6 +29,8 @@ LOWER: Final = "lower"
 UPPER: Final = "upper"
 STRATEGY: Final = "strategy"
 ACTION: Final = "action"
+CHARGE_END: Final = "charge_level_end_mwh"
+"""Charge when the interval ends; ``CHARGE`` is when it begins."""
 
 # --- models: types, ids, files --------------------------------------------------------------------
 PRICE_PREDICTION: Final = "price_prediction"
@@ -62,6 +64,8 @@ PERFECT_FORESIGHT: Final = "perfect_foresight"
 # --- groups of a table ----------------------------------------------------------------------------
 POOLED: Final = "all"
 """Region (or battery) of a row that sums over all of them."""
+FLEET: Final = "fleet"
+"""Region of a row that sums over the telemetry's batteries."""
 REFERENCE: Final = "reference"
 """Battery of a row that is of the reference battery."""
 

@@ -11,35 +11,48 @@ from typing import Any
 import pandas as pd
 
 from energy_ml.errors import EnergyMLError
+from energy_ml.names import (
+    BATTERY_ID,
+    FLEET,
+    HORIZON,
+    METRICS_FILE,
+    OUR_POLICY,
+    POLICY_ID,
+    POOLED,
+    REFERENCE,
+    REGION,
+    STRATEGY,
+    price_model_id,
+)
 from energy_ml.results import ResultsStore
 
-POLICY = "battery_policy"
-POOLED = "all"
-COLUMNS = ("as_of", "model_id", "version", "metric", "value", "horizon_minutes", "region", "champion")
-SUCCESSION = ("since", "until", "model_id", "version", "as_of", "how", "who", "reason")
+Models = Mapping[str, Mapping[str, Any]]
+"""``ModelRegistry.list_models()``."""
+_COLUMNS = ("as_of", "model_id", "version", "metric", "value", HORIZON, REGION, "champion")
+_SUCCESSION = ("since", "until", "model_id", "version", "as_of", "how", "who", "reason")
 _BECAME_CHAMPION = ("promoted", "rolled_back")
 
 
-def leaderboard(store: ResultsStore, models: Mapping[str, Mapping[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
-    """One row per figure of each as-of date, and in words the days that can't be read.
+def leaderboard(store: ResultsStore, models: Models) -> tuple[pd.DataFrame, list[str]]:
+    """Gather one row per figure of each as-of date, and in words the days that can't be read.
 
     Columns: ``as_of`` (YYYY-MM-DD), ``model_id``, ``version`` (trained for that day; empty if unknown), ``metric``
     (``rmae``: error over that of "the price stays"; ``share`` of the perfect-foresight profit), ``value``,
     ``horizon_minutes`` (NaN for the policy), ``region`` (``all`` or a name), ``champion`` (whether that version serves
-    now). ``models`` is ``ModelRegistry.list_models()``.
+    now).
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     unreadable = []
     for day in store.as_of_dates():
         try:
             rows += _rows_of(store, str(day), models)
         except (EnergyMLError, KeyError, TypeError, ValueError) as error:
             unreadable.append(f"{day}: {type(error).__name__}: {error}")
-    return pd.DataFrame(rows, columns=list(COLUMNS)), unreadable
+    return pd.DataFrame(rows, columns=list(_COLUMNS)), unreadable
 
 
-def succession(models: Mapping[str, Mapping[str, Any]], history: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Who was champion when: one row per reign, newest first.
+def succession(models: Models, history: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Tell from the registry's history who was champion when: one row per reign, newest first.
 
     Columns: ``since`` and ``until`` (ISO 8601 UTC; empty while it serves), ``model_id``, ``version``, ``as_of`` (empty
     for versions that were pruned since), ``how`` (promoted, rolled_back), ``who``, ``reason``.
@@ -49,8 +62,8 @@ def succession(models: Mapping[str, Mapping[str, Any]], history: Iterable[Mappin
         for model_id, model in models.items()
         for entry in model["versions"]
     }
-    reigns: list[dict[str, Any]] = []
-    current: dict[str, dict[str, Any]] = {}
+    reigns: list[dict[str, object]] = []
+    current: dict[str, dict[str, object]] = {}
     for event in history:
         if event["event"] not in _BECAME_CHAMPION:
             continue
@@ -68,28 +81,27 @@ def succession(models: Mapping[str, Mapping[str, Any]], history: Iterable[Mappin
             "reason": event["reason"] or "",
         }
         reigns.append(current[model_id])
-    return pd.DataFrame(reigns[::-1], columns=list(SUCCESSION))
+    return pd.DataFrame(reigns[::-1], columns=list(_SUCCESSION))
 
 
-def _rows_of(store: ResultsStore, day: str, models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _rows_of(store: ResultsStore, day: str, models: Models) -> list[dict[str, object]]:
     decisions = "model_management/decisions.json"
     versions = {
         model_id: decision["version"]
         for model_id, decision in (store.read(day, decisions) if store.exists(day, decisions) else {}).items()
     }
 
-    def row(model_id: str, metric: str, value: Any, horizon: float, region: str) -> dict[str, Any]:
+    def row(model_id: str, metric: str, value: float, horizon: float, region: str) -> dict[str, object]:
         version = versions.get(model_id, "")
         champion = bool(version) and models.get(model_id, {}).get("champion") == version
-        return dict(zip(COLUMNS, (day, model_id, version, metric, value, horizon, region, champion), strict=True))
+        return dict(zip(_COLUMNS, (day, model_id, version, metric, value, horizon, region, champion), strict=True))
 
     rows = [
-        row(f"price_prediction_{p['horizon_minutes']}m", "rmae", float(p["rmae"]), p["horizon_minutes"], POOLED)
-        for p in store.read(day, "metrics.json")["prices"]
+        row(price_model_id(scores[HORIZON]), "rmae", float(scores["rmae"]), scores[HORIZON], POOLED)
+        for scores in store.read(day, METRICS_FILE)["prices"]
     ]
     summary = pd.DataFrame(store.read(day, "evaluation/battery_summary.json")["summary"])
-    own = summary[(summary["strategy"] == "q_learning") & summary["battery_id"].isin(["reference", POOLED])]
-    own = own.drop_duplicates("region")
-    own = own[own["region"] != "fleet"]
-    rows += [row(POLICY, "share", float(s["share"]), float("nan"), str(s["region"])) for s in own.to_dict("records")]
+    own = summary[(summary[STRATEGY] == OUR_POLICY) & summary[BATTERY_ID].isin([REFERENCE, POOLED])]
+    own = own[own[REGION] != FLEET].drop_duplicates(REGION)
+    rows += [row(POLICY_ID, "share", float(s["share"]), float("nan"), str(s[REGION])) for s in own.to_dict("records")]
     return rows

@@ -5,24 +5,34 @@ What belongs here: running both sides alike. What doesn't: the rule (``model_man
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Floats
+from energy_ml.config import PromotionConfig
 from energy_ml.errors import ArtifactError, ModelNotFoundError, SchemaError
 from energy_ml.evaluation.backtest_evaluator import reference_units, run_strategy
 from energy_ml.model_management.comparison import AsOf, Decision, compare_policies, compare_price_models
+from energy_ml.names import (
+    CHARGE,
+    CHARGE_END,
+    HORIZON,
+    PRICE_ACTUAL,
+    PRICE_FORECAST,
+    PRICE_NOW,
+    REGION,
+    SPLIT,
+    TIMESTAMP,
+)
 from energy_ml.price_prediction import PricePredictionModel
 from energy_ml.price_prediction.replay import replay
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 from energy_ml.rl_battery.strategy import Strategy, build_context
 from energy_ml.splits import TimeSplit
-
-FloatArray = npt.NDArray[np.float64]
 
 _UNUSABLE = (ArtifactError, ModelNotFoundError, SchemaError)
 """What a model that is damaged, gone, of other classes or of other features raises."""
@@ -37,7 +47,7 @@ def judge_price_model(
     split: TimeSplit,
     as_of: AsOf,
     as_of_champion: AsOf = None,
-    rule: Any = None,
+    rule: PromotionConfig | None = None,
 ) -> Decision:
     """Decide on a price model by its errors on the test part.
 
@@ -48,32 +58,27 @@ def judge_price_model(
     ----------
     features : long features frame of the window. forecasts : the forecasts frame; this horizon's test rows are used.
     """
-    test = forecasts[(forecasts["split"] == "test") & (forecasts["horizon_minutes"] == candidate.horizon)]
-    common = {"horizon_steps": candidate.steps, "as_of_candidate": as_of, "rule": rule}
-    actual = _wide(test, "price_actual")
-    naive = _wide(test, "price_now") - actual
+    test = forecasts[(forecasts[SPLIT] == "test") & (forecasts[HORIZON] == candidate.horizon)]
+    compare = functools.partial(compare_price_models, horizon_steps=candidate.steps, as_of_candidate=as_of, rule=rule)
+    actual = _wide(test, PRICE_ACTUAL)
+    naive = _wide(test, PRICE_NOW) - actual
     if load_champion is None:
-        own = _wide(test, "price_forecast") - actual
-        return compare_price_models(own.to_numpy(), None, errors_naive=naive.to_numpy(), **common)
+        own = (_wide(test, PRICE_FORECAST) - actual).to_numpy()
+        return compare(own, None, errors_naive=naive.to_numpy())
     errors = []
     try:
         for model in (candidate, load_champion()):
-            replayed = _wide(replay(model, features, split.val_end), "price_forecast")
+            replayed = _wide(replay(model, features, split.val_end), PRICE_FORECAST)
             errors.append((replayed.reindex_like(actual) - actual).to_numpy())
     except Exception as problem:
         # A champion of an earlier version may load and still fail anywhere: it can't serve, so it can't win either, and
         # the baseline stands in for it. The candidate's own defects are nobody else's.
         if not errors and not isinstance(problem, _UNUSABLE):
             raise
-        decision = compare_price_models(
-            naive.to_numpy() if not errors else errors[0],
-            None,
-            errors_naive=naive.to_numpy(),
-            as_of_champion=as_of_champion,
-            **common,
-        )
+        own = errors[0] if errors else naive.to_numpy()
+        decision = compare(own, None, errors_naive=naive.to_numpy(), as_of_champion=as_of_champion)
         return _without_champion(decision, problem)
-    return compare_price_models(errors[0], errors[1], as_of_champion=as_of_champion, **common)
+    return compare(errors[0], errors[1], as_of_champion=as_of_champion)
 
 
 def judge_policy(
@@ -87,12 +92,12 @@ def judge_policy(
     as_of: AsOf,
     as_of_champion: AsOf = None,
     execution_delay: int = 0,
-    rule: Any = None,
+    rule: PromotionConfig | None = None,
 ) -> Decision:
     """Decide on a policy by its test profit, the reference battery in every region, against champion or holding."""
-    regions = sorted(map(str, prices["region"].unique()))
+    regions = sorted(map(str, prices[REGION].unique()))
 
-    def profits(learned: LearnedPolicy) -> FloatArray:
+    def profits(learned: LearnedPolicy) -> Floats:
         strategy = BatteryPolicy.of(learned)
         return policy_profits(
             strategy, regions, prices=prices, forecasts=forecasts, split=split, battery=battery, delay=execution_delay
@@ -116,21 +121,21 @@ def policy_profits(
     split: TimeSplit,
     battery: Battery,
     delay: int = 0,
-) -> FloatArray:
-    """Profit per interval and region (T, R), currency: cash plus the change of what is stored, at terminal value."""
+) -> Floats:
+    """Compute profit per interval and region (T, R), currency: cash plus the change of what is stored, at its value."""
     columns = []
     for unit in reference_units(regions, battery):
         context = build_context(
             prices, unit.region, split, battery, forecasts=forecasts, start_mwh=unit.start_mwh, execution_delay=delay
         )
         run = run_strategy(context, strategy)
-        stored = run["charge_level_end_mwh"] - run["charge_level_mwh"]
+        stored = run[CHARGE_END] - run[CHARGE]
         columns.append((run["cash"] + stored * context.terminal_value).to_numpy())
     return np.column_stack(columns)
 
 
 def _without_champion(decision: Decision, problem: Exception) -> Decision:
-    """The same decision, with one line about what kept the champion from taking part."""
+    """Add to a decision one line about what kept the champion from taking part."""
     words = str(problem)
     if not isinstance(problem, _UNUSABLE):
         words = f"{type(problem).__name__}: {next(iter(words.strip().splitlines()), '')}"
@@ -138,5 +143,5 @@ def _without_champion(decision: Decision, problem: Exception) -> Decision:
 
 
 def _wide(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    """(T, R): one row per timestamp in order, one column per region."""
-    return frame.pivot_table(index="timestamp", columns="region", values=column, sort=True, dropna=False)
+    """Lay out (T, R): one row per timestamp in order, one column per region."""
+    return frame.pivot_table(index=TIMESTAMP, columns=REGION, values=column, sort=True, dropna=False)

@@ -13,6 +13,7 @@ from energy_ml.artifacts import write_json
 from energy_ml.errors import PromotionError
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.registry import ModelRegistry
+from energy_ml.names import TRAINING_RESULTS_FILE
 
 Judge = Callable[[dict[str, Any] | None], Decision]
 """Given the champion's registry entry (None if there is none), the decision on the new version."""
@@ -27,7 +28,7 @@ def register_and_decide(
     model_id: str,
     version: str,
     filepath: str | Path,
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, object],
     judge: Judge,
     who: str,
     max_backups: int,
@@ -36,7 +37,10 @@ def register_and_decide(
 
     If another process makes another version champion while ``judge`` is at work, it judges again.
 
-    Raises RegistryError and ArtifactError of the registry, PromotionError when the champion keeps changing.
+    Raises
+    ------
+    PromotionError
+        When the champion keeps changing; also the registry's RegistryError and ArtifactError.
     """
     registry.register_model(model_type, model_id, version, filepath, metadata, who=who)
     for attempt in range(_ATTEMPTS):
@@ -57,7 +61,7 @@ def register_and_decide(
 
 def write_training_results(registry: ModelRegistry) -> None:
     """Write ``<type>/training_results.json`` beside the champions: what each was trained on and how it did."""
-    by_type: dict[str, dict[str, Any]] = {}
+    by_type: dict[str, dict[str, object]] = {}
     for model_id, model in registry.list_models().items():
         champion = next((v for v in model["versions"] if v["version"] == model["champion"]), None)
         if champion is not None:
@@ -68,4 +72,4 @@ def write_training_results(registry: ModelRegistry) -> None:
                 **champion["metadata"],
             }
     for model_type, results in by_type.items():
-        write_json(registry.folder / model_type / "training_results.json", results)
+        write_json(registry.folder / model_type / TRAINING_RESULTS_FILE, results)

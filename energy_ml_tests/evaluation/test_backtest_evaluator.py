@@ -11,16 +11,15 @@ import pytest
 from energy_ml.config import RLBatteryConfig
 from energy_ml.errors import BatteryError, ConfigError, UnknownRegionError
 from energy_ml.evaluation.backtest_evaluator import (
-    COLUMNS,
-    REFERENCE,
     BatteryUnit,
-    BlockBootstrap,
     backtest,
     compare_strategies,
+    pool_summary,
     reference_units,
     summarise,
     telemetry_units,
 )
+from energy_ml.names import REFERENCE
 from energy_ml.rl_battery.baselines import Hold, RollingMPC, ThresholdRule, baselines
 from energy_ml.rl_battery.battery import Battery
 from energy_ml_tests.rl_battery.markets import market, true_forecasts
@@ -47,7 +46,10 @@ def setting():
 
 def test_frame_has_the_promised_columns_and_every_row_of_the_test_span(setting) -> None:
     prices, split, _, units, frame, _, seen = setting
-    assert tuple(frame.columns) == COLUMNS
+    assert ",".join(frame.columns) == (
+        "timestamp,region,battery_id,strategy,action,charge_level_mwh,charge_level_end_mwh,price,energy_mwh,cash,"
+        "is_filled"
+    )
     names = {"hold", "threshold", "mpc", "mpc_forecast", "perfect_foresight"}
     assert set(frame["strategy"]) == names
     span = prices[(prices.timestamp >= split.val_end) & (prices.region == "FR")]
@@ -164,24 +166,24 @@ def test_paired_comparison_orders_strategies(setting) -> None:
         compare_strategies(frame, summary, "nothing")
 
 
-def test_block_bootstrap_keeps_means_and_covers_them() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for seed in range(60):
-        series = np.repeat(rng.normal(1.0, 1.0, 60), 24)
-        sums = BlockBootstrap(len(series), n=300, seed=seed).sums(series)
-        assert sums.mean() == pytest.approx(series.sum(), rel=0.1)
-        low, high = np.quantile(sums, [0.05, 0.95])
-        covered += low <= len(series) <= high
-    assert 46 <= covered <= 60
-    np.testing.assert_allclose(BlockBootstrap(30, n=50).sums(np.full(30, 2.0)), 60.0)
+def test_one_battery_is_pooled_with_itself() -> None:
+    prices, split = market(minutes=15)
+    summary = backtest(prices, [Hold()], reference_units(["FR"], Battery()), split, bootstrap=10).summary
+    pooled = pool_summary(summary)
+    assert pooled["strategy"].tolist() == ["hold", "perfect_foresight"]
+    own = summary[summary["region"] == "FR"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(
+        pooled.drop(columns=["region", "battery_id"]), own.drop(columns=["region", "battery_id"])
+    )
 
 
 def test_a_late_policy_earns_less_and_the_optimum_the_same() -> None:
     prices, split = market(minutes=15, seed=3)
     units = reference_units(["FR"], Battery())
     now, late = (
-        backtest(prices, [RollingMPC()], units, split, execution_delay=d).summary.set_index("strategy")["profit"]
+        pool_summary(backtest(prices, [RollingMPC()], units, split, execution_delay=d).summary).set_index("strategy")[
+            "profit"
+        ]
         for d in (0, 3)
     )
     assert late["mpc"] < now["mpc"]

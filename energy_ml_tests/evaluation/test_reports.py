@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html.parser
 import math
 import re
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from energy_ml.errors import DataError
-from energy_ml.evaluation import backtest_evaluator, charts, reports
-from energy_ml.evaluation.metrics import forecast_metrics
+from energy_ml.evaluation import backtest_evaluator, charts, reports, verdicts
+from energy_ml.evaluation.leaderboard import succession
+from energy_ml.evaluation.metrics import ForecastScores, forecast_metrics
+from energy_ml.evaluation.reports import BatteryResults, ForecastResults
 from energy_ml.splits import split_window
 
 NASTY = "<script>alert('x')</script>"
@@ -78,7 +81,13 @@ def make_summary(**profits: float) -> pd.DataFrame:
     table = pd.DataFrame({"strategy": list(profits), "profit": list(profits.values())})
     best = profits.get("perfect_foresight", math.nan)
     table["share"] = table["profit"] / best if best > 0 else math.nan
-    return table
+    return table.assign(share_low=math.nan, share_high=math.nan)
+
+
+def summary_of(backtest: pd.DataFrame) -> pd.DataFrame:
+    """The summary that the backtest evaluator makes of a frame."""
+    facts = backtest[["region", "battery_id"]].drop_duplicates().assign(capacity_mwh=1.0, terminal_value=50.0)
+    return backtest_evaluator.summarise(backtest, facts, bootstrap=20)
 
 
 def make_policy_table() -> dict[str, Any]:
@@ -87,15 +96,30 @@ def make_policy_table() -> dict[str, Any]:
     return {"charge": charge, "hour": hour, "value": np.outer(1 - charge, hour + 1.0), "price": price, "action": action}
 
 
-def arguments(**changes: Any) -> dict[str, Any]:
+IMPORTANCE = pd.DataFrame(
+    {
+        "horizon_minutes": [15, 15, 60],
+        "feature": ["lag_1", "hour", "lag_1"],
+        "family": ["lag", "time", "lag"],
+        "importance": [3.0, 1, 5],
+    }
+)
+LEARNING = pd.DataFrame({"step": [1, 2, 3], "value": [0.1, 0.5, 0.6], "region": "FR"})
+
+
+def forecast_results(frame: pd.DataFrame) -> ForecastResults:
+    scores = ForecastScores.of(frame, interval_level=0.9, spike_quantile=0.98)
+    return ForecastResults(frame, scores, IMPORTANCE, interval_level=0.9)
+
+
+@functools.cache
+def battery_results() -> BatteryResults:
+    backtest = make_backtest()
+    return BatteryResults(backtest, summary_of(backtest), {"FR": make_policy_table()}, LEARNING)
+
+
+def arguments(frame: pd.DataFrame | None = None, **changes: Any) -> dict[str, Any]:
     """A complete call of render_report; ``changes`` replace arguments."""
-    profits = {"q_learning": 58.0, "threshold": 49.0, "hold": 0.0, "perfect_foresight": 100.0}
-    regional = pd.concat(
-        [
-            make_summary(**profits).assign(region=r, battery_id="reference" if r != "all" else "all")
-            for r in ("all", "DE", "FR")
-        ]
-    )
     given = {
         "as_of": "2026-02-10",
         "provenance": {
@@ -105,29 +129,11 @@ def arguments(**changes: Any) -> dict[str, Any]:
             "config": {"a": 1},
         },
         "split": {**SPLIT.to_dict(), "rows": {"15": {"train": 10, "validation": 5, "test": 5}}},
-        "forecasts": make_forecasts({15: 0.96, 60: 0.82}),
-        "importance": pd.DataFrame(
-            {
-                "horizon_minutes": [15, 15, 60],
-                "feature": ["lag_1", "hour", "lag_1"],
-                "family": ["lag", "time", "lag"],
-                "importance": [3.0, 1, 5],
-            }
-        ),
-        "backtest": make_backtest(),
-        "battery_summary": regional.assign(share_low=0.4, share_high=0.6, profit_per_day=5.0, cycles_per_day=2.0),
-        "policy_tables": {"FR": make_policy_table()},
-        "learning": pd.DataFrame({"step": [1, 2, 3], "value": [0.1, 0.5, 0.6], "region": "FR"}),
-        "registry_decision": {"price_prediction_15m": {"version": "v1", "promote": True, "reason": "3% less error"}},
-        "data_problems": [{"kind": "short_gap", "message": NASTY, "rows": 3, "repaired": True}],
-        "checks": [{"name": "window_complete", "passed": True}, {"name": "beats_persistence", "passed": False}],
+        "forecasts": forecast_results(make_forecasts({15: 0.96, 60: 0.82}) if frame is None else frame),
+        "battery": battery_results(),
+        "decisions": {"price_prediction_15m": {"version": "v1", "promote": True, "reason": "3% less error"}},
+        "problems": [{"kind": "short_gap", "message": NASTY, "rows": 3, "repaired": True}],
     }
-    return given | changes
-
-
-def minimal(**changes: Any) -> dict[str, Any]:
-    """A call with nothing optional but ``changes``."""
-    given = {"as_of": "2026-02-10", "provenance": {}, "split": SPLIT.to_dict(), "forecasts": make_forecasts({15: 0.9})}
     return given | changes
 
 
@@ -229,17 +235,17 @@ def test_every_link_leads_somewhere_and_ids_are_unique(page):
 
 
 def test_report_escapes_what_it_is_given():
-    forecasts = make_forecasts({15: 0.9}, regions=(NASTY, "DE & co"))
-    problems = [{"kind": NASTY, "message": NASTY}]
-    given = minimal(forecasts=forecasts, region=NASTY, as_of=NASTY, provenance={"who": NASTY}, data_problems=problems)
-    text = reports.render_report(**given)
+    frame = make_forecasts({15: 0.9}, regions=(NASTY, "DE & co"))
+    problems = [{"kind": NASTY, "message": NASTY, "rows": 1, "repaired": False}]
+    provenance = {"who": NASTY, "libraries": {}}
+    text = reports.render_report(**arguments(frame, as_of=NASTY, provenance=provenance, problems=problems))
     outline(text)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
 
 
 def test_report_shows_the_numbers_that_the_metrics_say(page):
-    data = arguments()["forecasts"]
+    data = make_forecasts({15: 0.96, 60: 0.82})
     test = data[data["split"] == "test"]
     words = text_of(page)
     for row in forecast_metrics(test, by=["horizon_minutes"]).itertuples():
@@ -247,49 +253,29 @@ def test_report_shows_the_numbers_that_the_metrics_say(page):
         assert f"{row.horizon_minutes} min {errors} {row.rmae:.3f}" in words
         assert f"{row.coverage:.1%}" in words
     assert "Forecasts beat “the price stays” at both horizons: 4–18% less error." in words
-    assert "The policy earned 58% of the possible profit (40% to 60%), ahead of every rule beside it." in words
-    assert "our policy 58 58.0%" in words and "threshold rule 49 49.0%" in words
-    assert "window complete passed" in words and "beats persistence FAILED" in words
+    assert "short gap <script>alert('x')</script> 3 repaired –" in html.unescape(words)
     assert "price_prediction_15m v1 promoted to champion 3% less error" in words
     assert "data fingerprint f00d" in words and "xgboost 3.2" in words
     assert "09 Feb 2026 12:00 to 11 Feb 2026 00:00 UTC" in words
 
 
-def test_report_uses_given_metrics_only_if_they_are_one_row_per_horizon():
-    frame = make_forecasts({15: 0.96, 60: 0.82})
-    given = forecast_metrics(frame, by=["split", "horizon_minutes"]).assign(mae=4321.0)
-    assert reports._test_metrics(given, frame, 0.9)["mae"].tolist() == [4321.0, 4321.0]
-    finer = forecast_metrics(frame, by=["split", "horizon_minutes", "region"]).assign(mae=4321.0)
-    assert 4321.0 not in reports._test_metrics(finer, frame, 0.9)["mae"].tolist()
-
-
-def test_report_without_a_battery_or_anything_optional():
-    text = reports.render_report(**minimal())
-    outline(text)
-    assert "No battery backtest for this date." in text
-    assert 'id="battery"' not in text and 'href="#battery"' not in text
-    assert "No problem was found" in text
+def test_report_of_data_without_a_problem():
+    text = reports.render_report(**arguments(problems=[]))
+    assert "No problem was found" in text and "problems found in the input data" in text
 
 
 def test_report_needs_test_rows():
     frame = make_forecasts({15: 0.9})
     with pytest.raises(DataError, match="no test rows"):
-        reports.render_report(**arguments(forecasts=frame[frame["split"] == "train"]))
+        reports.render_report(**arguments(frame[frame["split"] == "train"]))
 
 
 def test_report_of_minutes_with_spikes_stays_readable_and_small():
     frame = make_forecasts({1: 0.98, 5: 0.95, 15: 0.9, 60: 0.85}, regions=("FR", "DE"), minutes=1)
     frame.loc[frame.index % 1500 == 7, "price_actual"] = 20_300.0
-    text = reports.render_report(**minimal(forecasts=frame))
+    text = reports.render_report(**arguments(frame))
     assert len(text) < 3_000_000
     assert "values beyond the axis, highest 20,300" in text
-
-
-def test_write_report_leaves_nothing_beside_it(tmp_path):
-    target = tmp_path / "deep" / "report.html"
-    reports.write_report(target, "<p>höher</p>")
-    assert target.read_text(encoding="utf-8") == "<p>höher</p>"
-    assert [p.name for p in target.parent.iterdir()] == ["report.html"]
 
 
 # --- verdicts ---
@@ -343,7 +329,7 @@ def metrics_of(**rmae: float) -> pd.DataFrame:
     ],
 )
 def test_forecast_verdict(table, tone, sentence):
-    verdict = reports.forecast_verdict(table)
+    verdict = verdicts.forecast_verdict(table)
     assert (verdict.tone, verdict.sentence) == (tone, sentence)
 
 
@@ -351,7 +337,7 @@ def test_forecast_verdict(table, tone, sentence):
 @given(st.lists(st.floats(0.2, 3.0), min_size=1, max_size=6))
 def test_forecast_verdict_never_hides_a_loss(values):
     table = metrics_of(**{f"h{5 * (i + 1)}": v for i, v in enumerate(values)})
-    verdict = reports.forecast_verdict(table)
+    verdict = verdicts.forecast_verdict(table)
     losing, winning = [v for v in values if v > 1.005], [v for v in values if v < 0.995]
     assert ("lose" in verdict.sentence) == bool(losing)
     assert ("beat" in verdict.sentence) == bool(winning)
@@ -363,11 +349,11 @@ def test_forecast_verdict_says_what_is_significant():
     table = metrics_of(h5=0.99, h15=0.9, h60=1.1).assign(
         dm_p_value=[0.4, 0.001, 0.02], dm_mean_difference=[-0.1, -1.0, 1.0], rmae_seasonal=[0.3, 0.4, 1.2]
     )
-    assert reports.forecast_verdict(table).detail == (
+    assert verdicts.forecast_verdict(table).detail == (
         "The gain is statistically clear (p < 0.05) at 15 min. The loss is clear at 60 min. "
         "At 60 min even the same time yesterday is closer."
     )
-    assert "No gain is statistically clear" in reports.forecast_verdict(table.assign(dm_p_value=0.5)).detail
+    assert "No gain is statistically clear" in verdicts.forecast_verdict(table.assign(dm_p_value=0.5)).detail
 
 
 @pytest.mark.parametrize(
@@ -390,37 +376,29 @@ def test_forecast_verdict_says_what_is_significant():
 )
 def test_battery_verdict(ours, others, tone, words):
     profits = {"perfect_foresight": 100, **others} | ({} if ours is None else {"q_learning": ours})
-    verdict = reports.battery_verdict(make_summary(**profits))
+    verdict = verdicts.battery_verdict(make_summary(**profits))
     assert verdict.tone == tone
     assert words in verdict.sentence
 
 
-def test_pooled_shares_come_from_sums():
-    quiet = make_summary(q_learning=1.0, perfect_foresight=2.0).assign(region="DE")
-    busy = make_summary(q_learning=90.0, perfect_foresight=100.0).assign(region="FR")
-    pooled = reports.pool_summary(pd.concat([quiet, busy])).set_index("strategy")
-    assert pooled.loc["q_learning", "share"] == pytest.approx(91 / 102)
-    given = make_summary(q_learning=7.0, perfect_foresight=9.0).assign(region="all")
-    assert reports.pool_summary(pd.concat([quiet, given]))["profit"].tolist() == [7.0, 9.0]
-
-
-def test_battery_numbers_of_a_real_summary():
-    """The summary of the backtest evaluator goes in as it is, and the chart ends where the table says."""
-    backtest = make_backtest()
-    facts = backtest[["region", "battery_id"]].drop_duplicates().assign(capacity_mwh=1.0, terminal_value=50.0)
-    summary = backtest_evaluator.summarise(backtest, facts, bootstrap=20)
-    text = reports.render_report(**minimal(backtest=backtest, battery_summary=summary))
-    words = text_of(text)
-    pooled = reports.pool_summary(summary).set_index("strategy")
+def test_battery_numbers_of_a_real_summary(page):
+    """Tables and chart show what the backtest evaluator says, and the chart ends where the table says."""
+    words = text_of(page)
+    results = battery_results()
+    pooled = backtest_evaluator.pool_summary(results.summary).set_index("strategy")
     for name, row in pooled.iterrows():
         assert f"{charts.strategy_label(str(name))} {row['profit']:,.0f} {row['share']:.1%}" in words
-        assert f">{charts.strategy_label(str(name))}  {row['profit']:,.0f}<" in text
+        assert f">{charts.strategy_label(str(name))}  {row['profit']:,.0f}<" in page
+    share = pooled.loc["q_learning"]
+    interval = f"{share['share']:.0%} of the possible profit ({share['share_low']:.0%} to {share['share_high']:.0%})"
+    assert interval in words
     assert "DE · reference" in words and "FR · reference" in words
     assert "What stands behind the profit" in words
-    against = backtest_evaluator.compare_strategies(backtest, facts, "q_learning").set_index("rival")
+    against = backtest_evaluator.compare_strategies(results.frame, results.summary, "q_learning").set_index("rival")
     assert "Against each strategy" in words and "our policy without forecasts" not in words
     low, high = (f"{against.loc['threshold', f'difference_per_day_{end}']:+,.1f}" for end in ("low", "high"))
-    assert f"threshold rule {against.loc['threshold', 'difference_per_day']:+,.1f} {low} … {high} 100%" in words
+    chance = f"{against.loc['threshold', 'probability']:.0%}"
+    assert f"threshold rule {against.loc['threshold', 'difference_per_day']:+,.1f} {low} … {high} {chance}" in words
 
 
 # --- the leaderboard ---
@@ -434,7 +412,8 @@ def test_leaderboard():
         for region in ("all", "FR"):
             rows.append({"as_of": day, "model_id": "battery_policy", "version": f"v-{day}", "metric": "share"})
             rows[-1] |= {"value": 0.6, "horizon_minutes": None, "region": region, "champion": day == "2026-02-09"}
-    text = reports.render_leaderboard(pd.DataFrame(rows))
+    nobody = succession({}, [])
+    text = reports.render_leaderboard(pd.DataFrame(rows), nobody)
     outline(text)
     words = text_of(text)
     assert "2 as-of dates, 2026-02-09 to 2026-02-10" in words
@@ -442,32 +421,32 @@ def test_leaderboard():
     assert "geometric mean 1.000" in words and "worst 1.250" in words
     assert "2026-02-10 60.0% 60.0%" in words
     with pytest.raises(DataError, match="no rows"):
-        reports.render_leaderboard(pd.DataFrame())
+        reports.render_leaderboard(pd.DataFrame(), nobody)
 
 
 # --- charts ---
 
 
 def every_chart() -> dict[str, Figure]:
-    given = arguments()
-    test = given["forecasts"][given["forecasts"]["split"] == "test"]
+    frame, battery = make_forecasts({15: 0.96, 60: 0.82}), battery_results()
+    test = frame[frame["split"] == "test"]
     pooled, by_region, by_hour = (
         forecast_metrics(test, by=["horizon_minutes", *more]) for more in ([], ["region"], ["hour"])
     )
     skill = pd.DataFrame({"as_of": ["2026-02-09", "2026-02-10"], "horizon_minutes": 15, "rmae": [0.9, 1.1]})
     return {
-        "forecast": charts.forecast_chart(test, 15),
+        "forecast": charts.forecast_chart(test, region="FR", level=0.9),
         "rmae": charts.rmae_by_horizon(pooled, by_region),
         "hour": charts.error_by_hour(by_hour),
-        "coverage": charts.interval_coverage(by_region, pooled),
-        "importance": charts.importance_chart(given["importance"]),
-        "split": charts.split_timeline(given["split"]),
+        "coverage": charts.interval_coverage(by_region, pooled, level=0.9),
+        "importance": charts.importance_chart(IMPORTANCE),
+        "split": charts.split_timeline(SPLIT.to_dict(), [15, 60]),
         "skill": charts.skill_over_time(skill),
-        "day": charts.battery_day(given["backtest"], region="FR"),
-        "profit": charts.cumulative_profit(given["backtest"]),
-        "share": charts.share_of_optimum(given["battery_summary"].query("region == 'all'")),
-        "maps": charts.policy_maps(given["policy_tables"]["FR"]),
-        "learning": charts.learning_curve(given["learning"]),
+        "day": charts.battery_day(battery.frame, region="FR"),
+        "profit": charts.cumulative_profit(backtest_evaluator.mark_to_market(battery.frame, battery.summary)),
+        "share": charts.share_of_optimum(backtest_evaluator.pool_summary(battery.summary)),
+        "maps": charts.policy_maps(make_policy_table(), title="FR"),
+        "learning": charts.learning_curve(LEARNING),
     }
 
 
@@ -479,7 +458,9 @@ def test_svgs_are_well_formed_and_described():
 
 
 def test_the_same_picture_gives_the_same_text():
-    one, other = (charts.to_svg(charts.split_timeline(SPLIT.to_dict(), [15, 60]), label="a") for _ in range(2))
+    one, other = (
+        charts.to_svg(charts.split_timeline(SPLIT.to_dict(), [15, 60]), label="a", prefix="c") for _ in range(2)
+    )
     assert one == other
 
 
@@ -487,21 +468,20 @@ def test_empty_input_gives_a_picture_that_says_so():
     nothing = pd.DataFrame()
     backtest, forecasts = make_backtest(), make_forecasts({15: 0.9})
     for figure in (
-        charts.forecast_chart(forecasts, 15, region="nowhere"),
+        charts.forecast_chart(forecasts, region="nowhere", level=0.9),
         charts.importance_chart(nothing),
         charts.skill_over_time(nothing),
         charts.battery_day(backtest, region="nowhere"),
         charts.cumulative_profit(nothing),
         charts.share_of_optimum(make_summary(q_learning=0.0, perfect_foresight=0.0)),
-        charts.policy_maps({}),
         charts.learning_curve(nothing),
     ):
-        assert re.search(r"<text[^>]*>(No|This)", charts.to_svg(figure, label="empty"))
+        assert re.search(r"<text[^>]*>(No|This)", charts.to_svg(figure, label="empty", prefix="c"))
 
 
 def test_markdown_image_is_a_png():
-    text = charts.to_markdown_image(charts.learning_curve(pd.DataFrame()), alt="curve")
-    match = re.fullmatch(r"!\[curve\]\(data:image/png;base64,([^)]+)\)", text)
+    text = charts.to_markdown_image(charts.learning_curve(pd.DataFrame()))
+    match = re.fullmatch(r"!\[chart\]\(data:image/png;base64,([^)]+)\)", text)
     assert match and base64.b64decode(match[1]).startswith(b"\x89PNG\r\n")
 
 
@@ -510,12 +490,11 @@ def test_split_timeline_draws_the_purge_to_scale():
     purged = [p for ax in figure.axes[1:] for p in ax.patches if p.get_hatch()]
     minutes = sorted(round(p.get_width() * 24 * 60) for p in purged)
     assert minutes == [15, 15, 60, 60]
-    assert len(charts.split_timeline(SPLIT.to_dict()).axes) == 1
 
 
 def test_forecast_chart_puts_each_forecast_at_its_target_time():
     frame = make_forecasts({60: 0.5}, regions=("FR",))
-    (axis,) = charts.forecast_chart(frame, 60).axes
+    (axis,) = charts.forecast_chart(frame, region="FR", level=0.9).axes
     actual = axis.lines[0]
     first = pd.Timestamp(np.asarray(actual.get_xdata())[0])
     test = frame[frame["split"] == "test"]
@@ -544,7 +523,8 @@ def test_drawing_never_loads_pyplot():
     code = (
         "import sys, pandas as pd\n"
         "from energy_ml.evaluation import charts\n"
-        "charts.to_svg(charts.learning_curve(pd.DataFrame({'step': [1, 2], 'value': [0, 1]})), label='a')\n"
+        "curve = pd.DataFrame({'step': [1, 2], 'value': [0, 1], 'region': 'FR'})\n"
+        "charts.to_svg(charts.learning_curve(curve), label='a', prefix='c')\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from energy_ml.artifacts import to_jsonable
 from energy_ml.config import PromotionConfig, Settings
 from energy_ml.errors import ConfigError, PromotionError
 from energy_ml.model_management import compare_policies, compare_price_models
-from energy_ml.model_management.comparison import block_bootstrap_p_value, compare_metadata
+from energy_ml.model_management.comparison import compare_metadata
 
 RNG = np.random.default_rng(7)
 ERRORS = RNG.normal(size=(400, 3))
@@ -102,8 +102,8 @@ def test_the_first_policy_must_beat_holding():
 
 
 def test_a_better_profit_is_promoted_and_a_worse_one_not():
-    better = compare_policies(PROFIT + 0.1, PROFIT, block=72)
-    assert better.promote and better.numbers["block"] == 72
+    better = compare_policies(PROFIT + 0.1, PROFIT)
+    assert better.promote and better.numbers["block"] == 16
     assert better.numbers["candidate"] - better.numbers["opponent"] == pytest.approx(0.1 * PROFIT.size)
     assert not compare_policies(PROFIT - 0.1, PROFIT).promote
     assert not compare_policies(PROFIT, PROFIT).promote
@@ -130,38 +130,6 @@ def test_only_pairs_that_both_have_are_compared():
     assert not compare_price_models(np.full(50, np.nan), np.ones(50)).promote
     with pytest.raises(PromotionError, match="same test window"):
         compare_price_models(ERRORS, ERRORS[1:])
-
-
-def test_the_bootstrap_agrees_with_brute_force():
-    series = RNG.normal(0.05, 1, 60)
-    block, samples = 7, 500
-    starts = np.random.default_rng(3).integers(0, 60, size=(samples, 9))
-    means = [np.mean([series[(s + k) % 60] for s in row for k in range(block)]) for row in starts]
-    expected = (1 + sum(mean <= 0 for mean in means)) / (samples + 1)
-    assert block_bootstrap_p_value(series, block=block, samples=samples, seed=3) == expected
-
-
-def test_the_bootstrap_is_reproducible_and_knows_certainty():
-    series = RNG.normal(0.1, 1, 200)
-    assert block_bootstrap_p_value(series, block=10) == block_bootstrap_p_value(series, block=10)
-    assert block_bootstrap_p_value(np.full(20, 0.1), block=3) == 1 / 2001
-    assert block_bootstrap_p_value(np.zeros(20), block=3) == 1
-    assert block_bootstrap_p_value(np.full(20, -0.1), block=100) == 1
-    for arguments in ({"block": 0}, {"block": 1, "samples": 0}):
-        with pytest.raises(PromotionError):
-            block_bootstrap_p_value(series, **arguments)
-
-
-def test_the_bootstrap_rejects_about_as_often_as_it_says_on_correlated_profit():
-    """With single steps as blocks it would reject an equal policy far too often; with long blocks it hardly does."""
-    rejected = {1: 0, 24: 0}
-    for seed in range(200):
-        noise = np.random.default_rng(seed).normal(size=300 + 24)
-        series = np.convolve(noise, np.ones(24), "valid")[:300]  # each profit lasts for a day of hours
-        for block in rejected:
-            rejected[block] += block_bootstrap_p_value(series, block=block, samples=200) <= 0.05
-    assert rejected[1] > 60
-    assert rejected[24] < 35
 
 
 def test_numbers_of_two_versions_side_by_side():

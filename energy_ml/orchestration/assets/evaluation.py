@@ -9,10 +9,16 @@ import dagster as dg
 import pandas as pd
 
 from energy_ml.config import Settings
-from energy_ml.evaluation.backtest_evaluator import backtest, mark_to_market, reference_units, telemetry_units
+from energy_ml.evaluation.backtest_evaluator import (
+    backtest,
+    mark_to_market,
+    pool_summary,
+    reference_units,
+    telemetry_units,
+)
 from energy_ml.evaluation.charts import cumulative_profit, error_by_hour, rmae_by_horizon, share_of_optimum
-from energy_ml.evaluation.metrics import forecast_metrics
-from energy_ml.evaluation.reports import pool_summary, render_report
+from energy_ml.evaluation.metrics import ForecastScores
+from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render_report
 from energy_ml.orchestration import checks
 from energy_ml.orchestration.assets.features import BATTERY_FEATURES, PRICE_FEATURES, TIME_SPLIT
 from energy_ml.orchestration.assets.price_prediction import FORECASTS
@@ -73,21 +79,16 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     )
     def price_evaluation(context: dg.AssetExecutionContext, forecasts: pd.DataFrame, time_split: dict[str, Any]):
         """Errors, intervals, spikes and significance of the forecasts, beside "the price stays" and yesterday."""
-        overall = forecast_metrics(forecasts, by=["split", "horizon_minutes"], interval_level=level)
-        test = overall[overall["split"] == "test"]
-        by_region, by_hour = (
-            forecast_metrics(forecasts, by=["split", "horizon_minutes", name], interval_level=level, significance=False)
-            for name in ("region", "hour")
+        scores = ForecastScores.of(
+            forecasts, interval_level=level, spike_quantile=config.price_prediction.spike_quantile
         )
+        tested = scores.part("test")
+        test = tested.overall
         limit = settings.operations.max_coverage_gap
         off = test[(test["coverage"] - level).abs() > limit]
         kept, kept_words, kept_table = checks.newest_day_as_promised(settings.operations, forecasts)
         return dg.MaterializeResult(
-            value={
-                "overall": overall.to_dict("records"),
-                "by_region": by_region.to_dict("records"),
-                "by_hour": by_hour.to_dict("records"),
-            },
+            value=scores.to_records(),
             metadata=to_metadata(
                 {
                     "test": test[
@@ -102,10 +103,8 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                             "winkler",
                         ]
                     ],
-                    "error_relative_to_price_stays": rmae_by_horizon(
-                        test, by_region[by_region["split"] == "test"].drop(columns="split")
-                    ),
-                    "error_by_hour": error_by_hour(by_hour[by_hour["split"] == "test"].drop(columns="split")),
+                    "error_relative_to_price_stays": rmae_by_horizon(test, tested.by_region),
+                    "error_by_hour": error_by_hour(tested.by_hour),
                 }
             ),
             check_results=[
@@ -197,11 +196,7 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                     "dagster/column_schema": columns_of(frame),
                     "strategies": pooled[["strategy", "profit", "share", "cycles_per_day"]],
                     "share_of_optimum": share_of_optimum(pooled),
-                    "cumulative_profit": cumulative_profit(
-                        mark_to_market(
-                            frame, summary[summary["capacity_mwh"].notna() & summary["terminal_value"].notna()]
-                        )
-                    ),
+                    "cumulative_profit": cumulative_profit(mark_to_market(frame, summary)),
                     "batteries": ", ".join(u.battery_id for u in fleet) or "no telemetry: reference battery only",
                 }
             ),
@@ -245,7 +240,8 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         store, day = results.store(), context.partition_key
         batteries = store.read(day, "evaluation/battery_summary.json")
         summary = pd.DataFrame(batteries["summary"])
-        overall = pd.DataFrame(price_evaluation["overall"])
+        scores = ForecastScores.from_records(price_evaluation)
+        test = scores.overall[scores.overall["split"] == "test"]
         importance = pd.concat(
             [
                 store.read(day, f"price_prediction/importance_{h}min.parquet").assign(horizon_minutes=h)
@@ -258,18 +254,17 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         )
         html = render_report(
             as_of=day,
-            provenance=record,
             split=time_split,
-            forecasts=forecasts,
-            price_metrics=overall,
-            importance=importance,
-            backtest=battery_backtest,
-            battery_summary=summary,
-            policy_tables={name: agent.heat_maps() for name, agent in battery_policy.agents.items()},
-            learning=store.read(day, "rl_battery/learning.parquet"),
-            registry_decision=registry_entry,
-            data_problems=[*time_split["problems"], *batteries["problems"]],
-            interval_level=level,
+            forecasts=ForecastResults(forecasts, scores, importance, level),
+            battery=BatteryResults(
+                battery_backtest,
+                summary,
+                {name: agent.heat_maps() for name, agent in battery_policy.agents.items()},
+                store.read(day, "rl_battery/learning.parquet"),
+            ),
+            decisions=registry_entry,
+            problems=[*time_split["problems"], *batteries["problems"]],
+            provenance=record,
         )
         pooled = pool_summary(summary)
         store.write(
@@ -277,7 +272,7 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             "metrics.json",
             {
                 "as_of": day,
-                "prices": overall[overall["split"] == "test"].to_dict("records"),
+                "prices": test.to_dict("records"),
                 "battery": pooled.to_dict("records"),
                 "decisions": [f"{model_id}: {decision['reason']}" for model_id, decision in registry_entry.items()],
                 "provenance": record,
@@ -288,9 +283,7 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             metadata=to_metadata(
                 {
                     "report": dg.MetadataValue.path(str(store.path(day, "report.html"))),
-                    "prices": overall[overall["split"] == "test"][
-                        ["horizon_minutes", "mae", "persistence_mae", "rmae"]
-                    ],
+                    "prices": test[["horizon_minutes", "mae", "persistence_mae", "rmae"]],
                     "battery": pooled[["strategy", "profit", "share"]],
                 }
             ),

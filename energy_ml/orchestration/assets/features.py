@@ -218,7 +218,7 @@ def feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 {
                     **split.to_dict(),
                     "rows": pd.DataFrame([{"horizon": f"{h} min", **n} for h, n in counts.items()]),
-                    "timeline": split_timeline({**split.to_dict(), "rows": counts}, settings.horizons),
+                    "timeline": split_timeline(split.to_dict(), settings.horizons),
                     "data_fingerprint": data["fingerprint"],
                 }
             ),

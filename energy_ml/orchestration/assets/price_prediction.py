@@ -10,7 +10,7 @@ import pandas as pd
 
 from energy_ml.config import Settings
 from energy_ml.errors import EnergyMLError
-from energy_ml.evaluation.charts import forecast_chart, importance_chart
+from energy_ml.evaluation.charts import forecast_chart, importance_chart, shown_region
 from energy_ml.evaluation.metrics import family_importance, forecast_metrics
 from energy_ml.features import feature_columns
 from energy_ml.orchestration.assets.features import PRICE_FEATURES, TIME_SPLIT
@@ -105,7 +105,11 @@ def _model_asset(settings: Settings, horizon: int) -> dg.AssetsDefinition:
                     "mae_price_stays": test["persistence_mae"],
                     "rmae": test["rmae"],
                     "coverage": test["coverage"],
-                    "forecast_chart": forecast_chart(forecasts, horizon),
+                    "forecast_chart": forecast_chart(
+                        forecasts,
+                        region=shown_region(forecasts["region"].unique()),
+                        level=config.price_prediction.interval_level,
+                    ),
                     "importance_chart": importance_chart(importance),
                     "importance": importance.head(12),  # a longer table would be hidden behind a click
                     "importance_by_family": family_importance(importance),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from energy_ml.config import Settings
 from energy_ml.errors import EnergyMLError
-from energy_ml.evaluation.charts import learning_curve, policy_maps
+from energy_ml.evaluation.charts import learning_curve, policy_maps, shown_region
 from energy_ml.orchestration.assets.features import PRICE_FEATURES, TIME_SPLIT
 from energy_ml.orchestration.assets.price_prediction import FORECASTS
 from energy_ml.orchestration.io_managers import FILE
@@ -81,7 +81,7 @@ def rl_battery_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         results.store().write(context.partition_key, "rl_battery/learning.parquet", trained["learning"])
         progress.write(MODEL_ID, 1.0, trained["metrics"], state="completed")
         tables = trained["tables"]
-        shown = "FR" if "FR" in tables else sorted(tables)[0]
+        shown = shown_region(tables)
         return dg.MaterializeResult(
             value=trained["policy"].learned,
             metadata=to_metadata(

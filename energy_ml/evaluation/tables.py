@@ -1,0 +1,373 @@
+"""The report's and the leaderboard's tables: columns with the words above them and the form of their numbers.
+
+What belongs here: what a table shows of the figures. What doesn't: computing them, verdicts, the page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from energy_ml.artifacts import to_jsonable
+from energy_ml.evaluation.backtest_evaluator import compare_strategies
+from energy_ml.evaluation.charts import strategy_label
+from energy_ml.evaluation.verdicts import SAME
+from energy_ml.names import (
+    BATTERY_ID,
+    FLEET,
+    HOLD,
+    HORIZON,
+    OUR_POLICY,
+    OUR_POLICY_BLIND,
+    PERFECT_FORESIGHT,
+    POOLED,
+    REGION,
+    STRATEGY,
+)
+
+Record = Mapping[str, Any]
+"""One row of figures by name."""
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell: text, and good or bad where it should stand out."""
+
+    text: str
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A table row with its header cell; ``main`` rows are the ones that the reader came for."""
+
+    name: str
+    cells: list[Cell]
+    main: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the template's table macro shows; ``words`` tables hold text instead of numbers."""
+
+    caption: str
+    head: list[str]
+    rows: list[Row]
+    note: str = ""
+    words: bool = False
+
+
+Columns = list[tuple[str, Callable[[Record], Cell]]]
+"""From left to right: what stands above a column, and its cell of a record. The first gives the row's name."""
+
+
+def _table(
+    caption: str, records: Iterable[Record], columns: Columns, note: str = "", *, words: bool = False, main: str = ""
+) -> Table:
+    """Fill a table; rows whose record names ``main`` as its strategy stand out."""
+    (_, name), *rest = columns
+    rows = [
+        Row(name(record).text, [cell(record) for _, cell in rest], main=bool(main) and record.get(STRATEGY) == main)
+        for record in records
+    ]
+    return Table(caption, [title for title, _ in columns], rows, note, words)
+
+
+# --- cells -----------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, form: str = ",.2f") -> Cell:
+    """Write a number, or a dash where there is none."""
+    figure = math.nan if value is None or value is pd.NA else float(value)
+    return Cell(DASH if math.isnan(figure) else format(figure + 0.0, form))  # + 0.0: no minus before a zero
+
+
+def ratio(value: float | None) -> Cell:
+    """Write an error ratio, marked where it is clearly below or above 1."""
+    cell = number(value, ".3f")
+    if value is None or cell.text == DASH or abs(float(value) - 1) <= SAME:
+        return cell
+    return Cell(cell.text, "good" if float(value) < 1 else "bad")
+
+
+def _numbers(name: str, form: str = ",.2f") -> Callable[[Record], Cell]:
+    return lambda record: number(record.get(name), form)
+
+
+def _words(name: str) -> Callable[[Record], Cell]:
+    return lambda record: Cell(str(record.get(name) or DASH))
+
+
+def _plain(name: str) -> Callable[[Record], Cell]:
+    return lambda record: Cell(str(record[name]).replace("_", " "))
+
+
+def _range(low: str, high: str, form: str) -> Callable[[Record], Cell]:
+    def cell(record: Record) -> Cell:
+        ends = [float(record[low]), float(record[high])]
+        return Cell(" … ".join(format(end, form) for end in ends) if all(map(math.isfinite, ends)) else DASH)
+
+    return cell
+
+
+def _p_value(record: Record) -> Cell:
+    p = float(record["dm_p_value"])
+    return Cell(DASH if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}")
+
+
+def _horizon(record: Record) -> Cell:
+    return Cell(f"{record[HORIZON]} min")
+
+
+def _strategy(name: str = STRATEGY) -> Callable[[Record], Cell]:
+    return lambda record: Cell(strategy_label(str(record[name])))
+
+
+# --- forecasts -------------------------------------------------------------------------------------------------------
+
+
+def horizon_table(metrics: pd.DataFrame) -> Table:
+    """Show the errors beside those of both baselines."""
+    columns: Columns = [
+        ("Horizon", _horizon),
+        ("MAE", _numbers("mae")),
+        ("price stays", _numbers("persistence_mae")),
+        ("yesterday", _numbers("seasonal_mae")),
+        ("rMAE", lambda record: ratio(record["rmae"])),
+        ("p", _p_value),
+        ("RMSE", _numbers("rmse", ",.1f")),
+        ("price stays", _numbers("persistence_rmse", ",.1f")),
+        ("yesterday", _numbers("seasonal_rmse", ",.1f")),
+        ("Coverage", _numbers("coverage", ".1%")),
+    ]
+    note = "currency/MWh; p: Diebold–Mariano against “the price stays”"
+    return _table("Forecast error on test", metrics.to_dict("records"), columns, note)
+
+
+def region_table(by_region: pd.DataFrame) -> Table:
+    """Show the relative error of each region at each horizon."""
+    wide = by_region.pivot_table(index=REGION, columns=HORIZON, values="rmae", dropna=False)
+    return _wide("rMAE per region", "Region", wide.add_suffix(" min"), ratio, "below 1 beats “the price stays”")
+
+
+def _wide(caption: str, first: str, wide: pd.DataFrame, cell: Callable[[float], Cell], note: str = "") -> Table:
+    rows = [
+        Row(str(name), [cell(value) for value in values])
+        for name, values in zip(wide.index, wide.to_numpy(), strict=True)
+    ]
+    return Table(caption, [first, *map(str, wide.columns)], rows, note)
+
+
+def detail_table(metrics: pd.DataFrame) -> Table:
+    """Show what else is known of the forecasts: bias, moves, spikes."""
+    columns: Columns = [
+        ("Horizon", _horizon),
+        ("Forecasts", _numbers("n", ",.0f")),
+        ("Bias", _numbers("bias", "+,.2f")),
+        ("sMAPE", _numbers("smape", ".1%")),
+        ("sMAPE, price stays", _numbers("persistence_smape", ".1%")),
+        ("Prices that moved", _numbers("moved_share", ".0%")),
+        ("rMAE where moved", _numbers("rmae_moved", ".3f")),
+        ("Direction right", _numbers("directional_accuracy", ".0%")),
+        ("Spikes", _numbers("spikes", ",.0f")),
+        ("Spike precision", _numbers("spike_precision", ".0%")),
+        ("… price stays", _numbers("persistence_spike_precision", ".0%")),
+        ("Spike recall", _numbers("spike_recall", ".0%")),
+        ("… price stays", _numbers("persistence_spike_recall", ".0%")),
+    ]
+    return _table("More about the forecasts on test", metrics.to_dict("records"), columns)
+
+
+def interval_table(metrics: pd.DataFrame, by_region: pd.DataFrame, level: float) -> Table:
+    """Show whether intervals hold what they promise, also in the worst region."""
+    known = by_region.dropna(subset=["coverage"]).sort_values("coverage")
+    worst = {record[HORIZON]: record for record in known[::-1].to_dict("records")}
+
+    def worst_region(record: Record) -> Cell:
+        found = worst.get(record[HORIZON])
+        return Cell(f"{found['coverage']:.1%} ({found[REGION]})" if found else DASH)
+
+    columns: Columns = [
+        ("Horizon", _horizon),
+        ("Nominal", lambda _: Cell(f"{level:.0%}")),
+        ("Coverage", _numbers("coverage", ".1%")),
+        ("Worst region", worst_region),
+        ("Mean width", _numbers("mean_width")),
+        ("Winkler", _numbers("winkler")),
+        ("Pinball", _numbers("pinball")),
+    ]
+    note = "width and scores in currency/MWh; less is better"
+    return _table("Intervals on test", metrics.to_dict("records"), columns, note)
+
+
+def rows_table(counts: Mapping[str, Record]) -> Table:
+    """Show how many rows each horizon has in each part."""
+    columns: Columns = [("Horizon", _horizon), *((p, _numbers(p, ",.0f")) for p in ("train", "validation", "test"))]
+    return _table("Rows per part after the purge", [{HORIZON: h, **parts} for h, parts in counts.items()], columns)
+
+
+# --- battery ---------------------------------------------------------------------------------------------------------
+
+
+def strategy_table(pooled: pd.DataFrame) -> Table:
+    """Show what each strategy earned, the best first."""
+    columns: Columns = [
+        ("Strategy", _strategy()),
+        ("Profit", _numbers("profit", ",.0f")),
+        ("Share", _numbers("share", ".1%")),
+        ("Interval", _range("share_low", "share_high", ".0%")),
+        ("Per day", _numbers("profit_per_day", ",.1f")),
+        ("Cycles/day", _numbers("cycles_per_day", ".2f")),
+    ]
+    note = "the reference battery in every region; share of perfect foresight"
+    return _table("Battery on test", _best_first(pooled), columns, note, main=OUR_POLICY)
+
+
+def earnings_table(pooled: pd.DataFrame) -> Table:
+    """Show what stands behind the profit."""
+    columns: Columns = [
+        ("Strategy", _strategy()),
+        ("Cash", _numbers("cash", ",.0f")),
+        ("Bought, MWh", _numbers("energy_bought_mwh", ",.1f")),
+        ("Sold, MWh", _numbers("energy_sold_mwh", ",.1f")),
+        ("Cycles", _numbers("cycles", ",.1f")),
+        ("Per cycle", _numbers("profit_per_cycle", ",.1f")),
+        ("Worst day", _numbers("worst_day", ",.0f")),
+        ("Losing days", _numbers("losing_days", ",.0f")),
+        ("Drawdown", _numbers("max_drawdown", ",.0f")),
+        ("Charge at the end, MWh", _numbers("end_charge_mwh", ",.2f")),
+    ]
+    return _table("What stands behind the profit", _best_first(pooled), columns, "currency", main=OUR_POLICY)
+
+
+def _best_first(pooled: pd.DataFrame) -> list[Record]:
+    return list(pooled.sort_values("profit", ascending=False).to_dict("records"))
+
+
+def rival_table(backtest: pd.DataFrame, summary: pd.DataFrame) -> Table:
+    """Show the policy against each other strategy, paired over the same hours."""
+    found = compare_strategies(backtest, summary, OUR_POLICY)
+    found = found[found["rival"] != PERFECT_FORESIGHT].sort_values("difference_per_day")
+    columns: Columns = [
+        ("Our policy minus", _strategy("rival")),
+        ("Per day", _numbers("difference_per_day", "+,.1f")),
+        ("90 % interval", _range("difference_per_day_low", "difference_per_day_high", "+,.1f")),
+        ("Chance of being ahead", _numbers("probability", ".0%")),
+    ]
+    note = "currency; paired block bootstrap over the test hours: a few days say little"
+    return _table("Against each strategy", found.to_dict("records"), columns, note)
+
+
+def fleet_table(summary: pd.DataFrame) -> Table:
+    """Show each region and battery with every strategy's share."""
+    keys = [REGION, BATTERY_ID]
+    single = summary[summary[REGION] != POOLED]
+    best = single[single[STRATEGY] == PERFECT_FORESIGHT].set_index(keys)["profit"]
+    profits = single[single[STRATEGY] == OUR_POLICY].set_index(keys)["profit"]
+    shares = single.pivot_table(index=keys, columns=STRATEGY, values="share", aggfunc="first", dropna=False)
+    names = [n for n in shares if n not in (PERFECT_FORESIGHT, HOLD, OUR_POLICY, OUR_POLICY_BLIND)]
+    rows = []
+    for key, record in shares.iterrows():
+        together = key[0] == FLEET
+        cells = [number(best.get(key), ",.0f"), number(profits.get(key), ",.0f")]
+        cells += [number(record[name], ".1%") for name in (OUR_POLICY, *names)]
+        rows.append(Row("fleet together" if together else " · ".join(key), cells, main=together))
+    head = ["Region · battery", "Possible", "Policy earned", "Policy share", *map(strategy_label, names)]
+    return Table("Each battery", head, rows, "profit in currency; shares of perfect foresight")
+
+
+# --- what was found and decided --------------------------------------------------------------------------------------
+
+
+def problem_table(problems: Iterable[Record]) -> Table:
+    """Show what was wrong in the input data; ``problems`` are DataProblems as dicts."""
+
+    def handled(record: Record) -> Cell:
+        return Cell("repaired") if record["repaired"] else Cell("left as it is", "bad")
+
+    def where(record: Record) -> Cell:
+        known = (f"{name} {record[name]}" for name in ("file", "column", "example") if record.get(name))
+        return Cell("; ".join(known) or DASH)
+
+    columns: Columns = [
+        ("Kind", _plain("kind")),
+        ("What", _words("message")),
+        ("Rows", _numbers("rows", ",.0f")),
+        ("Handled", handled),
+        ("Where", where),
+    ]
+    return _table("Problems found in the input", problems, columns, words=True)
+
+
+def decision_table(decisions: Mapping[str, Record]) -> Table:
+    """Show per model id what became of its new version and why."""
+
+    def verdict(record: Record) -> Cell:
+        return Cell("promoted to champion", "good") if record["promote"] else Cell("champion kept")
+
+    columns: Columns = [
+        ("Model", _words("model")),
+        ("Version", _words("version")),
+        ("Decision", verdict),
+        ("Why", _words("reason")),
+    ]
+    records = [{"model": model, **decision} for model, decision in decisions.items()]
+    return _table("Candidate against champion", records, columns, words=True)
+
+
+def provenance_table(record: Record) -> tuple[Table, Record]:
+    """Show the short values of a provenance record; the nested ones are given back as they are."""
+    plain = to_jsonable(record)
+    libraries = ", ".join(f"{name} {version}" for name, version in plain.pop("libraries").items())
+    nested = {name: value for name, value in plain.items() if isinstance(value, dict | list)}
+    shown = {name: value for name, value in plain.items() if name not in nested and value is not None}
+    columns: Columns = [("", _plain("name")), ("", lambda r: Cell(str(r["value"])))]
+    records = [{"name": name, "value": value} for name, value in {**shown, "libraries": libraries}.items()]
+    return _table("What this was made from", records, columns, words=True), nested
+
+
+# --- the leaderboard -------------------------------------------------------------------------------------------------
+
+
+def skill_table(wide: pd.DataFrame, mean: pd.Series) -> Table:
+    """Show the relative error per as-of date (index) and horizon (columns), below them mean and worst."""
+    table = _wide("rMAE on test", "As-of date", wide.add_suffix(" min"), ratio, "below 1 beats “the price stays”")
+    table.rows.append(Row("geometric mean", [ratio(value) for value in mean], main=True))
+    table.rows.append(Row("worst", [ratio(value) for value in wide.max()]))
+    return table
+
+
+def share_table(wide: pd.DataFrame) -> Table:
+    """Show the policy's share of the optimum per as-of date (index) and region (columns)."""
+    return _wide(
+        "Policy's share of the perfect-foresight profit", "As-of date", wide, lambda value: number(value, ".1%")
+    )
+
+
+def champion_table(champions: pd.DataFrame) -> Table:
+    """Show which version of each model serves."""
+    columns: Columns = [("Model", _words("model_id")), ("Version", _words("version")), ("As of", _words("as_of"))]
+    return _table("Champions", champions.to_dict("records"), columns, words=True)
+
+
+def succession_table(reigns: pd.DataFrame) -> Table:
+    """Show who was champion when; ``reigns`` come from ``leaderboard.succession``."""
+
+    def minute(name: str) -> Callable[[Record], Cell]:
+        return lambda record: Cell(str(record[name])[:16].replace("T", " "))
+
+    columns: Columns = [
+        ("Model", _words("model_id")),
+        ("Version", _words("version")),
+        ("As of", lambda record: Cell(str(record["as_of"]))),
+        ("Since", minute("since")),
+        ("Until", minute("until")),
+        ("How", _plain("how")),
+        ("Why", lambda record: Cell(str(record["reason"]))),
+    ]
+    return _table("Who was champion when", reigns.to_dict("records"), columns, words=True)
