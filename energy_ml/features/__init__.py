@@ -13,7 +13,10 @@ from energy_ml.features.price_features import (
     feature_columns,
     feature_family,
     feature_names,
+    follows_hole,
+    measured_prices,
     price_feature_cube,
+    recent_reach,
     required_history,
 )
 
@@ -28,7 +31,10 @@ __all__ = [
     "feature_columns",
     "feature_family",
     "feature_names",
+    "follows_hole",
+    "measured_prices",
     "price_feature_cube",
+    "recent_reach",
     "required_history",
     "to_panel",
 ]

@@ -23,6 +23,7 @@ from energy_ml.config import PricePredictionConfig
 from energy_ml.errors import ConfigError, UnknownRegionError
 from energy_ml.features.lag_features import write_changes, write_lags
 from energy_ml.features.market_state_features import (
+    DAY_MINUTES,
     market_state_columns,
     market_state_history,
     steps_of,
@@ -41,6 +42,7 @@ from energy_ml.features.regional_features import (
 )
 from energy_ml.features.rolling_features import STATISTICS, write_rolling
 from energy_ml.features.time_features import TIME_COLUMNS, write_time
+from energy_ml.names import IS_FILLED
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -61,6 +63,7 @@ FAMILIES: dict[str, str] = {
 }
 """Feature families and the full-match patterns of their column names."""
 _PATTERNS = {family: re.compile(pattern) for family, pattern in FAMILIES.items()}
+_RECENT = re.compile(r"(?:price_lag|rolling_[a-z]+)_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -322,10 +325,35 @@ def price_features(
         flat = flat[:, panel.rows]
     # One block without a copy: pandas keeps columns as the rows of its blocks.
     frame = pd.DataFrame(flat.T, columns=names, index=df.index, copy=False)
+    if IS_FILLED in df.columns:
+        frame.insert(0, IS_FILLED, df[IS_FILLED].to_numpy(dtype=np.float64, na_value=1.0) != 0)
     frame.insert(0, price_col, df[price_col])
     frame.insert(0, "region", df["region"])
     frame.insert(0, "timestamp", _utc(df["timestamp"]))
     return frame
+
+
+def measured_prices(frame: pd.DataFrame, price_col: str) -> npt.NDArray[np.float64]:
+    """Prices (n,) as outcomes: NaN where the frame's ``is_filled``, if it has one, says that none was measured."""
+    prices = frame[price_col].to_numpy(dtype=np.float64)
+    return np.where(frame[IS_FILLED].to_numpy(dtype=bool), np.nan, prices) if IS_FILLED in frame.columns else prices
+
+
+def recent_reach(names: Sequence[str], interval_minutes: int) -> int:
+    """Intervals before a row that its lags and rolling windows look at, at most a day.
+
+    A row with a hole in them is left out of training and its forecast comes with a warning. What looks further back is
+    unknown after a hole, as it is at the start of a series.
+    """
+    found = [int(match[1]) for name in names if (match := _RECENT.fullmatch(name))]
+    return min(max(found, default=0), steps_of(DAY_MINUTES, interval_minutes))
+
+
+def follows_hole(price: npt.NDArray[np.float64], reach: int) -> npt.NDArray[np.bool_]:
+    """Whether one of the ``reach`` prices before each of ``price`` (T, R) is missing; before the first, none is."""
+    missing = np.concatenate([np.zeros((1, price.shape[1]), dtype=np.int64), np.cumsum(np.isnan(price), axis=0)])
+    now = np.arange(len(price))
+    return np.asarray(missing[now] > missing[np.maximum(now - reach, 0)])
 
 
 def _utc(column: pd.Series) -> pd.Series:

@@ -77,7 +77,8 @@ class OnlineConformal:
     def run(self, value: Array, quantiles: Array) -> Array:
         """Go through time: learn the outcome of each instant, then give bounds for the forecast made there.
 
-        ``value`` (R, T): the outcome's scale coordinate at each instant (arcsinh of the price); ``quantiles``
+        ``value`` (R, T): the outcome's scale coordinate at each instant (arcsinh of the price), NaN where no price was
+        measured; ``quantiles``
         (R, T, quantiles): ascending, on the same scale; NaN where there is none. Returns (R, T, levels, 2), lower and
         upper on that scale. Moves the state.
         """

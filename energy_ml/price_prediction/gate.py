@@ -57,16 +57,18 @@ class OnlineGate:
         """What an outcome's weight is multiplied with per interval, for each memory."""
         return np.asarray(0.5 ** (self.interval_minutes / np.array(HALF_LIVES_MINUTES)))
 
-    def run(self, price: Array, ensemble: Array) -> Array:
+    def run(self, price: Array, ensemble: Array, outcome: Array | None = None) -> Array:
         """Go through time: learn the outcome of each instant, then forecast from it.
 
         ``price`` and ``ensemble`` (R, T): the price at each origin and the ensemble's forecast made there, NaN where
-        there is none. Returns gated forecasts (R, T). Moves the state.
+        there is none; ``outcome`` (R, T): the price where it was measured, which alone teaches, else NaN; by default
+        every price. Returns gated forecasts (R, T). Moves the state.
         """
         out = np.empty_like(price)
         _run(
             price,
             ensemble,
+            price if outcome is None else outcome,
             self.loss,
             self.size,
             self.count,
@@ -110,7 +112,7 @@ def _factor(region, loss, size, count, grid, prior, pooled):
 
 
 @numba.njit(cache=True)
-def _run(price, ensemble, loss, size, count, pending, decay, grid, prior, pooled, out):
+def _run(price, ensemble, outcome, loss, size, count, pending, decay, grid, prior, pooled, out):
     regions, steps = pending.shape[0], pending.shape[1]
     for t in range(price.shape[1]):
         for m in range(decay.shape[0]):
@@ -121,7 +123,7 @@ def _run(price, ensemble, loss, size, count, pending, decay, grid, prior, pooled
                 for g in range(grid.shape[0]):
                     loss[m, r, g] *= decay[m]
         for r in range(regions):
-            actual = price[r, t]
+            actual = outcome[r, t]
             before, forecast = pending[r, 0, 0], pending[r, 0, 1]
             if np.isfinite(actual) and np.isfinite(before) and np.isfinite(forecast):
                 for m in range(decay.shape[0]):
@@ -131,7 +133,7 @@ def _run(price, ensemble, loss, size, count, pending, decay, grid, prior, pooled
                     count[m, r] += 1.0
             for k in range(steps - 1):
                 pending[r, k, 0], pending[r, k, 1] = pending[r, k + 1, 0], pending[r, k + 1, 1]
-            pending[r, steps - 1, 0], pending[r, steps - 1, 1] = actual, ensemble[r, t]
+            pending[r, steps - 1, 0], pending[r, steps - 1, 1] = price[r, t], ensemble[r, t]
         # All regions of an instant learn before any forecasts from it: their outcomes are known together.
         for r in range(regions):
             factor = _factor(r, loss, size, count, grid, prior, pooled)

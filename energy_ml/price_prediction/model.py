@@ -16,7 +16,7 @@ import xgboost as xgb
 
 from energy_ml.artifacts import Complete
 from energy_ml.errors import ConfigError, IntervalError
-from energy_ml.features import feature_family
+from energy_ml.features import feature_family, measured_prices
 from energy_ml.price_prediction.conformal import LEVELS, QUANTILES, OnlineConformal, at_level
 from energy_ml.price_prediction.design import Design, from_arcsinh, from_volatility
 from energy_ml.price_prediction.ensemble import ARCSINH, Member, combine
@@ -181,11 +181,12 @@ class PricePredictionModel(Complete):
         skipped = max(int(offsets.min()) - self.steps - 2880, 0)
         shape = (len(self.regions), n_times - skipped)
         places = codes, offsets - skipped
-        grid, ensemble = np.full(shape, np.nan), np.full(shape, np.nan)
+        grid, outcome, ensemble = (np.full(shape, np.nan) for _ in range(3))
         spread = np.full((*shape, len(QUANTILES)), np.nan)
         grid[places], ensemble[places], spread[places] = price, made, quantiles
-        self.gate.run(grid, ensemble)
-        self.conformal.run(np.arcsinh(grid / self.design.price_scale), spread)
+        outcome[places] = measured_prices(newer, self.price_col)
+        self.gate.run(grid, ensemble, outcome)
+        self.conformal.run(np.arcsinh(outcome / self.design.price_scale), spread)
         self.state_time = self.state_time + pd.Timedelta(minutes=n_times * self.interval_minutes)
         return n_times
 

@@ -29,9 +29,18 @@ from energy_ml.errors import (
     UnknownRegionError,
 )
 from energy_ml.evaluation.metrics import family_importance
-from energy_ml.features import Panel, PriceFeatureSpec, feature_names, price_feature_cube, required_history, to_panel
+from energy_ml.features import (
+    Panel,
+    PriceFeatureSpec,
+    feature_names,
+    price_feature_cube,
+    recent_reach,
+    required_history,
+    to_panel,
+)
 from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns
 from energy_ml.features.price_features import price_features
+from energy_ml.names import IS_FILLED
 from energy_ml.price_prediction.design import VOL
 from energy_ml.price_prediction.model import Forecast, PricePredictionModel
 
@@ -63,16 +72,22 @@ class PricePredictor:
         If ``registry.json`` stands beside the folder, a file whose SHA-256 isn't the champion's is refused before it is
         unpickled.
     max_age_minutes : refuse recent prices whose newest row is older than this by the clock; None never does.
+    min_recent_share : refuse a region of whose prices that lags and windows look at fewer than this were measured.
     """
 
     def __init__(
-        self, models_dir: str | Path = "models/price_prediction", *, max_age_minutes: float | None = None
+        self,
+        models_dir: str | Path = "models/price_prediction",
+        *,
+        max_age_minutes: float | None = None,
+        min_recent_share: float = 0.5,
     ) -> None:
         folder = Path(models_dir)
         if not folder.is_absolute() and not folder.exists():
             folder = project_root() / folder
         self.models_dir = folder
         self.max_age_minutes = max_age_minutes
+        self.min_recent_share = min_recent_share
         self._models: dict[int, PricePredictionModel] = {}
         self._given = False
         self._columns: dict[int, _Columns] = {}
@@ -175,7 +190,10 @@ class PricePredictor:
         now: pd.Timestamp | None = None,
     ) -> dict[str, Any]:
         """Forecast with an interval: ``price, lower, upper, level, method, region, horizon, timestamp, target_time,
-        price_now, known_region, penalty``; see ``predict``. ``level`` defaults to the model's own."""
+        price_now, known_region, recent_missing, penalty``; see ``predict``. ``level`` defaults to the model's own.
+
+        ``recent_missing``: how many of the prices that lags and windows look at weren't measured; ``penalty`` says in
+        words what makes the forecast worse than usual, or is None."""
         panel, name, forecasts = self._one(current_data, [horizon], region, now)
         return self._as_rows(horizon, [name], forecasts[horizon], panel, level)[0]
 
@@ -276,6 +294,8 @@ class PricePredictor:
             data = data.assign(region=region or model.regions[0])
         spec = self._spec(model)
         columns = [model.price_col, *spec.extra_columns]
+        if IS_FILLED in data.columns:
+            columns.append(IS_FILLED)
         interval = None
         if len(data) > 1 and "timestamp" in data.columns:
             stamps = timestamps_ns(data["timestamp"])
@@ -348,6 +368,15 @@ class PricePredictor:
         for horizon in horizons:
             model = self.model(horizon)
             spec = self._spec(model)
+            gone = _recent_missing(panel, model)[places]
+            if gone.mean(axis=1).max(initial=0.0) > 1 - self.min_recent_share:
+                place = int(gone.mean(axis=1).argmax())
+                raise HistoryError(
+                    f"{int(gone[place].sum())} of the last {gone.shape[1]} prices of region {names[place]!r} "
+                    "weren't measured",
+                    expected=f"at least {self.min_recent_share:.0%} of them",
+                    remedy="pass the missing prices, or wait for new ones",
+                )
             if spec not in cubes:
                 cubes[spec] = price_feature_cube(panel, spec, last=1)[1][:, 0, places]
             features = cubes[spec]
@@ -378,11 +407,15 @@ class PricePredictor:
         model = self.model(horizon)
         level = model.interval_level if level is None else level
         lower, upper = forecast.interval(level)
-        time = _newest(panel)
+        time, gone = _newest(panel), _recent_missing(panel, model)
         target = time + pd.Timedelta(minutes=horizon)
         rows = []
         for i, name in enumerate(names):
             seen = name in model.regions
+            missing = int(gone[panel.regions.index(name)].sum())
+            penalties = [] if seen else [UNSEEN]
+            if missing:
+                penalties.append(f"{missing} of the last {gone.shape[1]} prices weren't measured")
             rows.append(
                 {
                     "price": float(forecast.price[i]),
@@ -396,10 +429,18 @@ class PricePredictor:
                     "target_time": target,
                     "price_now": float(panel.values[panel.regions.index(name), -1]),
                     "known_region": seen,
-                    "penalty": None if seen else UNSEEN,
+                    "recent_missing": missing,
+                    "penalty": "; ".join(penalties) or None,
                 }
             )
         return rows
+
+
+def _recent_missing(panel: Panel, model: PricePredictionModel) -> npt.NDArray[np.bool_]:
+    """Which of the prices that lags and windows of the newest row look at weren't measured, (R, that many)."""
+    recent = slice(-recent_reach(model.feature_cols, model.interval_minutes) - 1, None)
+    missing = np.isnan(panel.matrix(model.price_col)[:, recent])
+    return missing | (panel.matrix(IS_FILLED)[:, recent] != 0) if IS_FILLED in panel.columns else missing
 
 
 def _newest(panel: Panel) -> pd.Timestamp:

@@ -13,15 +13,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from energy_ml.errors import HorizonError, NoDataError, SchemaError, SplitError
-from energy_ml.features import to_panel
+from energy_ml.features import follows_hole, measured_prices, recent_reach, to_panel
 from energy_ml.price_prediction.boosting import BinnedPool, Inputs
 from energy_ml.price_prediction.design import VOL, Design
 from energy_ml.price_prediction.ensemble import Preset
-from energy_ml.splits import TimeSplit
+from energy_ml.splits import PARTS, TimeSplit
 
 Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 MIN_TRAIN_ROWS = 200
 """Fewer training rows than this can't carry a model."""
@@ -31,9 +32,10 @@ MIN_TRAIN_ROWS = 200
 class PreparedWindow:
     """Arrays of one window. Rows are those of ``frame``; the grid has R regions and T instants.
 
-    ``cells`` (n,): ``t * R + r`` of each row; ``price`` (T, R): NaN where there is no row; ``part`` (T,): 0 train,
-    1 validation, 2 test, -1 outside the window. Input rows are made for the rows that are asked for: all of them at
-    once would take as much memory as the features themselves.
+    ``cells`` (n,): ``t * R + r`` of each row; ``price`` (T, R): NaN where there is none; ``outcome`` (T, R): the same
+    without filled ones: what forecasts are taught and judged by; ``usable`` (T, R): whether the price and all that the
+    newest features look at are known; ``part`` (T,): 0 train, 1 validation, 2 test, -1 outside the window. Input rows
+    are made for the rows that are asked for: all of them at once would take as much memory as the features themselves.
     """
 
     frame: pd.DataFrame
@@ -44,6 +46,8 @@ class PreparedWindow:
     times: pd.DatetimeIndex
     cells: IntArray
     price: Array
+    outcome: Array
+    usable: BoolArray
     inputs: Inputs
     """Input rows (k, columns) of ``design`` for k row numbers of the frame."""
     part: npt.NDArray[np.int8]
@@ -57,12 +61,21 @@ class PreparedWindow:
         """Local volatility of these rows, (len(rows),)."""
         return self.frame[VOL].to_numpy()[rows].astype(np.float64)
 
-    def ahead(self, rows: IntArray, steps: int) -> Array:
+    def ahead(self, rows: IntArray, steps: int, *, measured: bool = False) -> Array:
         """Price ``steps`` intervals after each of these rows, (len(rows),); NaN where it isn't known. Negative looks
-        back, 0 is the current price."""
-        cells = self.cells[rows] + steps * self.price.shape[1]
-        known = (cells >= 0) & (cells < self.price.size)
-        return np.where(known, self.price.reshape(-1)[np.where(known, cells, 0)], np.nan)
+        back, 0 is the current price. ``measured`` leaves out filled ones."""
+        grid = self.outcome if measured else self.price
+        cells = self.cells[rows] + steps * grid.shape[1]
+        known = (cells >= 0) & (cells < grid.size)
+        return np.where(known, grid.reshape(-1)[np.where(known, cells, 0)], np.nan)
+
+    def left_out(self, steps: int) -> dict[str, int]:
+        """Rows of each part that teach nothing ``steps`` ahead: they or their targets touch what wasn't measured."""
+        rows = np.arange(len(self.cells))
+        taught = self.usable.reshape(-1)[self.cells] & np.isfinite(self.ahead(rows, steps, measured=True))
+        lost, instants = ~taught, self.places()[1]
+        inside = {name: self.split.mask(self.times, name, steps * self.interval_minutes)[instants] for name in PARTS}
+        return {name: int((lost & mask).sum()) for name, mask in inside.items()}
 
     def places(self, rows: IntArray | slice = slice(None)) -> tuple[IntArray, IntArray]:
         """Region and instant on the grid of these rows, or of all, (len(rows),) each."""
@@ -108,19 +121,21 @@ def prepare_window(
     for number, name in enumerate(("train", "validation", "test")):
         part[split.mask(panel.times, name)] = number
     price = np.ascontiguousarray(panel.values.T)
+    outcome = np.full(price.shape, np.nan)
+    outcome.reshape(-1)[cells] = measured_prices(frame, price_col)
+    usable = np.isfinite(price) & ~follows_hole(price, recent_reach(feature_cols, panel.interval_minutes))
     part_of_row = part[cells // n_regions]
-    price_of_row = price.reshape(-1)[cells]
-    known = np.isfinite(price_of_row)
+    known = usable.reshape(-1)[cells]
     for number, name in enumerate(("training", "validation", "test")):
         found = int((known & (part_of_row == number)).sum())
         least = MIN_TRAIN_ROWS if number == 0 else 1
         if found < least:
             raise SplitError(
-                f"the {name} part has {found} rows with a price",
+                f"the {name} part has {found} rows with a price and what is needed before it",
                 expected=f"at least {least}",
                 remedy="use a longer window or finer data",
             )
-    design = Design.plan(feature_cols, panel.regions, price[part == 0])
+    design = Design.plan(feature_cols, panel.regions, outcome[part == 0])
     preset = preset.for_span((split.train_end - split.start) / pd.Timedelta(days=1))
     max_rows = preset.max_rows
     rng = np.random.default_rng(seed)
@@ -141,6 +156,8 @@ def prepare_window(
         panel.times,
         cells,
         price,
+        outcome,
+        usable,
         inputs,
         part,
         preset,

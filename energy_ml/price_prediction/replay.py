@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from energy_ml.features import measured_prices
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.model import PricePredictionModel
 
@@ -33,7 +34,7 @@ def replay(model: PricePredictionModel, features: pd.DataFrame, since: pd.Timest
     minutes = np.asarray((pd.DatetimeIndex(used["timestamp"]) - since) / pd.Timedelta(minutes=1))
     places = codes, np.rint(minutes / model.interval_minutes).astype(np.int64)
     shape = (len(model.regions), int(places[1].max(initial=-1)) + 1)
-    prices, ensemble = np.full(shape, np.nan), np.full(shape, np.nan)
-    prices[places], ensemble[places] = price, made
-    gated = OnlineGate(len(model.regions), model.steps, model.interval_minutes).run(prices, ensemble)
+    prices, outcomes, ensemble = (np.full(shape, np.nan) for _ in range(3))
+    prices[places], outcomes[places], ensemble[places] = price, measured_prices(used, model.price_col), made
+    gated = OnlineGate(len(model.regions), model.steps, model.interval_minutes).run(prices, ensemble, outcomes)
     return used[["timestamp", "region"]].assign(price_forecast=gated[places])

@@ -34,6 +34,7 @@ from energy_ml.features import PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
 from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.names import IS_FILLED
 from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
 from energy_ml.price_prediction.design import to_arcsinh, to_volatility
@@ -135,11 +136,11 @@ class PricePredictionTrainer:
         ensemble, quantiles, final, rounds = fits.run()
         del fits
         scale = window.design.price_scale
-        price = np.ascontiguousarray(window.price.T)
+        price, outcome = np.ascontiguousarray(window.price.T), np.ascontiguousarray(window.outcome.T)
         gate = OnlineGate(len(price), steps, window.interval_minutes)
         conformal = OnlineConformal(len(price), steps, window.interval_minutes)
-        point = gate.run(price, ensemble)
-        bounds = conformal.run(np.arcsinh(price / scale), quantiles)
+        point = gate.run(price, ensemble, outcome)
+        bounds = conformal.run(np.arcsinh(outcome / scale), quantiles)
         median = quantiles[..., len(QUANTILES) // 2]
         interval = interval_around(point, bounds, median, self.config.interval_level, scale)
         # Over a year of minutes each of these takes hundreds of megabytes.
@@ -175,6 +176,7 @@ class PricePredictionTrainer:
             "feature_spec": PriceFeatureSpec.from_config(self.config, window.design.regions).to_dict(),
             "best_iteration": rounds,
             "price_scale": scale,
+            "rows_left_out": window.left_out(steps),
         }
         result = {
             "horizon": horizon,
@@ -280,13 +282,14 @@ class PricePredictionTrainer:
     def _forecasts_frame(
         self, window: PreparedWindow, horizon: int, point: Array, lower: Array, upper: Array
     ) -> pd.DataFrame:
-        """Forecasts frame of a window's grids (R, T), by time and region, without rows that lack a number or a part."""
+        """Forecasts frame of a window's grids (R, T), by time and region, without rows that touch a hole or lie in no
+        part. A target that wasn't measured has no actual price."""
         steps = window.steps_of(horizon)
         day = 1440 // window.interval_minutes
         rows = np.argsort(window.cells, kind="stable")
         labels = window.split.label(window.times, horizon)
-        places, now, actual = window.places(rows), window.ahead(rows, 0), window.ahead(rows, steps)
-        known = np.isfinite(point[places]) & np.isfinite(now) & np.isfinite(actual)
+        places, now, actual = window.places(rows), window.ahead(rows, 0), window.ahead(rows, steps, measured=True)
+        known = np.isfinite(point[places]) & window.usable.reshape(-1)[window.cells[rows]]
         known &= labels[places[1]] != None  # noqa: E711 - element by element
         rows, now, actual, places = rows[known], now[known], actual[known], (places[0][known], places[1][known])
         return pd.DataFrame(
@@ -301,6 +304,7 @@ class PricePredictionTrainer:
                 "lower": lower[places],
                 "upper": upper[places],
                 "price_seasonal": window.ahead(rows, steps - day) if steps <= day else np.nan,
+                IS_FILLED: np.isnan(window.ahead(rows, 0, measured=True)),
             }
         )
 
@@ -470,7 +474,7 @@ class _HorizonFits:
     def _target(self, space: str, rows: IntArray) -> Array:
         """What a member of this space learns for each of ``rows``, (len(rows),)."""
         window = self.window
-        now, future = window.ahead(rows, 0), window.ahead(rows, self.steps)
+        now, future = window.ahead(rows, 0), window.ahead(rows, self.steps, measured=True)
         if space == ARCSINH:
             return to_arcsinh(now, future, window.design.price_scale)
         return to_volatility(now, future, window.volatility(rows))
