@@ -143,7 +143,7 @@ def compare_policies(
 
 def compare_metadata(a: Mapping[str, object], b: Mapping[str, object]) -> dict[str, dict[str, float | None]]:
     """Put every number of two versions' metadata side by side, by dotted name: ``a``, ``b``, ``difference`` (b − a)."""
-    first, second = _leaves(a), _leaves(b)
+    first, second = numbers_of(a), numbers_of(b)
     rows: dict[str, dict[str, float | None]] = {}
     for name in sorted(first.keys() | second.keys()):
         x, y = first.get(name), second.get(name)
@@ -151,11 +151,12 @@ def compare_metadata(a: Mapping[str, object], b: Mapping[str, object]) -> dict[s
     return rows
 
 
-def _leaves(value: object, prefix: str = "") -> dict[str, float]:
+def numbers_of(value: object, prefix: str = "") -> dict[str, float]:
+    """Every number in nested mappings, by dotted name."""
     if isinstance(value, Mapping):
         found: dict[str, float] = {}
         for key, item in value.items():
-            found |= _leaves(item, f"{prefix}.{key}" if prefix else str(key))
+            found |= numbers_of(item, f"{prefix}.{key}" if prefix else str(key))
         return found
     return {prefix: value} if isinstance(value, int | float) and not isinstance(value, bool) else {}
 

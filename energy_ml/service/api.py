@@ -10,22 +10,30 @@ import contextlib
 import gc
 import json
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 try:
     import uvicorn
     from fastapi import Depends, FastAPI, Header, Query, Request, WebSocket, WebSocketDisconnect
     from fastapi import Path as InPath
-    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import Response
-    from pydantic import BaseModel, ValidationError
-    from starlette.exceptions import HTTPException
-    from starlette.requests import HTTPConnection
 
-    from energy_ml.service import schemas
+    from energy_ml.service import answers, schemas
+    from energy_ml.service.http import (
+        V1,
+        Counting,
+        body_of,
+        describe,
+        handle_errors,
+        in_thread,
+        json_response,
+        only_known_parameters,
+        parse,
+        read_body,
+        refusals,
+    )
     from energy_ml.service.monitoring import CONTENT_TYPE, Monitoring
 except ImportError as error:
     from energy_ml.errors import ConfigError
@@ -37,30 +45,27 @@ except ImportError as error:
 import pandas as pd
 
 from energy_ml import __version__
+from energy_ml.artifacts import to_jsonable
 from energy_ml.config import Settings
 from energy_ml.errors import EnergyMLError, ServiceError
-from energy_ml.price_prediction.model import PricePredictionModel
+from energy_ml.names import PRICE, REGION, TIMESTAMP
+from energy_ml.price_prediction.model import PricePredictionModel, family_of
 from energy_ml.price_prediction.predictor import METHOD
 from energy_ml.service.events import Client, Hub
 from energy_ml.service.ml_service import MLService
-from energy_ml.service.problems import MEDIA_TYPE, problem, problem_of
 from energy_ml.service.security import SUBPROTOCOL, Guard, check_exposure
 from energy_ml.service.settings import ServiceSettings
 from energy_ml.service.training_tasks import TrainingRequest, Trainings
 
-log = logging.getLogger("energy_ml.service")
-
-STATIC = Path(__file__).parent / "static"
-V1 = "/api/v1"
-SMALL = 20_000
+_STATIC = Path(__file__).parent / "static"
+_SMALL = 20_000
 """Bodies up to so many bytes are answered on the spot; a thread would cost more than it frees."""
-SEND_SECONDS = 10.0
-_FORECAST = tuple(schemas.ForecastOut.model_fields)
-B = TypeVar("B", bound=BaseModel)
-T = TypeVar("T")
+_SEND_SECONDS = 10.0
+_FORECAST = tuple(answers.ForecastOut.__annotations__)
+_T = TypeVar("_T")
 
-ModelIdPath = Annotated[str, InPath(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
-TrainingIdPath = Annotated[str, InPath(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$", examples=["t-0123456789abcdef"])]
+_ModelId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
+_TrainingId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$", examples=["t-0123456789abcdef"])]
 
 
 def create_app(settings: Settings | None = None, service_settings: ServiceSettings | None = None) -> Guard:
@@ -91,11 +96,11 @@ def create_app(settings: Settings | None = None, service_settings: ServiceSettin
         docs_url=None,  # its page would load scripts from elsewhere; the description itself is at /openapi.json
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(_only_known_parameters)],
+        dependencies=[Depends(only_known_parameters)],
     )
     app.state.service, app.state.trainings, app.state.hub = service, trainings, hub
-    _handle_errors(app)
-    app.add_middleware(_Counting, monitoring=monitoring)
+    handle_errors(app)
+    app.add_middleware(Counting, monitoring=monitoring)
     _trainings(app, trainings, limits)  # before the models, or `train` would be taken for a model's id
     _models(app, service)
     _answers(app, service, limits, monitoring)
@@ -103,7 +108,7 @@ def create_app(settings: Settings | None = None, service_settings: ServiceSettin
     _health(app, service, trainings, hub, monitoring)
     _socket(app, hub, limits)
     _page(app)
-    _describe_security(app)
+    describe(app)
     guard = Guard(app, limits)
     return guard
 
@@ -135,42 +140,43 @@ def serve(
 
 
 def _models(app: FastAPI, service: MLService) -> None:
-    @app.get(f"{V1}/models", tags=["models"], response_model=schemas.ModelsOut, responses=_problems(401))
+    @app.get(f"{V1}/models", tags=["models"], response_model=schemas.ModelsOut, responses=refusals(401))
     def list_models() -> Response:
         """Every model with its champion and the version in memory."""
-        return _json({"models": service.list_models()})
+        return json_response({"models": service.list_models()})
 
     @app.get(
         f"{V1}/models/{{model_id}}",
         tags=["models"],
-        response_model=schemas.ModelDetailOut,
-        responses=_problems(401, 404, 422),
+        response_model=answers.ModelDetail,
+        responses=refusals(401, 404, 422),
     )
-    def get_model(model_id: ModelIdPath) -> Response:
+    def get_model(model_id: _ModelId) -> Response:
         """One model with its versions and their metrics."""
-        return _json(service.get_model(model_id))
+        return json_response(service.get_model(model_id))
 
     @app.get(
         f"{V1}/models/{{model_id}}/metrics",
         tags=["models"],
-        response_model=schemas.MetricsOut,
-        responses=_problems(401, 404, 422),
+        response_model=answers.MetricsOut,
+        responses=refusals(401, 404, 422),
     )
-    def get_metrics(model_id: ModelIdPath) -> Response:
+    def get_metrics(model_id: _ModelId) -> Response:
         """How the champion did on its test split, beside the naive forecast."""
-        return _json(service.get_model_metrics(model_id))
+        return json_response(service.champion_metrics(model_id))
 
     @app.get(
         f"{V1}/models/{{model_id}}/feature-importance",
         tags=["models"],
         response_model=schemas.ImportanceOut,
-        responses=_problems(401, 404, 422, 503),
+        responses=refusals(401, 404, 422, 503),
     )
-    def get_importance(model_id: ModelIdPath, method: Annotated[Literal["gain", "shap"], Query()] = "gain") -> Response:
+    def get_importance(model_id: _ModelId, method: Annotated[Literal["gain", "shap"], Query()] = "gain") -> Response:
         """What a price model looks at: shares of gain, or of mean absolute SHAP values."""
-        table = service.get_feature_importance(model_id, method=method)
+        shares = service.get_feature_importance(model_id, method=method)
         version = service.champions.get(model_id).version
-        return _json({"model_id": model_id, "version": version, "method": method, "features": table.to_dict("records")})
+        rows = [{"feature": f, "family": family_of(f), "importance": share} for f, share in shares.items()]
+        return json_response({"model_id": model_id, "version": version, "method": method, "features": rows})
 
 
 def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitoring: Monitoring) -> None:
@@ -178,15 +184,15 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
         f"{V1}/models/predict",
         tags=["answers"],
         response_model=schemas.PredictOut,
-        responses=_problems(400, 401, 404, 408, 409, 413, 415, 422, 503),
-        openapi_extra=_body(schemas.PredictRequest),
+        responses=refusals(400, 401, 404, 408, 409, 413, 415, 422, 503),
+        openapi_extra=body_of(schemas.PredictRequest),
     )
     async def predict(request: Request) -> Response:
         """Prices ahead with intervals, per horizon and region."""
-        raw = await _read(request)
+        raw = await read_body(request)
 
-        def answer() -> dict[str, Any]:
-            asked = _parse(schemas.PredictRequest, raw)
+        def answer() -> dict[str, object]:
+            asked = parse(schemas.PredictRequest, raw)
             prices = None if asked.prices is None else asked.prices.to_recent(limits.max_prices)
             horizons = asked.horizons
             if asked.model_id is not None:
@@ -204,27 +210,29 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
             first = rows[0]
             monitoring.data_age.set(first["data_age_minutes"])
             return {
-                "forecasts": [{name: row[name] for name in _FORECAST} for row in rows],
+                "forecasts": [{name: value for name, value in row.items() if name in _FORECAST} for row in rows],
                 "as_of": first["timestamp"],
-                **{name: first[name] for name in ("source", "data_age_minutes", "stale")},
+                "source": first["source"],
+                "data_age_minutes": first["data_age_minutes"],
+                "stale": first["stale"],
                 "method": METHOD,
             }
 
-        return _json(await _answer(answer, raw, service, limits))
+        return json_response(await _answer(answer, raw, service, limits))
 
     @app.post(
         f"{V1}/models/act",
         tags=["answers"],
-        response_model=schemas.ActOut,
-        responses=_problems(400, 401, 404, 408, 409, 413, 415, 422, 503),
-        openapi_extra=_body(schemas.ActRequest),
+        response_model=answers.ActionAnswer,
+        responses=refusals(400, 401, 404, 408, 409, 413, 415, 422, 503),
+        openapi_extra=body_of(schemas.ActRequest),
     )
     async def act(request: Request) -> Response:
         """What the battery should do now, with the value of each action and the reason."""
-        raw = await _read(request)
+        raw = await read_body(request)
 
-        def answer() -> dict[str, Any]:
-            asked = _parse(schemas.ActRequest, raw)
+        def answer() -> answers.ActionAnswer:
+            asked = parse(schemas.ActRequest, raw)
             made = service.act(
                 asked.charge_level_mwh,
                 region=asked.region,
@@ -236,7 +244,7 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
             monitoring.actions.labels(made["action"]).inc()
             return made
 
-        return _json(await _answer(answer, raw, service, limits))
+        return json_response(await _answer(answer, raw, service, limits))
 
 
 def _trainings(app: FastAPI, trainings: Trainings, limits: ServiceSettings) -> None:
@@ -244,22 +252,22 @@ def _trainings(app: FastAPI, trainings: Trainings, limits: ServiceSettings) -> N
         f"{V1}/models/train",
         tags=["trainings"],
         status_code=202,
-        response_model=schemas.TrainingOut,
+        response_model=answers.TrainingOut,
         responses={
-            **_problems(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
-            200: {"model": schemas.TrainingOut, "description": "This training was there already."},
+            **refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
+            200: {"model": answers.TrainingOut, "description": "This training was there already."},
         },
-        openapi_extra=_body(schemas.TrainRequest),
+        openapi_extra=body_of(schemas.TrainRequest),
     )
     async def train(
         request: Request,
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")] = None,
     ) -> Response:
         """Start a training in another process, as a Dagster run; asking twice with one key starts it once."""
-        raw = await _read(request)
+        raw = await read_body(request)
 
         def answer() -> Response:
-            asked = _parse(schemas.TrainRequest, raw)
+            asked = parse(schemas.TrainRequest, raw)
             state, started = trainings.start(
                 TrainingRequest(
                     type=asked.type,
@@ -270,34 +278,34 @@ def _trainings(app: FastAPI, trainings: Trainings, limits: ServiceSettings) -> N
                 )
             )
             place = {"Location": f"{V1}/models/train/{state['training_id']}"}
-            return _json(state, 202 if started else 200, place)
+            return json_response(state, 202 if started else 200, place)
 
-        return await _in_thread(answer, limits)
+        return await in_thread(answer, limits.timeout_seconds)
 
-    @app.get(f"{V1}/models/train", tags=["trainings"], response_model=schemas.TrainingsOut, responses=_problems(401))
+    @app.get(f"{V1}/models/train", tags=["trainings"], response_model=schemas.TrainingsOut, responses=refusals(401))
     def list_trainings() -> Response:
         """The newest fifty trainings."""
-        return _json({"trainings": trainings.newest()})
+        return json_response({"trainings": trainings.newest()})
 
     @app.get(
         f"{V1}/models/train/{{training_id}}",
         tags=["trainings"],
-        response_model=schemas.TrainingOut,
-        responses=_problems(401, 404, 422),
+        response_model=answers.TrainingOut,
+        responses=refusals(401, 404, 422),
     )
-    def get_training(training_id: TrainingIdPath) -> Response:
+    def get_training(training_id: _TrainingId) -> Response:
         """State, progress and metrics of one training, or in words why it failed."""
-        return _json(trainings.get(training_id))
+        return json_response(trainings.get(training_id))
 
     @app.post(
         f"{V1}/models/train/{{training_id}}/cancel",
         tags=["trainings"],
-        response_model=schemas.TrainingOut,
-        responses=_problems(401, 403, 404, 422),
+        response_model=answers.TrainingOut,
+        responses=refusals(401, 403, 404, 422),
     )
-    def cancel_training(training_id: TrainingIdPath) -> Response:
+    def cancel_training(training_id: _TrainingId) -> Response:
         """End a running training; one that has ended stays as it is."""
-        return _json(trainings.cancel(training_id))
+        return json_response(trainings.cancel(training_id))
 
 
 def _market(app: FastAPI, service: MLService) -> None:
@@ -305,13 +313,13 @@ def _market(app: FastAPI, service: MLService) -> None:
         f"{V1}/prices",
         tags=["market"],
         response_model=schemas.RecentPricesOut,
-        responses=_problems(401, 404, 422),
+        responses=refusals(401, 404, 422),
     )
     def prices(minutes: Annotated[int, Query(ge=1, le=2880)] = 360) -> Response:
         """The newest prices of the data folder, all regions."""
         recent, age = service.recent_prices(minutes)
-        table = recent.frame.pivot_table(index="timestamp", columns="region", values="real_time_price", dropna=False)
-        return _json(
+        table = recent.frame.pivot_table(index=TIMESTAMP, columns=REGION, values=PRICE, dropna=False)
+        return json_response(
             {
                 "timestamps": list(table.index),
                 "regions": {
@@ -323,20 +331,20 @@ def _market(app: FastAPI, service: MLService) -> None:
             }
         )
 
-    @app.get(f"{V1}/batteries", tags=["market"], response_model=schemas.BatteriesOut, responses=_problems(401, 422))
+    @app.get(f"{V1}/batteries", tags=["market"], response_model=schemas.BatteriesOut, responses=refusals(401, 422))
     def batteries() -> Response:
         """The newest charge of each battery that the telemetry knows."""
         frame = service.market.batteries()
-        names = [name for name in schemas.BatteryOut.model_fields if name in frame.columns]
+        names = [name for name in schemas.BatteryOut.__annotations__ if name in frame.columns]
         rows = frame[names].to_dict("records") if len(frame) else []
-        return _json({"batteries": [{"region": None, **row} for row in rows]})
+        return json_response({"batteries": [{"region": None, **row} for row in rows]})
 
 
 def _health(app: FastAPI, service: MLService, trainings: Trainings, hub: Hub, monitoring: Monitoring) -> None:
-    @app.get(f"{V1}/health/live", tags=["health"], response_model=schemas.LiveOut, responses=_problems(421))
+    @app.get(f"{V1}/health/live", tags=["health"], response_model=schemas.LiveOut, responses=refusals(421))
     async def live() -> Response:
         """Whether the process answers."""
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     @app.get(
         f"{V1}/health/ready",
@@ -347,18 +355,18 @@ def _health(app: FastAPI, service: MLService, trainings: Trainings, hub: Hub, mo
     async def ready() -> Response:
         """Whether at least one model can answer."""
         good = service.health()["ready"]
-        return _json({"status": "ok" if good else "unavailable"}, 200 if good else 503)
+        return json_response({"status": "ok" if good else "unavailable"}, 200 if good else 503)
 
-    @app.get(f"{V1}/health", tags=["health"], response_model=schemas.HealthOut, responses=_problems(401))
+    @app.get(f"{V1}/health", tags=["health"], response_model=answers.HealthOut, responses=refusals(401))
     async def health() -> Response:
         """Versions in memory, and in words what is wrong."""
-        return _json(service.health())
+        return json_response(service.health())
 
     @app.get(
         f"{V1}/metrics",
         tags=["health"],
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_problems(401)},
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401)},
     )
     def metrics() -> Response:
         """Figures for Prometheus."""
@@ -402,7 +410,7 @@ async def _tell(socket: WebSocket, client: Client) -> None:
     while True:
         for event in await client.take():
             # A client whose buffers stay full is let go; it reconnects and is told the present state.
-            await asyncio.wait_for(socket.send_text(json.dumps(event, default=_jsonable)), SEND_SECONDS)
+            await asyncio.wait_for(socket.send_text(json.dumps(event, default=to_jsonable)), _SEND_SECONDS)
 
 
 async def _hear(socket: WebSocket) -> None:
@@ -418,118 +426,14 @@ def _page(app: FastAPI) -> None:
         ("/static/page.css", "page.css", "text/css; charset=utf-8"),
         ("/static/page.js", "page.js", "text/javascript; charset=utf-8"),
     ):
-        app.add_api_route(path, _sender((STATIC / name).read_bytes(), kind), include_in_schema=False)
+        app.add_api_route(path, _sender((_STATIC / name).read_bytes(), kind), include_in_schema=False)
 
 
-def _sender(content: bytes, kind: str) -> Callable[[], Any]:
+def _sender(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
     async def send() -> Response:
         return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
     return send
-
-
-# --- helpers ----------------------------------------------------------------------------------------------------------
-
-
-class _Counting:
-    """Counts answers by the route's template, never by the path that a client chose."""
-
-    def __init__(self, app: Any, monitoring: Monitoring) -> None:
-        self.app = app
-        self.monitoring = monitoring
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        began, status = time.perf_counter(), 500
-
-        async def counted(message: Any) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, counted)
-        finally:
-            route = getattr(scope.get("route"), "path", "unknown")
-            self.monitoring.answered(scope["method"] if route != "unknown" else "other", route, status, began)
-
-
-def _handle_errors(app: FastAPI) -> None:
-    async def named(_: Request, error: Exception) -> Response:
-        assert isinstance(error, EnergyMLError)
-        body = problem_of(error)
-        headers = {"Retry-After": "300"} if body["status"] == 429 else {}
-        return Response(_dump(body), body["status"], headers, MEDIA_TYPE)
-
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return _invalid(error.errors())
-
-    async def http_error(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        remedy = "see /openapi.json for paths and methods" if error.status_code in (404, 405) else None
-        body = problem(error.status_code, str(error.detail), str(error.detail), remedy=remedy)
-        return Response(_dump(body), error.status_code, dict(error.headers or {}), MEDIA_TYPE)
-
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.scope.get("route"), exc_info=error)
-        body = problem(500, "Internal error", "the service failed; its log says why")
-        return Response(_dump(body), 500, media_type=MEDIA_TYPE)
-
-    app.add_exception_handler(EnergyMLError, named)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(Exception, unforeseen)
-
-
-def _invalid(errors: Any) -> Response:
-    fields = []
-    for error in errors[:20]:
-        place = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
-        fields.append({"field": ".".join(place)[:200] or "body", "message": str(error["msg"])[:300]})
-    body = problem(
-        422,
-        "Unprocessable content",
-        f"{fields[0]['field']}: {fields[0]['message']}",
-        errors=fields,
-        remedy="see /openapi.json for what each field may hold",
-    )
-    return Response(_dump(body), 422, media_type=MEDIA_TYPE)
-
-
-async def _only_known_parameters(connection: HTTPConnection) -> None:
-    """A parameter that is misspelt must not be passed over in silence."""
-    route = connection.scope.get("route")
-    if connection.scope["type"] != "http" or not getattr(route, "include_in_schema", False):
-        return
-    known = {field.alias for field in route.dependant.query_params}  # type: ignore[union-attr]
-    given = [name for name, _ in connection.query_params.multi_items()]
-    wrong = [name for name in given if name not in known or given.count(name) > 1]
-    if wrong:
-        message = "given more than once" if wrong[0] in known else "no such parameter"
-        raise RequestValidationError([{"loc": ("query", wrong[0]), "msg": message, "type": "extra_forbidden"}])
-
-
-async def _read(request: Request) -> bytes:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        # Also keeps other sites' forms out: only application/json makes a browser ask first.
-        raise ServiceError(
-            f"the body is {kind or 'of no type'}", status=415, expected="header Content-Type: application/json"
-        )
-    return await request.body()
-
-
-def _parse(shape: type[B], raw: bytes) -> B:
-    try:
-        return shape.model_validate_json(raw)
-    except ValidationError as error:
-        raise RequestValidationError(
-            error.errors(include_url=False, include_context=False, include_input=False)
-        ) from None
 
 
 def _start(service: MLService) -> None:
@@ -540,88 +444,13 @@ def _start(service: MLService) -> None:
     gc.freeze()
 
 
-async def _answer(make: Callable[[], T], raw: bytes, service: MLService, limits: ServiceSettings) -> T:
+async def _answer(make: Callable[[], _T], raw: bytes, service: MLService, limits: ServiceSettings) -> _T:
     """Small questions about given prices on the spot, all else (large bodies, reading files) in a thread."""
-    if len(raw) <= SMALL and b'"prices"' in raw and not service.starting:
+    if len(raw) <= _SMALL and b'"prices"' in raw and not service.starting:
         return make()
-    return await _in_thread(make, limits)
+    return await in_thread(make, limits.timeout_seconds)
 
 
-async def _in_thread(make: Callable[[], T], limits: ServiceSettings) -> T:
-    try:
-        return await asyncio.wait_for(asyncio.to_thread(make), limits.timeout_seconds)
-    except TimeoutError:
-        raise ServiceError(
-            f"there is no answer after {limits.timeout_seconds:g} s", status=503, remedy="ask for less, or try again"
-        ) from None
-
-
-def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(_dump(value), status, headers, "application/json")
-
-
-def _dump(value: Any) -> bytes:
-    return json.dumps(value, default=_jsonable, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _jsonable(value: Any) -> Any:
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} isn't JSON")
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _STATUS_WORDS[status], "content": content} for status in statuses}
-
-
-def _body(shape: type[BaseModel]) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{shape.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _describe_security(app: FastAPI) -> None:
-    """Add what FastAPI can't see: bodies that handlers parse themselves, problem details, the token."""
-    make = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            made = make()
-            parts = made.setdefault("components", {}).setdefault("schemas", {})
-            for shape in (schemas.PredictRequest, schemas.ActRequest, schemas.TrainRequest, schemas.Problem):
-                own = shape.model_json_schema(ref_template="#/components/schemas/{model}")
-                parts.update(own.pop("$defs", {}))
-                parts[shape.__name__] = own
-            made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-            for path, operations in made["paths"].items():
-                for operation in operations.values():
-                    if path not in (f"{V1}/health/live", f"{V1}/health/ready"):
-                        operation["security"] = [{"token": []}]
-                    invalid = operation["responses"].get("422")
-                    if invalid is not None and "application/json" in invalid.get("content", {}):
-                        operation["responses"]["422"] = _problems(422)[422]
-            app.openapi_schema = made
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-_STATUS_WORDS = {
-    400: "The request can't be read.",
-    401: "There is no token, or a wrong one.",
-    403: "This token may not do that.",
-    404: "There is no such model, training or data.",
-    408: "The body didn't arrive in time.",
-    409: "Another training is running, the key was used for something else, or the data is too old.",
-    413: "Too many bytes or prices.",
-    415: "The body isn't JSON.",
-    421: "The host isn't this machine.",
-    422: "The request names something that can't be; the answer says which field and what to do.",
-    429: "Too many trainings in an hour.",
-    503: "Nothing can answer this now; the answer says why.",
-}
 _ABOUT = f"""
 Times are UTC, prices currency/MWh, energy MWh, power MW at the grid (positive buys). Errors are problem details
 (RFC 9457). `{V1}/ws` is a WebSocket: events `model_training_progress` `{{model_id, progress 0..1, epoch?, metrics}}`,

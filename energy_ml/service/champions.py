@@ -26,6 +26,9 @@ from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 
+RegistryEntry = Mapping[str, Any]
+"""A model or a version as ``registry.json`` has it."""
+
 log = logging.getLogger("energy_ml.service")
 
 _POLL_SECONDS = 0.25
@@ -40,7 +43,7 @@ class Champion:
     model_id: str
     type: str
     model: Any
-    entry: Mapping[str, Any]
+    entry: RegistryEntry
 
     @property
     def version(self) -> str:
@@ -53,7 +56,7 @@ class ChampionSet:
     """Everything that serves at one instant: champions in memory, all of the registry's models, what is wrong."""
 
     loaded: Mapping[str, Champion] = field(default_factory=dict)
-    listed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    listed: Mapping[str, RegistryEntry] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     """Model id, or ``registry``, -> what is wrong, in words."""
 
@@ -187,7 +190,7 @@ class Champions:
         problems = {m: text for m, text in before.problems.items() if m in listed}
         self._set = ChampionSet(MappingProxyType(loaded), MappingProxyType(listed), MappingProxyType(problems))
         changed = [
-            m for m, champion in loaded.items() if _entry_of(listed[m]).get("sha256") != champion.entry["sha256"]
+            m for m, champion in loaded.items() if champion_of(listed[m]).get("sha256") != champion.entry["sha256"]
         ]
         moved = [m for m, c in loaded.items() if m not in changed and listed[m]["champion"] != c.version]
         self._load([*changed, *moved, *(m for m in problems if m not in changed)])
@@ -217,7 +220,7 @@ class Champions:
             loaded = load_champion(self.folder, entry["champion_path"])
             again = (read_registry(self._registry) or {"models": {}})["models"].get(model_id)
             if again is not None and again.get("champion") == entry["champion"]:
-                return Champion(model_id, entry["type"], _checked(model_id, loaded), _entry_of(entry))
+                return Champion(model_id, entry["type"], _checked(model_id, loaded), champion_of(entry))
         raise ArtifactError(f"{model_id} was promoted {_ATTEMPTS} times while it was loaded", remedy="wait a moment")
 
     def _problem(self, what: str, text: str) -> None:
@@ -228,7 +231,8 @@ class Champions:
         self._retry_at = time.monotonic() + _RETRY_SECONDS
 
 
-def _entry_of(model: Mapping[str, Any]) -> Mapping[str, Any]:
+def champion_of(model: RegistryEntry) -> RegistryEntry:
+    """The champion's version of a registry entry; empty if none was promoted."""
     return next((v for v in model["versions"] if v["version"] == model["champion"]), {})
 
 

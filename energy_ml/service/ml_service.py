@@ -11,14 +11,13 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from energy_ml.config import Settings
 from energy_ml.errors import (
-    BatteryError,
     EnergyMLError,
     HistoryError,
     ModelNotFoundError,
@@ -27,16 +26,27 @@ from energy_ml.errors import (
     TimestampError,
     UnknownRegionError,
 )
-from energy_ml.evaluation.metrics import family_importance
 from energy_ml.features import Panel, PriceFeatureSpec, required_history
 from energy_ml.features.panel import timestamps_ns
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.model_management.comparison import numbers_of
 from energy_ml.names import POLICY_ID, PRICE, PRICE_PREDICTION, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.rl_battery.policy import BatteryPolicy
 from energy_ml.rl_battery.value_model import HISTORY_MINUTES
-from energy_ml.service.champions import Champion, Champions, ChampionSet
+from energy_ml.service.answers import (
+    ActionAnswer,
+    DataAge,
+    ForecastAnswer,
+    HealthOut,
+    MetricsOut,
+    ModelDetail,
+    ModelInfo,
+    Source,
+)
+from energy_ml.service.champions import Champion, Champions, ChampionSet, RegistryEntry, champion_of
+from energy_ml.service.questions import PolicyQuestion, check_prices, question_of
 from energy_ml.service.recent import RecentMarket, RecentPrices
 from energy_ml.service.settings import ServiceSettings
 
@@ -75,7 +85,7 @@ class MLService:
         self._lock = threading.Lock()
         self._view: _View | None = None
         self._live: tuple[object, object, _View] | None = None
-        self._cached: tuple[object, object, dict[tuple[str, int], dict[str, Any]]] | None = None
+        self._cached: tuple[object, object, dict[tuple[str, int], Mapping[str, object]]] | None = None
 
     def start(self) -> MLService:
         """Load all champions, answer once so that no caller waits for that, and watch for promotions. Returns itself.
@@ -99,16 +109,16 @@ class MLService:
 
     # --- models -------------------------------------------------------------------------------------------------------
 
-    def list_models(self) -> list[dict[str, Any]]:
-        """Every model of the registry: ``model_id, type, champion, latest, versions, serving, problem``."""
+    def list_models(self) -> list[ModelInfo]:
+        """Every model of the registry."""
         now = self.champions.current()
-        return [self._summary(now, model_id) for model_id in sorted(now.listed)]
+        return [self._info(now, model_id) for model_id in sorted(now.listed)]
 
-    def get_model(self, model_id: str) -> dict[str, Any]:
+    def get_model(self, model_id: str) -> ModelDetail:
         """One model with its versions, newest last. Raises ModelNotFoundError."""
         now = self.champions.current()
         entry = self._listed(now, model_id)
-        versions = [
+        history: list[dict[str, object]] = [
             {
                 **{name: version[name] for name in _REGISTRY_FIELDS if version.get(name) is not None},
                 "as_of": version.get("metadata", {}).get("as_of"),
@@ -116,14 +126,13 @@ class MLService:
             }
             for version in entry["versions"]
         ]
-        return {**self._summary(now, model_id), "history": versions}
+        return ModelDetail(**vars(self._info(now, model_id)), history=history)
 
-    def get_model_metrics(self, model_id: str) -> dict[str, Any]:
-        """Metrics of the champion: ``model_id, version, as_of, metrics``. Raises ModelNotFoundError."""
-        now = self.champions.current()
-        entry = self._listed(now, model_id)
-        version = next((v for v in entry["versions"] if v["version"] == entry["champion"]), None)
-        if version is None:
+    def champion_metrics(self, model_id: str) -> MetricsOut:
+        """Metrics of the champion as its training recorded them, nested. Raises ModelNotFoundError."""
+        entry = self._listed(self.champions.current(), model_id)
+        version = champion_of(entry)
+        if not version:
             raise ModelNotFoundError(f"no version of {model_id} was promoted yet", remedy="train and promote one")
         metadata = version.get("metadata", {})
         return {
@@ -133,9 +142,23 @@ class MLService:
             "metrics": metadata.get("metrics", {}),
         }
 
-    def get_feature_importance(self, model_id: str, *, method: str = "gain", by_family: bool = False) -> pd.DataFrame:
-        """Columns ``feature, family, importance`` (shares), largest first; ``by_family`` sums them to ``family,
-        importance``. Raises ModelNotFoundError, ServiceError."""
+    def get_model_metrics(self, model_id: str) -> dict[str, float]:
+        """Metrics of the champion by dotted name, such as ``test.mae``. Raises ModelNotFoundError."""
+        return numbers_of(self.champion_metrics(model_id)["metrics"])
+
+    def get_feature_importance(self, model_id: str, *, method: str = "gain") -> dict[str, float]:
+        """Share of each input column, largest first.
+
+        Parameters
+        ----------
+        method
+            ``gain``, or ``shap`` (mean absolute SHAP values).
+
+        Raises
+        ------
+        ModelNotFoundError, ServiceError
+            Where there is no such model, or it has no inputs to weigh.
+        """
         champion = self.champions.get(model_id)
         if not isinstance(champion.model, PricePredictionModel):
             raise ServiceError(
@@ -145,9 +168,9 @@ class MLService:
                 remedy="ask for one of the price_prediction models",
             )
         table = champion.model.feature_importance(method)
-        return family_importance(table) if by_family else table
+        return dict(zip(table["feature"], table["importance"].tolist(), strict=True))
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> HealthOut:
         """``ready`` (something can be answered), ``models`` (id -> version in memory), ``problems`` (in words)."""
         now = self.champions.current()
         return {
@@ -162,37 +185,53 @@ class MLService:
         self,
         model_id: str,
         timestamp: pd.Timestamp | str | None = None,
-        features: pd.DataFrame | Mapping[str, Any] | None = None,
+        features: Mapping[str, object] | pd.DataFrame | None = None,
         *,
         region: str | None = None,
         level: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> ForecastAnswer | ActionAnswer:
         """One answer of one model.
 
         Parameters
         ----------
-        model_id : ``price_prediction_{h}m`` or ``battery_policy``.
-        timestamp : the interval that is known last, UTC; None is the newest. Prices after it are refused.
-        features : for a price model recent prices (columns timestamp, region, real_time_price) or None for those of the
-            data folder; for the policy a mapping with ``charge_level_mwh`` and whatever else ``act`` takes.
-        region : needed where the prices hold several.
+        model_id
+            ``price_prediction_{h}m`` or ``battery_policy``.
+        timestamp
+            The interval that is known last, UTC; None is the newest. Prices after it are refused.
+        features
+            By name. For a price model ``region``, ``level`` and ``prices``, or recent prices themselves as a frame
+            (columns timestamp, region, real_time_price); prices left out are those of the data folder. For the policy
+            ``charge_level`` (MWh), and if it isn't to look at the market itself ``current_price``,
+            ``price_forecast_1m``, ``_5m``, ``_15m`` and ``hour``; or what ``act`` takes.
+        region
+            Needed where a price model's prices hold several.
+        level
+            Coverage of a forecast's interval.
 
-        Returns what ``forecast`` gives per row, or what ``act`` gives. Raises the named errors of ``energy_ml.errors``.
+        Returns
+        -------
+        dict
+            What ``forecast`` gives per row, or what ``act`` gives.
+
+        Raises
+        ------
+        EnergyMLError
+            One of the named errors of ``energy_ml.errors``; ServiceError for a feature that is unknown or no number.
         """
-        if model_id == POLICY_ID:
-            asked = dict(features) if isinstance(features, Mapping) else {}
-            if "charge_level_mwh" not in asked:
-                raise BatteryError("charge_level_mwh is missing", remedy="pass features={'charge_level_mwh': …}")
-            return self.act(timestamp=timestamp, region=region, **asked)
+        question = question_of(model_id, features)
+        if isinstance(question, PolicyQuestion):
+            return self._act_on(question, timestamp, region)
         champion = self.champions.get(model_id)
-        if features is not None and not isinstance(features, pd.DataFrame):
-            features = pd.DataFrame(features)
+        regions = [name for name in (region or question.region,) if name is not None]
+        level = question.level if level is None else level
         rows = self.forecast(
-            features, [champion.model.horizon], None if region is None else [region], level=level, timestamp=timestamp
+            question.prices, [champion.model.horizon], regions or None, level=level, timestamp=timestamp
         )
         if len(rows) > 1:
             names = ", ".join(row["region"] for row in rows)
-            raise UnknownRegionError(f"there are prices of {len(rows)} regions", expected=f"one of {names}")
+            raise UnknownRegionError(
+                f"there are prices of {len(rows)} regions", expected=f"one of {names}", remedy="name the region"
+            )
         return rows[0]
 
     def forecast(
@@ -203,7 +242,7 @@ class MLService:
         *,
         level: float | None = None,
         timestamp: pd.Timestamp | str | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[ForecastAnswer]:
         """Forecasts with intervals, one dict per horizon and region.
 
         ``price, lower, upper, level, region, horizon, timestamp, target_time, price_now, known_region, penalty`` as
@@ -217,15 +256,15 @@ class MLService:
         end = None if timestamp is None else _utc(timestamp)
         if prices is None and end is None:
             return self._from_lake(wanted, regions, level)
+        source: Source = "lake" if prices is None else "request"
         if prices is None:
             recent = self.market.until(end, view.history_minutes)
-            prices, source = recent.frame, "lake"
+            prices = recent.frame
             regions = regions if regions is not None else recent.regions
-        else:
-            source = "request"
         if isinstance(prices, Panel):
             newest = pd.Timestamp(int(prices.times_ns[-1]), tz="UTC")
         else:
+            check_prices(prices)
             newest = pd.Timestamp(int(timestamps_ns(prices[TIMESTAMP]).max()), tz="UTC") if len(prices) else None
         age = self._age(newest, end)
         rows = view.predictor.predict_rows(prices, wanted, regions, level=level, now=end)
@@ -241,7 +280,7 @@ class MLService:
         capacity_mwh: float | None = None,
         power_mw: float | None = None,
         timestamp: pd.Timestamp | str | None = None,
-    ) -> dict[str, Any]:
+    ) -> ActionAnswer:
         """The battery's action for the newest interval.
 
         Parameters
@@ -257,9 +296,10 @@ class MLService:
         champion = self.champions.get(POLICY_ID)
         policy: BatteryPolicy = champion.model
         end = None if timestamp is None else _utc(timestamp)
-        source = "lake" if prices is None else "request"
+        source: Source = "lake" if prices is None else "request"
         if prices is None:
             prices = self._recent(end).frame
+        check_prices(prices)
         name = self._one_region(policy, prices, region)
         own = prices[prices[REGION] == name] if REGION in prices.columns else prices
         own = own[own[PRICE].notna()].sort_values(TIMESTAMP)
@@ -285,9 +325,11 @@ class MLService:
             power_mw=power_mw,
         )
         return {
-            "action": str(answer["action"]),
+            "action": answer["action"],
             "q_values": {str(k): float(v) for k, v in answer["q_values"].items()},
-            **{key: float(answer[key]) for key in ("power_mw", "energy_mwh", "charge_after_mwh")},
+            "power_mw": float(answer["power_mw"]),
+            "energy_mwh": float(answer["energy_mwh"]),
+            "charge_after_mwh": float(answer["charge_after_mwh"]),
             "why": answer["why"],
             "region": name,
             "timestamp": newest,
@@ -302,7 +344,23 @@ class MLService:
             **age,
         }
 
-    def recent_prices(self, minutes: int) -> tuple[RecentPrices, dict[str, Any]]:
+    def _act_on(
+        self, question: PolicyQuestion, timestamp: pd.Timestamp | str | None, region: str | None
+    ) -> ActionAnswer:
+        name = region or question.region
+        at = pd.Timestamp.now(tz="UTC") if timestamp is None else _utc(timestamp)
+        policy: BatteryPolicy = self.champions.get(POLICY_ID).model
+        return self.act(
+            question.charge_level_mwh,
+            region=name,
+            prices=question.market(policy.agent(name).region, at),
+            forecasts=question.forecasts,
+            capacity_mwh=question.capacity_mwh,
+            power_mw=question.power_mw,
+            timestamp=timestamp,
+        )
+
+    def recent_prices(self, minutes: int) -> tuple[RecentPrices, DataAge]:
         """The last ``minutes`` of the lake's prices and their ``data_age_minutes`` and ``stale``."""
         recent = self._recent(None)
         since = recent.newest - pd.Timedelta(minutes=minutes)
@@ -311,23 +369,21 @@ class MLService:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _summary(self, now: ChampionSet, model_id: str) -> dict[str, Any]:
-        entry = now.listed[model_id]
-        serving = now.loaded.get(model_id)
-        champion = next((v for v in entry["versions"] if v["version"] == entry["champion"]), None)
-        return {
-            "model_id": model_id,
-            "type": entry["type"],
-            "champion": entry["champion"],
-            "as_of": None if champion is None else champion.get("metadata", {}).get("as_of"),
-            "latest": entry["latest"],
-            "versions": len(entry["versions"]),
-            "serving": None if serving is None else serving.version,
-            "problem": now.problems.get(model_id),
-        }
+    def _info(self, now: ChampionSet, model_id: str) -> ModelInfo:
+        entry, serving = now.listed[model_id], now.loaded.get(model_id)
+        return ModelInfo(
+            model_id=model_id,
+            type=entry["type"],
+            champion=entry["champion"],
+            as_of=champion_of(entry).get("metadata", {}).get("as_of"),
+            latest=entry["latest"],
+            versions=len(entry["versions"]),
+            serving=None if serving is None else serving.version,
+            problem=now.problems.get(model_id),
+        )
 
     @staticmethod
-    def _listed(now: ChampionSet, model_id: str) -> Mapping[str, Any]:
+    def _listed(now: ChampionSet, model_id: str) -> RegistryEntry:
         if model_id not in now.listed:
             raise ModelNotFoundError(
                 f"there is no model {model_id!r}",
@@ -396,7 +452,7 @@ class MLService:
 
     def _from_lake(
         self, horizons: Sequence[int], regions: Sequence[str] | None, level: float | None
-    ) -> list[dict[str, Any]]:
+    ) -> list[ForecastAnswer]:
         view = self._current_view()
         recent = self.market.prices(view.history_minutes)
         age = self._age(recent.newest, None)
@@ -409,18 +465,17 @@ class MLService:
             cached = self._cached[2]
             asked = [(name, horizon) for horizon in horizons for name in names]
             if level is None and all(key in cached for key in asked):
-                made = [cached[key] for key in asked]
+                made: Sequence[Mapping[str, object]] = [cached[key] for key in asked]
             else:  # another level; or what the predictor refuses, in its own words
                 made = live.predictor.predict_rows(recent.frame, horizons, names, level=level)
         return [self._row(view, row, "lake", age) for row in made]
 
-    def _row(self, view: _View, row: dict[str, Any], source: str, age: dict[str, Any]) -> dict[str, Any]:
-        champion = view.champions[row["horizon"]]
-        return {**row, "model_id": champion.model_id, "version": champion.version, "source": source, **age}
+    def _row(self, view: _View, row: Mapping[str, object], source: Source, age: DataAge) -> ForecastAnswer:
+        champion = view.champions[cast(int, row["horizon"])]
+        made = {**row, "model_id": champion.model_id, "version": champion.version, "source": source, **age}
+        return cast(ForecastAnswer, made)
 
-    def _age(
-        self, newest: pd.Timestamp | None, end: pd.Timestamp | None, *, refuse: bool = True
-    ) -> dict[str, float | bool]:
+    def _age(self, newest: pd.Timestamp | None, end: pd.Timestamp | None, *, refuse: bool = True) -> DataAge:
         """How old the newest price is by the clock; a question about the past is as old as it says."""
         if newest is None:
             return {"data_age_minutes": 0.0, "stale": False}

@@ -1,4 +1,4 @@
-"""What goes over the wire: bodies of requests and answers, with examples, as OpenAPI shows them.
+"""Bodies of requests, with limits and examples, and the envelopes around answers (``answers``), as OpenAPI shows them.
 
 What belongs here: shapes and their limits. What doesn't: what they mean to a model (``ml_service``).
 
@@ -8,36 +8,38 @@ Bodies are parsed strictly, straight from JSON: ``"15"`` is no number and NaN is
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from typing_extensions import TypedDict
 
 from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import ServiceError, TimestampError
 from energy_ml.features.panel import NS_PER_MINUTE, Panel
 from energy_ml.market_data.cleaning import MAX_ABS_PRICE, clean_prices
-from energy_ml.market_data.schema import PRICE
+from energy_ml.names import PRICE, REGION, TIMESTAMP
+from energy_ml.service.answers import DataAge, ForecastOut, ModelInfo, Source, TrainingOut
 
-ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
-Region = Annotated[str, Field(pattern=r"^[^\s,\u0000-\u001f]{1,64}$", examples=["FR"])]
-Horizon = Annotated[int, Field(ge=1, le=10_080, examples=[15], description="minutes ahead")]
-Price = Annotated[float, Field(ge=-MAX_ABS_PRICE, le=MAX_ABS_PRICE, allow_inf_nan=False)]
-Energy = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-AHEAD = dt.timedelta(minutes=2)
+_ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
+_Region = Annotated[str, Field(pattern=r"^[^\s,\u0000-\u001f]{1,64}$", examples=["FR"])]
+_Horizon = Annotated[int, Field(ge=1, le=10_080, examples=[15], description="minutes ahead")]
+_Price = Annotated[float, Field(ge=-MAX_ABS_PRICE, le=MAX_ABS_PRICE, allow_inf_nan=False)]
+_Energy = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+_AHEAD = dt.timedelta(minutes=2)
 """Clocks differ: a price that lies further in the future than this is refused."""
 _EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
 _FIRST, _LAST = dt.datetime(1990, 1, 1, tzinfo=dt.UTC), dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 
 
-class Body(BaseModel):
+class _Body(BaseModel):
     """Base of request bodies: unknown members are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Prices(Body):
+class Prices(_Body):
     """Recent prices: a list of times, and a list of prices per region. Send all regions of training if you can."""
 
     timestamps: Annotated[
@@ -45,7 +47,7 @@ class Prices(Body):
         Field(min_length=1, max_length=100_000, description="start of each interval, with time zone"),
     ]
     regions: Annotated[
-        dict[Region, list[Price | None]],
+        dict[_Region, list[_Price | None]],
         Field(min_length=1, max_length=500, description="currency/MWh, as many as timestamps; null where unknown"),
     ]
 
@@ -76,7 +78,7 @@ class Prices(Body):
                 raise TimestampError(
                     f"timestamp {stamp} is impossible", column="timestamps", expected="between 1990 and now"
                 )
-        if last > dt.datetime.now(dt.UTC) + AHEAD:
+        if last > dt.datetime.now(dt.UTC) + _AHEAD:
             raise TimestampError(
                 "recent prices lie in the future",
                 column="timestamps",
@@ -93,8 +95,8 @@ class Prices(Body):
             return Panel(times, tuple(names), minutes, {PRICE: np.ascontiguousarray(table)})
         frame = pd.DataFrame(
             {
-                "timestamp": pd.DatetimeIndex(np.repeat(times, len(names)).view("M8[ns]"), tz="UTC"),
-                "region": np.tile(np.array(names, dtype=object), count),
+                TIMESTAMP: pd.DatetimeIndex(np.repeat(times, len(names)).view("M8[ns]"), tz="UTC"),
+                REGION: np.tile(np.array(names, dtype=object), count),
                 PRICE: table.reshape(-1),
             }
         )
@@ -106,7 +108,7 @@ class Prices(Body):
         return recent.to_long() if isinstance(recent, Panel) else recent
 
 
-class PredictRequest(Body):
+class PredictRequest(_Body):
     """Ask for forecasts of one model, or of several horizons; from given prices, or from the data folder's newest."""
 
     model_config = ConfigDict(
@@ -117,9 +119,9 @@ class PredictRequest(Body):
             ]
         }
     )
-    model_id: ModelId | None = Field(None, description="one model; or name horizons; neither means all horizons")
-    horizons: Annotated[list[Horizon], Field(min_length=1, max_length=24)] | None = None
-    regions: Annotated[list[Region], Field(min_length=1, max_length=500)] | None = Field(
+    model_id: _ModelId | None = Field(None, description="one model; or name horizons; neither means all horizons")
+    horizons: Annotated[list[_Horizon], Field(min_length=1, max_length=24)] | None = None
+    regions: Annotated[list[_Region], Field(min_length=1, max_length=500)] | None = Field(
         None, description="all regions of the prices if left out"
     )
     prices: Prices | None = Field(None, description="recent prices; left out, those of the data folder are used")
@@ -131,7 +133,7 @@ class PredictRequest(Body):
     @field_validator("timestamp")
     @classmethod
     def _possible(cls, stamp: dt.datetime | None) -> dt.datetime | None:
-        if stamp is not None and not _FIRST <= stamp <= dt.datetime.now(dt.UTC) + AHEAD:
+        if stamp is not None and not _FIRST <= stamp <= dt.datetime.now(dt.UTC) + _AHEAD:
             raise ValueError("not between 1990 and now")
         return stamp
 
@@ -144,23 +146,23 @@ class PredictRequest(Body):
         return self
 
 
-class ActRequest(Body):
+class ActRequest(_Body):
     """Ask for the battery's action in the newest interval."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"charge_level_mwh": 0.5, "region": "FR"}, {"charge_level_mwh": 0.5}]}
     )
-    charge_level_mwh: Energy = Field(description="energy in the cells", examples=[0.5])
-    region: Region | None = None
+    charge_level_mwh: _Energy = Field(description="energy in the cells", examples=[0.5])
+    region: _Region | None = None
     prices: Prices | None = Field(None, description="recent prices; left out, those of the data folder are used")
     forecasts: (
-        Annotated[dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}$")], Price], Field(max_length=24)] | None
+        Annotated[dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}$")], _Price], Field(max_length=24)] | None
     ) = Field(None, description="minutes ahead -> price; left out, the price models make them")
     capacity_mwh: Annotated[float, Field(gt=1e-3, le=1e6)] | None = Field(None, description="if not that of training")
     power_mw: Annotated[float, Field(gt=1e-3, le=1e6)] | None = Field(None, description="limit at the grid")
 
 
-class TrainRequest(Body):
+class TrainRequest(_Body):
     """Ask for a training."""
 
     model_config = ConfigDict(
@@ -172,100 +174,29 @@ class TrainRequest(Body):
     as_of: dt.date | None = Field(
         None, description="UTC day up to which is learned; the newest complete one if left out"
     )
-    horizons: Annotated[list[Horizon], Field(min_length=1, max_length=24)] | None = None
-    regions: Annotated[list[Region], Field(min_length=1, max_length=500)] | None = None
+    horizons: Annotated[list[_Horizon], Field(min_length=1, max_length=24)] | None = None
+    regions: Annotated[list[_Region], Field(min_length=1, max_length=500)] | None = None
 
 
-# --- answers: documentation of what the handlers build, never run over it -------------------------------------------
+# --- envelopes: documentation of what the handlers build, never run over it -----------------------------------------
 
 
-class ForecastOut(BaseModel):
-    """One forecast with its interval."""
-
-    model_id: str
-    version: str
-    region: str
-    horizon: int = Field(description="minutes ahead")
-    price: float = Field(description="currency/MWh")
-    lower: float
-    upper: float
-    level: float = Field(description="nominal coverage of the interval")
-    price_now: float
-    timestamp: dt.datetime = Field(description="start of the interval whose price is the newest known")
-    target_time: dt.datetime
-    known_region: bool = Field(description="whether the model saw this region in training")
-    penalty: str | None
-
-
-class PredictOut(BaseModel):
+class PredictOut(DataAge):
     """Forecasts, one per horizon and region."""
 
     forecasts: list[ForecastOut]
     as_of: dt.datetime
-    source: Literal["request", "lake"]
-    data_age_minutes: float
-    stale: bool = Field(description="the newest price is older than the operator allows without a flag")
+    source: Source
     method: str
 
 
-class ActOut(BaseModel):
-    """The battery's action and why."""
-
-    action: Literal["charge", "hold", "discharge"]
-    q_values: dict[str, float]
-    power_mw: float = Field(description="at the grid, positive buys")
-    energy_mwh: float
-    charge_level_mwh: float
-    charge_after_mwh: float
-    bounds_mwh: list[float] = Field(description="lowest and highest charge allowed")
-    why: str
-    region: str
-    timestamp: dt.datetime
-    price: float
-    forecasts: dict[str, float]
-    forecast_source: str = Field(description="request, models, or none with the reason")
-    model_id: str
-    version: str
-    source: Literal["request", "lake"]
-    data_age_minutes: float
-    stale: bool
-
-
-class ModelOut(BaseModel):
-    """One model of the registry."""
-
-    model_id: str
-    type: str
-    champion: str | None
-    as_of: str | None
-    latest: str | None
-    versions: int
-    serving: str | None = Field(description="the version in memory")
-    problem: str | None
-
-
-class ModelDetailOut(ModelOut):
-    """One model with its versions, oldest first."""
-
-    history: list[dict[str, Any]]
-
-
-class ModelsOut(BaseModel):
+class ModelsOut(TypedDict):
     """All models."""
 
-    models: list[ModelOut]
+    models: list[ModelInfo]
 
 
-class MetricsOut(BaseModel):
-    """Metrics of a champion."""
-
-    model_id: str
-    version: str
-    as_of: str | None
-    metrics: dict[str, Any]
-
-
-class ImportanceRow(BaseModel):
+class ImportanceRow(TypedDict):
     """One input column."""
 
     feature: str
@@ -273,7 +204,7 @@ class ImportanceRow(BaseModel):
     importance: float
 
 
-class ImportanceOut(BaseModel):
+class ImportanceOut(TypedDict):
     """Shares of all input columns, largest first."""
 
     model_id: str
@@ -282,51 +213,21 @@ class ImportanceOut(BaseModel):
     features: list[ImportanceRow]
 
 
-class ModelProgressOut(BaseModel):
-    """One model of a training."""
-
-    state: str
-    progress: float
-    epoch: float | None
-    metrics: dict[str, Any]
-
-
-class TrainingOut(BaseModel):
-    """A training."""
-
-    training_id: str
-    run_id: str = Field(description="the Dagster run, as the UI shows it")
-    task: str
-    job: str
-    type: str
-    as_of: str
-    horizons: list[int]
-    regions: list[str] | None
-    state: Literal["running", "completed", "failed", "cancelled"]
-    progress: float
-    models: dict[str, ModelProgressOut]
-    error: str | None
-    created_at: dt.datetime
-    finished_at: dt.datetime | None
-
-
-class TrainingsOut(BaseModel):
+class TrainingsOut(TypedDict):
     """The newest trainings, newest first."""
 
     trainings: list[TrainingOut]
 
 
-class RecentPricesOut(BaseModel):
+class RecentPricesOut(DataAge):
     """Recent prices of the data folder."""
 
     timestamps: list[dt.datetime]
     regions: dict[str, list[float | None]]
     interval_minutes: int
-    data_age_minutes: float
-    stale: bool
 
 
-class BatteryOut(BaseModel):
+class BatteryOut(TypedDict):
     """The newest telemetry of a battery."""
 
     battery_id: str
@@ -336,21 +237,13 @@ class BatteryOut(BaseModel):
     capacity_mwh: float
 
 
-class BatteriesOut(BaseModel):
+class BatteriesOut(TypedDict):
     """All batteries of the telemetry."""
 
     batteries: list[BatteryOut]
 
 
-class HealthOut(BaseModel):
-    """What serves and what is wrong."""
-
-    ready: bool
-    models: dict[str, str]
-    problems: dict[str, str]
-
-
-class LiveOut(BaseModel):
+class LiveOut(TypedDict):
     """A probe's answer."""
 
     status: Literal["ok", "unavailable"]

@@ -14,8 +14,8 @@ import hashlib
 import hmac
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energy_ml.errors import ConfigError, ServiceError
 from energy_ml.service.problems import MEDIA_TYPE, encode, problem_of
@@ -23,16 +23,12 @@ from energy_ml.service.settings import ServiceSettings
 
 log = logging.getLogger("energy_ml.service")
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 OPEN_PATHS = frozenset(
     {"/", "/static/page.css", "/static/page.js", "/openapi.json", "/api/v1/health/live", "/api/v1/health/ready"}
 )
 """Need no token: the empty page (it asks for one), the description of the interface, and what probes ask."""
 SUBPROTOCOL = "energy-ml"
-TOKEN_PROTOCOL = "bearer."
+_TOKEN_PROTOCOL = "bearer."
 """Browsers can't set headers on a WebSocket: the token comes as subprotocol ``bearer.<base64url>``, not in the URL."""
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -66,7 +62,7 @@ def check_exposure(settings: ServiceSettings, host: str) -> None:
 class Guard:
     """Refuses what isn't allowed, limits bodies and waiting, and adds headers that browsers heed."""
 
-    def __init__(self, app: Any, settings: ServiceSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
         self.app = app
         self.settings = settings
         self._read = _digest(settings.token)
@@ -127,7 +123,7 @@ class Guard:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
@@ -143,7 +139,7 @@ class Guard:
             return
         seen = 0
 
-        async def limited() -> MutableMapping[str, Any]:
+        async def limited() -> Message:
             nonlocal seen
             if started:
                 return await receive()
@@ -210,8 +206,8 @@ def _token_of(scope: Scope, headers: dict[bytes, bytes]) -> bytes | None:
     if kind.lower() == b"bearer" and token.strip():
         return token.strip()
     for protocol in scope.get("subprotocols", ()):
-        if protocol.startswith(TOKEN_PROTOCOL):
-            text = protocol.removeprefix(TOKEN_PROTOCOL)
+        if protocol.startswith(_TOKEN_PROTOCOL):
+            text = protocol.removeprefix(_TOKEN_PROTOCOL)
             try:
                 return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
             except ValueError:

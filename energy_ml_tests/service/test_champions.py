@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from energy_ml.artifacts import read_registry
-from energy_ml.errors import BatteryError, ModelNotFoundError, ServiceError, StaleDataError
+from energy_ml.errors import EnergyMLError, ModelNotFoundError, ServiceError, StaleDataError, TimestampError
 from energy_ml.service import MLService, ServiceSettings, champions
 from energy_ml.service.problems import problem_of
 from energy_ml_tests.service.conftest import Server, inline, promote
@@ -192,11 +192,55 @@ def test_promised_methods(service: MLService, prices: pd.DataFrame) -> None:
     assert lake["price_now"] == given["price_now"] and lake["timestamp"] == given["timestamp"]
     action = service.predict("battery_policy", None, {"charge_level_mwh": 0.5}, region="FR")
     assert action["action"] in ("charge", "hold", "discharge")
-    with pytest.raises(BatteryError, match="charge_level_mwh"):
+    with pytest.raises(ServiceError, match="charge_level_mwh"):
         service.predict("battery_policy")
     assert {m["model_id"] for m in service.list_models()} >= {"battery_policy", "price_prediction_15m"}
-    assert service.get_model_metrics("battery_policy")["metrics"]
-    assert service.get_feature_importance("price_prediction_15m")["importance"].sum() == pytest.approx(1)
+    assert service.get_model_metrics("battery_policy") == {"test.mae": 1.5}
+    shares = service.get_feature_importance("price_prediction_15m")
+    assert sum(shares.values()) == pytest.approx(1) and list(shares.values()) == sorted(shares.values(), reverse=True)
+
+
+def test_features_are_taken_by_name_or_refused_by_name(service: MLService, prices: pd.DataFrame) -> None:
+    now = prices["timestamp"].max().to_pydatetime()
+    model = "price_prediction_15m"
+    assert service.predict(model, now, {"region": "DE"}) == service.predict(model, now, region="DE")
+    assert service.predict(model, now, {"region": "DE", "prices": prices}) == (
+        service.predict(model, now, prices, region="DE")
+    )
+    columns = {name: prices[name].tolist() for name in ("timestamp", "region", "real_time_price")}
+    assert (
+        service.predict(model, now, columns, region="DE")["price"]
+        == (service.predict(model, now, prices, region="DE")["price"])
+    )
+    asked = {"charge_level": 0.5, "current_price": 60.0, "price_forecast_15m": 90.0, "price_forecast_60m": 95.0}
+    action = service.predict("battery_policy", now, {**asked, "hour": 7})
+    assert action["price"] == 60.0 and action["forecasts"] == {15: 90.0, 60: 95.0}
+    assert action["timestamp"].hour == 7 and action["forecast_source"] == "request"
+    for model_id, features, name in (
+        (model, {"regoin": "FR"}, "regoin"),
+        (model, {"region": 5}, "region"),
+        (model, {"level": 2.0}, "level"),
+        (model, {"real_time_price": [1.0, 2.0], "timestamp": ["x"]}, "same length"),
+        (model, {"prices": pd.DataFrame({"a": [1]})}, "timestamp"),
+        ("battery_policy", {"charge_level": "much"}, "charge_level"),
+        ("battery_policy", {"charge_level": float("nan")}, "charge_level"),
+        ("battery_policy", {"charge_level": 0.5, "hour": 24, "current_price": 1.0}, "hour"),
+        ("battery_policy", {"charge_level": 0.5, "hour": 5}, "hour"),
+        ("battery_policy", {"charge_level": 0.5, "price_forecast_0m": 5.0}, "price_forecast_0m"),
+        ("battery_policy", {"charge_level": 0.5, "prices": pd.DataFrame({"a": [1]})}, "timestamp"),
+    ):
+        with pytest.raises(EnergyMLError, match=name):
+            service.predict(model_id, now, features)
+    with pytest.raises(TimestampError, match="yesterday"):
+        service.predict(model, "yesterday", {"region": "FR"})
+
+
+def test_a_listed_model_has_attributes_and_keys(service: MLService) -> None:
+    info = next(info for info in service.list_models() if info.model_id == "battery_policy")
+    assert info.champion == info["champion"] == info.serving or info.serving is None
+    assert dict(info)["type"] == info.type == "rl_battery"
+    with pytest.raises(KeyError):
+        info["no such"]
 
 
 def numbers(rows: list[dict[str, Any]]) -> list[list[object]]:

@@ -8,10 +8,11 @@ import sys
 
 import httpx
 import pytest
+from starlette.types import Scope
 
 import energy_ml.service
 from energy_ml.errors import ConfigError, ServiceError
-from energy_ml.service.security import OPEN_PATHS, Guard, Scope, check_exposure
+from energy_ml.service.security import OPEN_PATHS, Guard, check_exposure
 from energy_ml.service.settings import ServiceSettings
 from energy_ml_tests.service.conftest import TOKEN, TRAIN_TOKEN, Server
 
@@ -127,7 +128,7 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(energy_ml, "service", energy_ml.service)  # the parent's attribute comes back too
     for name in [name for name in sys.modules if name.startswith("energy_ml.service")]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("fastapi", "httpx", "prometheus_client", "pydantic", "starlette", "uvicorn", "websockets"):
+    for name in ("fastapi", "httpx", "prometheus_client", "starlette", "uvicorn", "websockets"):
         monkeypatch.setitem(sys.modules, name, None)
     service = importlib.import_module("energy_ml.service")
     assert service.MLService and service.Trainings

@@ -1,0 +1,154 @@
+"""Shapes of what the service answers, as Python gets them and as OpenAPI shows them.
+
+What belongs here: names, types and units of answers. What doesn't: how they are made, and bodies of requests
+(``schemas``). Times are UTC, prices currency/MWh, energy MWh.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict  # typing's own is no field of pydantic's before Python 3.12
+
+Source = Literal["request", "lake"]
+Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class DataAge(TypedDict):
+    """How old the newest price was when it was used."""
+
+    data_age_minutes: float
+    stale: Annotated[bool, Field(description="older than the operator allows without a flag")]
+
+
+class ForecastOut(TypedDict):
+    """One forecast with its interval."""
+
+    model_id: str
+    version: str
+    region: str
+    horizon: Annotated[int, Field(description="minutes ahead")]
+    price: Annotated[float, Field(description="currency/MWh")]
+    lower: float
+    upper: float
+    level: Annotated[float, Field(description="nominal coverage of the interval")]
+    price_now: float
+    timestamp: Annotated[dt.datetime, Field(description="start of the interval whose price is the newest known")]
+    target_time: dt.datetime
+    known_region: Annotated[bool, Field(description="whether the model saw this region in training")]
+    penalty: str | None
+
+
+class ForecastAnswer(ForecastOut, DataAge):
+    """A forecast as ``MLService`` gives it: with what it was made from, and how."""
+
+    source: Source
+    method: str
+
+
+class ActionAnswer(DataAge):
+    """The battery's action and why."""
+
+    action: Literal["charge", "hold", "discharge"]
+    q_values: dict[str, float]
+    power_mw: Annotated[float, Field(description="at the grid, positive buys")]
+    energy_mwh: float
+    charge_level_mwh: float
+    charge_after_mwh: float
+    bounds_mwh: Annotated[list[float], Field(description="lowest and highest charge allowed")]
+    why: str
+    region: str
+    timestamp: dt.datetime
+    price: float
+    forecasts: dict[int, float]
+    forecast_source: Annotated[str, Field(description="request, models, or none with the reason")]
+    model_id: str
+    version: str
+    source: Source
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo(Mapping[str, object]):
+    """One model of the registry; ``info.champion`` and ``info["champion"]`` are the same.
+
+    >>> info = ModelInfo("battery_policy", "rl_battery", "v1", "2026-02-10", "v2", 2, "v1", None)
+    >>> info.champion == info["champion"] == "v1", len(dict(info))
+    (True, 8)
+    """
+
+    model_id: str
+    type: str
+    champion: str | None
+    as_of: str | None
+    latest: str | None
+    versions: int
+    serving: str | None
+    """The version in memory."""
+    problem: str | None
+
+    def __getitem__(self, name: str) -> object:
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dataclass_fields__)
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDetail(ModelInfo):
+    """One model with its versions, oldest first."""
+
+    history: list[dict[str, object]]
+
+
+class MetricsOut(TypedDict):
+    """Metrics of a champion."""
+
+    model_id: str
+    version: str
+    as_of: str | None
+    metrics: dict[str, object]
+
+
+class ModelProgress(TypedDict):
+    """One model of a training."""
+
+    state: str
+    progress: float
+    epoch: float | None
+    metrics: dict[str, object]
+
+
+class TrainingOut(TypedDict):
+    """A training."""
+
+    training_id: str
+    run_id: Annotated[str, Field(description="the Dagster run, as the UI shows it")]
+    task: str
+    job: str
+    type: str
+    as_of: str
+    horizons: list[int]
+    regions: list[str] | None
+    state: Literal["running", "completed", "failed", "cancelled"]
+    progress: float
+    models: dict[str, ModelProgress]
+    error: str | None
+    created_at: Moment
+    finished_at: Moment | None
+
+
+class HealthOut(TypedDict):
+    """What serves and what is wrong."""
+
+    ready: bool
+    models: dict[str, str]
+    problems: dict[str, str]
