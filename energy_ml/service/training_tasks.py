@@ -41,7 +41,7 @@ log = logging.getLogger("energy_ml.service")
 
 JOBS = {PRICE_PREDICTION: "train_price_prediction", RL_BATTERY: "train_rl_battery", "all": "retrain"}
 """What may be trained -> the Dagster job; ``all`` also evaluates and promotes."""
-_TASKS = {kind: f"tasks.{job}" for kind, job in JOBS.items()}
+TASKS = {kind: f"tasks.{job}" for kind, job in JOBS.items()}
 ENDED = ("completed", "failed", "cancelled")
 _GRACE_SECONDS = 3.0
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
@@ -237,7 +237,7 @@ class Trainings:
         record: dict[str, Any] = {
             "training_id": training_id,
             "run_id": str(uuid.uuid4()),
-            "task": _TASKS[request.type],
+            "task": TASKS[request.type],
             "job": JOBS[request.type],
             **asdict(request),
             "as_of": as_of.isoformat(),
