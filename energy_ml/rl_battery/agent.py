@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
+from energy_ml.arrays import Floats, Floats32, Integers
 from energy_ml.artifacts import Complete
-from energy_ml.rl_battery.battery import Battery, Floats, Physics, step
-from energy_ml.rl_battery.learning import Integers, decide, follow
+from energy_ml.rl_battery.battery import Battery, Physics, step
+from energy_ml.rl_battery.learning import decide, follow
 from energy_ml.rl_battery.lookahead import Lookahead, expected_paths, plan_slopes, usual_path
 from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, SIGNALS, Design, StateSpace, table_rows
+from energy_ml.rl_battery.strategy import end_value
 from energy_ml.rl_battery.value_model import FIRST_FORECAST, ValueModel, build_inputs, predict_values
 
 CAP = 6.0
@@ -46,7 +47,7 @@ def describe_market(prices: Floats, battery: Battery) -> Market:
     size = np.abs(prices)
     typical = max(float(np.median(size)), 0.1 * float(size.mean())) or 1.0
     level = max(float(np.minimum(size, CAP * typical).mean()), FLOOR * typical)
-    return Market(typical, level, max(0.0, float(prices.mean())) * battery.discharge_efficiency)
+    return Market(typical, level, end_value(prices, battery))
 
 
 @njit(cache=True)
@@ -94,7 +95,7 @@ class Observed(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def observe_inputs(
-    inputs: npt.NDArray[np.float32],
+    inputs: Floats32,
     prices: Floats,
     minutes: Integers,
     levels: Floats,

@@ -7,24 +7,29 @@ accounting of results (``energy_ml.evaluation.backtest_evaluator``). All but per
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
+from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import BatteryError
-from energy_ml.rl_battery.battery import Floats, Physics, step, utc_days
-from energy_ml.rl_battery.optimum import EPS, concave_step, decide, general_step, is_concave, perfect_foresight
-from energy_ml.rl_battery.strategy import Context, known
+from energy_ml.names import HOLD, MPC, MPC_FORECAST, PERFECT_FORESIGHT, THRESHOLD
+from energy_ml.rl_battery.battery import Physics, step, utc_days
+from energy_ml.rl_battery.lookahead import path_lengths
+from energy_ml.rl_battery.optimum import perfect_foresight
+from energy_ml.rl_battery.strategy import Context, end_value, known
+from energy_ml.rl_battery.value_function import EPS, Limits, Trade, best_charge, step_back, work_space
 
-Integers = npt.NDArray[np.int64]
+SLOTS = 24
+"""Hours of the usual day that the rolling plan keeps."""
 
 
 @dataclass(frozen=True)
 class Hold:
     """Do nothing; earns nothing by construction, which makes it the zero of every table."""
 
-    name: str = "hold"
+    name: str = HOLD
 
     def actions(self, context: Context) -> Floats:
         """All requests are 0, (T,) MW."""
@@ -35,7 +40,7 @@ class Hold:
 class PerfectForesight:
     """The exact optimum with all prices known: no strategy, the limit of all of them."""
 
-    name: str = "perfect_foresight"
+    name: str = PERFECT_FORESIGHT
 
     def actions(self, context: Context) -> Floats:
         """Powers of the optimal schedule, (T,) MW."""
@@ -136,7 +141,7 @@ class ThresholdRule:
     The length of the trailing window and both ranks are chosen by profit on the history (train and validation).
     """
 
-    name: str = "threshold"
+    name: str = THRESHOLD
     window_days: tuple[float, ...] = (1.0, 3.0, 7.0)
     buy_ranks: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
     sell_ranks: tuple[float, ...] = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -145,7 +150,7 @@ class ThresholdRule:
         """(window in days, buy at or below this rank, sell at or above that one) with the best profit on history."""
         battery, prices = context.battery, context.history_prices
         days = utc_days(context.history_timestamps)
-        worth = max(0.0, context.mean_history) * battery.discharge_efficiency
+        worth = end_value(prices, battery)
         best, chosen = -np.inf, (self.window_days[0], self.buy_ranks[0], self.sell_ranks[-1])
         for window in self.window_days:
             ranks = trailing_rank(prices, max(2, int(window * context.per_day)))
@@ -172,72 +177,69 @@ class ThresholdRule:
         return np.where(seen <= buy, power, np.where(seen >= sell, -power, 0.0))
 
 
-def plan_lengths(interval_minutes: int, horizon_hours: int = 24) -> Integers:
-    """Lengths, in intervals, of the steps that a plan is made of: fine near now, hourly from the fourth hour on.
+class Outlook(NamedTuple):
+    """How the rolling plan expects prices.
 
-    What lies far ahead is forecast as an hourly profile anyway; coarse steps make planning anew each interval cheap.
+    ``lags`` (A,) are the anchors of the forecast in intervals, 0 first; ``decay`` is what is left of a deviation from
+    the profile after one interval; ``lengths`` (S,) of the plan's steps, intervals. Prices count up to ``cap``.
     """
-    lengths, minutes = [], 0
-    while minutes < horizon_hours * 60:
-        wanted = 5 if minutes < 60 else 15 if minutes < 240 else 60
-        lengths.append(max(1, wanted // interval_minutes))
-        minutes += lengths[-1] * interval_minutes
-    return np.array(lengths, dtype=np.int64)
+
+    per_day: int
+    profile_days: int
+    cap: float
+    decay: float
+    lags: Integers
+    lengths: Integers
+
+
+@njit(cache=True)
+def _steps_of(outlook: Outlook, slots: Integers, delay: int) -> tuple[Integers, Floats, Floats, Integers]:
+    """Of the interval acted in and each step of the plan: length, middle, what is left there of a deviation at each
+    anchor; and how many intervals of the day follow each one, itself included, before the slot changes."""
+    count = len(outlook.lengths) + 1
+    steps, middles = np.ones(count, dtype=np.int64), np.empty(count)
+    left = np.empty((count, len(outlook.lags)))
+    reach = delay
+    for i in range(count):
+        if i > 0:
+            steps[i] = outlook.lengths[i - 1]
+        middles[i] = reach + 0.5 * (steps[i] - 1)
+        reach += steps[i]
+        for lag in range(len(outlook.lags)):
+            left[i, lag] = outlook.decay ** (middles[i] - outlook.lags[lag])
+    same = np.ones(outlook.per_day, dtype=np.int64)
+    for m in range(outlook.per_day - 2, -1, -1):
+        if slots[m] == slots[m + 1]:
+            same[m] += same[m + 1]
+    return steps, middles, left, same
 
 
 @njit(cache=True, nogil=True)
-def _roll(
-    physics, prices, slots, days, per_day, n_slots, profile_days, cap, decay, first, delay, hours, lengths,
-    lags, forecasts, start, terminal_factor, capacity,
-):  # fmt: skip
-    """Requests (T - first,) of the rolling plan over ``prices`` (T,), cash and last charge, and whether V fitted.
+def _expected(outlook: Outlook, prices: Floats, slots: Integers, forecasts: Floats, first: int, delay: int) -> Floats:
+    """Expected prices of the interval acted in and of the plan's steps, made ``delay`` before each interval from
+    ``first`` on: (T - first, S + 1).
 
-    ``lags`` (A,) are the anchors of the forecast in intervals, 0 first; ``forecasts`` (A, T) their prices, of which
-    row 0 is not used. ``decay`` is what is left of a deviation from the profile after one interval. Where a price is
-    NaN the last known one is seen, and nothing is done.
+    ``forecasts`` (A, T) at the anchors; row 0 is not used. Where a price is NaN the last known one is seen; rows before
+    the first known one are NaN.
     """
-    n = len(prices)
-    n_plan, n_lags = len(lengths), len(lags)
-    ring, seen = np.zeros((n_slots, profile_days)), np.zeros(n_slots, dtype=np.int64)
-    profile, total, running, count = np.zeros(n_slots), 0.0, 0.0, 0
+    per_day, profile_days, cap, _, lags, _ = outlook
+    steps, middles, left, same = _steps_of(outlook, slots, delay)
+    ring, seen = np.zeros((SLOTS, profile_days)), np.zeros(SLOTS, dtype=np.int64)
+    profile, total, running, count = np.zeros(SLOTS), 0.0, 0.0, 0
     clipped, known_prices = 0.0, 0
-    eps = EPS * (physics.high - physics.low)
-    x, slope = np.empty(15 * capacity + 26), np.empty(15 * capacity + 25)
-    new_x, new_slope = np.empty(15 * capacity + 26), np.empty(15 * capacity + 25)
-    y, cuts = np.empty(capacity + 1), np.empty(3 * capacity + 5)
-    queue_up, queue_down = np.empty(capacity + 1, dtype=np.int64), np.empty(capacity + 1, dtype=np.int64)
-    buy, sell, expected = np.empty(n_plan), np.empty(n_plan), np.empty(n_plan + 1)
-    deviation, anchor = np.empty(n_lags), np.empty(n_lags, dtype=np.int64)
-    requests = np.zeros(n - first)
-    charge, cash, allowance = start, 0.0, physics.daily_discharge
-    # Of every step of the plan: its length, its middle, and what is left there of a deviation at each anchor.
-    steps, middles = np.ones(n_plan + 1, dtype=np.int64), np.empty(n_plan + 1)
-    left = np.empty((n_plan + 1, n_lags))
-    reach = delay
-    for i in range(n_plan + 1):
-        if i > 0:
-            steps[i] = lengths[i - 1]
-        middles[i] = reach + 0.5 * (steps[i] - 1)
-        reach += steps[i]
-        for lag in range(n_lags):
-            left[i, lag] = decay ** (middles[i] - lags[lag])
-    # How many intervals of the day follow each one, itself included, before the slot changes.
-    same = np.ones(per_day, dtype=np.int64)
-    for m in range(per_day - 2, -1, -1):
-        if slots[m] == slots[m + 1]:
-            same[m] += same[m + 1]
-
-    # u is the newest interval whose price is known, t = u + delay the one to decide on.
-    for u in range(n - delay):
+    deviation, anchor = np.empty(len(lags)), np.empty(len(lags), dtype=np.int64)
+    out = np.full((len(prices) - first, len(steps)), np.nan)
+    # u is the newest interval whose price is known, u + delay the one to decide on.
+    for u in range(len(prices) - delay):
         if count > 0 and slots[u] != slots[u - 1]:
             slot = slots[u - 1]
             ring[slot, seen[slot] % profile_days] = running / count
             seen[slot] += 1
-            known = min(seen[slot], profile_days)
+            known_days = min(seen[slot], profile_days)
             mean = 0.0
-            for i in range(known):
+            for i in range(known_days):
                 mean += ring[slot, i]
-            profile[slot] = mean / known
+            profile[slot] = mean / known_days
             running, count = 0.0, 0
         if not np.isnan(prices[u]):
             clipped = min(max(prices[u], -cap), cap)
@@ -245,20 +247,14 @@ def _roll(
             count += 1
             total += clipped
             known_prices += 1
-            for slot in range(n_slots):
+            for slot in range(SLOTS):
                 if seen[slot] == 0:
                     profile[slot] = total / known_prices
-        t = u + delay
-        if t < first:
+        if u + delay < first or known_prices == 0:
             continue
-        if t == first or days[t] != days[t - 1]:
-            allowance = physics.daily_discharge
-        if np.isnan(prices[t]) or known_prices == 0:
-            continue
-
         # Deviations from the profile at the anchors that have a forecast.
         anchors = 0
-        for lag in range(n_lags):
+        for lag in range(len(lags)):
             value = clipped if lag == 0 else forecasts[lag, u]
             if not np.isnan(value):
                 anchor[anchors] = lag
@@ -267,7 +263,7 @@ def _roll(
                 anchors += 1
         ahead = (u + delay) % per_day
         segment = 0
-        for i in range(n_plan + 1):
+        for i in range(len(steps)):
             usual, rest = 0.0, steps[i]
             while rest > 0:
                 part = min(rest, same[ahead])
@@ -284,46 +280,66 @@ def _roll(
                 begin, end = lags[anchor[segment]], lags[anchor[segment + 1]]
                 way = (middles[i] - begin) / (end - begin)
                 extra = (1 - way) * deviation[segment] + way * deviation[segment + 1]
-            expected[i] = usual / steps[i] + extra
+            out[u + delay - first, i] = usual / steps[i] + extra
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _roll(
+    physics: Physics,
+    prices: Floats,
+    days: Integers,
+    expected: Floats,
+    lengths: Integers,
+    delay: int,
+    hours: float,
+    start: float,
+    capacity: int,
+) -> tuple[Floats, float, float, bool]:
+    """Requests (N,) of the rolling plan over ``prices`` (N,), cash and last charge, and whether V fitted.
+
+    ``expected`` (N, S + 1): see ``_expected``. Where a price is NaN nothing is done.
+    """
+    n, n_plan = len(prices), len(lengths)
+    limits = Limits(physics.low, physics.high, EPS * (physics.high - physics.low))
+    x, slope, new_x, new_slope, space = work_space(capacity)
+    requests = np.zeros(n)
+    charge, cash, allowance = start, 0.0, physics.daily_discharge
+    most_in, most_out = physics.power * hours * physics.charge_eff, physics.power * hours / physics.discharge_eff
+    reach = lengths.sum()
+    for t in range(n):
+        if t > 0 and days[t] != days[t - 1]:
+            allowance = physics.daily_discharge
+        if np.isnan(prices[t]) or np.isnan(expected[t, 0]):
+            continue
         mean = 0.0
         for i in range(n_plan):
-            mean += expected[i + 1] * lengths[i] / (reach - delay - 1)
-            buy[i] = (expected[i + 1] + physics.buy_fee) / physics.charge_eff
-            sell[i] = (expected[i + 1] - physics.sell_fee - physics.wear) * physics.discharge_eff
-
-        k = np.int64(1)  # a literal would have every function below compiled a second time
-        x[0], x[1], slope[0] = physics.low, physics.high, max(0.0, mean) * terminal_factor
+            mean += expected[t, i + 1] * lengths[i] / reach
+        k: int = np.int64(1)  # type: ignore[assignment] # a literal would compile the functions below once more
+        x[0], x[1], slope[0] = physics.low, physics.high, max(0.0, mean) * physics.discharge_eff
         concave = True
         for i in range(n_plan - 1, -1, -1):
-            c = physics.power * hours * lengths[i] * physics.charge_eff
-            d = physics.power * hours * lengths[i] / physics.discharge_eff
-            if concave and buy[i] >= sell[i]:
-                k, _, _, _ = concave_step(
-                    x, slope, k, buy[i], sell[i], c, d, physics.low, physics.high, eps, new_x, new_slope
-                )
-            else:
-                k, _ = general_step(
-                    x, slope, k, buy[i], sell[i], c, d, physics.low, physics.high, eps,
-                    y, cuts, queue_up, queue_down, new_x, new_slope,
-                )  # fmt: skip
-                concave = is_concave(new_slope, k)
+            trade = Trade(
+                (expected[t, i + 1] + physics.buy_fee) / physics.charge_eff,
+                (expected[t, i + 1] - physics.sell_fee - physics.wear) * physics.discharge_eff,
+                physics.power * hours * lengths[i] * physics.charge_eff,
+                physics.power * hours * lengths[i] / physics.discharge_eff,
+            )
+            k, _, concave, _, _, _ = step_back(x, slope, k, concave, trade, limits, space, (new_x, new_slope))
             if k > capacity:
                 return requests, cash, charge, False
             x, new_x = new_x, x
             slope, new_slope = new_slope, slope
-
-        price = prices[t] if delay == 0 else expected[0]
-        c = physics.power * hours * physics.charge_eff
-        d = physics.power * hours / physics.discharge_eff
-        after = decide(
-            x, slope, k, charge,
+        price = prices[t] if delay == 0 else expected[t, 0]
+        trade = Trade(
             (price + physics.buy_fee) / physics.charge_eff,
             (price - physics.sell_fee - physics.wear) * physics.discharge_eff,
-            c, d, EPS,
-        )  # fmt: skip
-        moved = after - charge
-        requests[t - first] = (moved / physics.charge_eff if moved > 0 else moved * physics.discharge_eff) / hours
-        charge, _, gained, allowance = step(physics, charge, requests[t - first], hours, prices[t], allowance)
+            most_in,
+            most_out,
+        )
+        moved = best_charge(x, slope, k, charge, trade, EPS) - charge
+        requests[t] = (moved / physics.charge_eff if moved > 0 else moved * physics.discharge_eff) / hours
+        charge, _, gained, allowance = step(physics, charge, requests[t], hours, prices[t], allowance)
         cash += gained
     return requests, cash, charge, True
 
@@ -337,7 +353,7 @@ class RollingMPC:
     horizons). The speed of decay is chosen by profit on the last days of the history.
     """
 
-    name: str = "mpc"
+    name: str = MPC
     use_forecasts: bool = False
     decay_hours: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     profile_days: int = 7
@@ -355,14 +371,29 @@ class RollingMPC:
             earlier = context.history_forecasts.get(horizon, np.full(len(context.history_prices), np.nan))
             rows.append(np.concatenate([earlier, context.forecasts[horizon]])[:n])
         cap = float(np.quantile(np.abs(known(context.history_prices)), self.cap_quantile))
+        delay, lengths = context.execution_delay, path_lengths(minutes, 0)
+        outlook = Outlook(
+            per_day=context.per_day,
+            profile_days=self.profile_days,
+            cap=max(cap, 1.0),
+            decay=float(np.exp(-context.hours / tau)),
+            lags=np.array([0] + [h // minutes for h in horizons], dtype=np.int64),
+            lengths=lengths,
+        )
+        expected = _expected(outlook, prices, slots, np.array(rows), first, delay)
         capacity = 256
         while True:
             requests, cash, charge, fitted = _roll(
-                context.battery.physics, prices, slots, utc_days(times), context.per_day, 24, self.profile_days,
-                max(cap, 1.0), float(np.exp(-context.hours / tau)), first, context.execution_delay, context.hours,
-                plan_lengths(minutes), np.array([0] + [h // minutes for h in horizons], dtype=np.int64),
-                np.array(rows), start, context.battery.discharge_efficiency, capacity,
-            )  # fmt: skip
+                context.battery.physics,
+                prices[first:],
+                utc_days(times[first:]),
+                expected,
+                lengths,
+                delay,
+                context.hours,
+                start,
+                capacity,
+            )
             if fitted:
                 return requests, cash, charge
             capacity *= 2
@@ -378,7 +409,7 @@ class RollingMPC:
         past = len(context.history_prices)
         first = max(context.per_day, past - self.tune_days * context.per_day)
         best, chosen = -np.inf, self.decay_hours[0]
-        worth = max(0.0, context.mean_history) * context.battery.discharge_efficiency
+        worth = end_value(context.history_prices, context.battery)
         for tau in self.decay_hours if first < past else ():
             start = context.battery.initial_mwh
             _, cash, charge = self._run(context, first, past, tau, start)
@@ -391,4 +422,4 @@ class RollingMPC:
 def baselines(with_forecasts: bool) -> list[Hold | ThresholdRule | RollingMPC]:
     """The baselines that stand in every report; the last one only where forecasts are given."""
     usual: list[Hold | ThresholdRule | RollingMPC] = [Hold(), ThresholdRule(), RollingMPC()]
-    return [*usual, RollingMPC("mpc_forecast", use_forecasts=True)] if with_forecasts else usual
+    return [*usual, RollingMPC(MPC_FORECAST, use_forecasts=True)] if with_forecasts else usual

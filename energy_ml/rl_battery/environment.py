@@ -12,10 +12,10 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from energy_ml.arrays import Floats, Floats32
 from energy_ml.errors import BatteryError, ConfigError
-from energy_ml.rl_battery.battery import CHARGE, DISCHARGE, Battery, Floats, step, utc_days
+from energy_ml.rl_battery.battery import CHARGE, DISCHARGE, Battery, step, utc_days
 from energy_ml.rl_battery.strategy import Context, known
 
 try:
@@ -28,7 +28,7 @@ except ImportError as error:  # pragma: no cover (the tests run with the extra)
     ) from error
 
 
-class BatteryEnv(gymnasium.Env[npt.NDArray[np.float32], int]):
+class BatteryEnv(gymnasium.Env[Floats32, int]):
     """One battery against the prices of a context; an episode runs over ``max_steps`` intervals or to their end.
 
     Actions: 0 charge, 1 hold, 2 discharge, in full power; the physics clips them.
@@ -94,7 +94,7 @@ class BatteryEnv(gymnasium.Env[npt.NDArray[np.float32], int]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[Floats32, dict[str, Any]]:
         """Begin an episode; see the class for where."""
         super().reset(seed=seed)
         first, charge = self.context.execution_delay, self.context.start_mwh
@@ -104,7 +104,7 @@ class BatteryEnv(gymnasium.Env[npt.NDArray[np.float32], int]):
         self._start(first, charge)
         return self._observe(), {"charge_level_mwh": self._charge, "price": float(self.context.prices[first])}
 
-    def step(self, action: int) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[Floats32, float, bool, bool, dict[str, Any]]:
         """Carry out one action for one interval; raises BatteryError for an action that doesn't exist."""
         if action not in (0, 1, 2):
             raise BatteryError(f"action {action!r} doesn't exist", expected="0 charge, 1 hold or 2 discharge")
@@ -124,7 +124,7 @@ class BatteryEnv(gymnasium.Env[npt.NDArray[np.float32], int]):
         # The span ends, the battery doesn't: for a learner that is a truncation, not a terminal state.
         return self._observe(), gained * self._scale, False, over, info
 
-    def _observe(self) -> npt.NDArray[np.float32]:
+    def _observe(self) -> Floats32:
         now = min(self._t, len(self._prices) - 1)
         seen = max(0, now - self.context.execution_delay)
         p = self._physics

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Floats, Floats32, Integers
 from energy_ml.config import RLBatteryConfig
 from energy_ml.errors import ModelError
 from energy_ml.rl_battery.agent import (
@@ -26,10 +26,9 @@ from energy_ml.rl_battery.agent import (
     plans_of,
     price_levels,
 )
-from energy_ml.rl_battery.battery import Battery, Floats
+from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.learning import (
     Experience,
-    Integers,
     follow,
     possible_moves,
     sampled_episode,
@@ -37,6 +36,7 @@ from energy_ml.rl_battery.learning import (
 )
 from energy_ml.rl_battery.lookahead import Lookahead, fit_lookahead, usual_path
 from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, SIGNALS, Design, StateSpace, table_rows
+from energy_ml.rl_battery.strategy import end_value
 from energy_ml.rl_battery.strategy import known as known_of
 from energy_ml.rl_battery.training_data import TrainingSeries, TrainingWindow
 from energy_ml.rl_battery.value_model import (
@@ -190,7 +190,7 @@ class _Region(NamedTuple):
 
     series: TrainingSeries
     market: Market
-    inputs: npt.NDArray[np.float32]
+    inputs: Floats32
     known: int
     look: Lookahead
     usual_others: Floats
@@ -200,7 +200,7 @@ class _Region(NamedTuple):
 class _Sight(NamedTuple):
     """What all starts of a region show at an information level, whatever the plan weighs."""
 
-    inputs: npt.NDArray[np.float32]
+    inputs: Floats32
     prices: Floats
     minutes: Integers
     levels: Floats
@@ -363,11 +363,10 @@ def validation_profit(agent: BatteryAgent, fitted: Fitted) -> float:
     if not agent.delay:
         seen = seen._replace(expected=s.seen[from_row:])
     _, cash, end = agent.requests(seen, s.prices[n:], battery, battery.initial_mwh, s.days[n:], delay=agent.delay)
-    worth = max(0.0, float(known_of(s.prices[:n]).mean())) * battery.discharge_efficiency
-    return float(cash + (end - battery.initial_mwh) * worth)
+    return float(cash + (end - battery.initial_mwh) * end_value(s.prices[:n], battery))
 
 
-def _with_gaps(inputs: npt.NDArray[np.float32], horizons: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _with_gaps(inputs: Floats32, horizons: int, rng: np.random.Generator) -> Floats32:
     """Copies of input rows with forecasts, history or both missing, so that the model learns to do without.
 
     Beyond that they keep it from leaning on any one input: without them it earned four points less.
@@ -379,7 +378,7 @@ def _with_gaps(inputs: npt.NDArray[np.float32], horizons: int, rng: np.random.Ge
     return copies
 
 
-def _masked(inputs: npt.NDArray[np.float32], level: int, horizons: int) -> npt.NDArray[np.float32]:
+def _masked(inputs: Floats32, level: int, horizons: int) -> Floats32:
     """The inputs as they are at an information level."""
     out = inputs.copy()
     if not level & FORECASTS:

@@ -17,13 +17,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
-from energy_ml.rl_battery.battery import Floats, Physics, step
+from energy_ml.arrays import Booleans, Floats, Integers
+from energy_ml.rl_battery.battery import Physics, step
 
-Integers = npt.NDArray[np.int64]
-Booleans = npt.NDArray[np.bool_]
 TINY = 1e-9
 
 

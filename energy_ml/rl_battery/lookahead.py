@@ -17,9 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from energy_ml.arrays import Booleans
-from energy_ml.rl_battery.battery import Floats, Physics
-from energy_ml.rl_battery.learning import Integers
+from energy_ml.arrays import Booleans, Floats, Integers
+from energy_ml.rl_battery.battery import Physics
 
 PATH_HOURS = 24
 MEANS = (60, 360, 1440)

@@ -6,16 +6,27 @@ cash as reward. What doesn't: anything that makes it better (``learning``, ``val
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
-from energy_ml.rl_battery.battery import Floats, Physics, step
+from energy_ml.arrays import Floats, Integers
+from energy_ml.config import RLBatteryConfig
+from energy_ml.names import OBVIOUS
+from energy_ml.rl_battery.battery import Physics, step
 from energy_ml.rl_battery.strategy import Context
 
-Integers = npt.NDArray[np.int64]
+
+class Schedule(NamedTuple):
+    """How fast is learned and how much is explored: per step, but the decay of epsilon, which is per episode."""
+
+    learning_rate: float
+    discount: float
+    epsilon: float
+    epsilon_decay: float
+    epsilon_min: float
 
 
 @njit(cache=True)
@@ -32,15 +43,12 @@ def _train(
     hours: float,
     start: float,
     episodes: int,
-    rate: float,
-    discount: float,
-    epsilon: float,
-    decay: float,
-    least: float,
+    schedule: Schedule,
     rng: np.random.Generator,
 ) -> None:
     """Learn ``q`` (charge bins, cells of price x hour, actions) in place; ``cell`` (T,) is where each price falls."""
     bins = q.shape[0]
+    rate, discount, epsilon, decay, least = schedule
     for _ in range(episodes):
         charge = start
         c = _bin(charge, physics.low, physics.high, bins)
@@ -86,36 +94,29 @@ def _act(
 
 @dataclass(frozen=True)
 class ObviousQLearning:
-    """Q(charge bin, price bin, hour, action), epsilon-greedy, learned from the context's history; discount per step."""
+    """Q(charge bin, price bin, hour, action), epsilon-greedy, learned from the context's history.
 
-    name: str = "obvious_q_learning"
-    charge_bins: int = 10
-    price_bins: int = 10
-    time_bins: int = 24
-    learning_rate: float = 0.1
-    discount: float = 0.95
-    epsilon: float = 1.0
-    epsilon_decay: float = 0.995
-    epsilon_min: float = 0.05
-    episodes: int = 1000
-    random_state: int = 42
+    Takes ``config`` to the letter, its discount per step instead of per hour."""
+
+    config: RLBatteryConfig = field(default_factory=RLBatteryConfig)
+    name: str = OBVIOUS
 
     def actions(self, context: Context) -> Floats:
         """Requested power in each interval, (T,) MW, positive buys."""
-        physics = context.battery.physics
+        physics, config = context.battery.physics, self.config
         history, delay = context.history_prices, context.execution_delay
         low, high = float(np.nanmin(history)), float(np.nanmax(history))
         prices = context.seen_prices
         times = context.history_timestamps.append(context.timestamps)
-        hour = np.asarray((times.hour * 60 + times.minute) * self.time_bins // 1440, dtype=np.int64)
+        hour = np.asarray((times.hour * 60 + times.minute) * config.time_bins // 1440, dtype=np.int64)
         width = (high - low) or 1.0
-        place = np.clip((prices - low) / width * self.price_bins, 0, self.price_bins - 1).astype(np.int64)
+        place = np.clip((prices - low) / width * config.price_bins, 0, config.price_bins - 1).astype(np.int64)
         # Under a delay the first intervals know no price yet.
         place = np.concatenate([np.full(delay, -1), place[: len(place) - delay]])
-        cell = np.where(place < 0, -1, place * self.time_bins + hour)
+        cell = np.where(place < 0, -1, place * config.time_bins + hour)
         n = len(history)
         lived = delay + np.flatnonzero(np.isfinite(history[delay:]))
-        q = np.zeros((self.charge_bins, self.price_bins * self.time_bins, 3))
+        q = np.zeros((config.charge_level_bins, config.price_bins * config.time_bins, 3))
         _train(
             q,
             physics,
@@ -123,12 +124,10 @@ class ObviousQLearning:
             cell[lived],
             context.hours,
             context.battery.initial_mwh,
-            self.episodes,
-            self.learning_rate,
-            self.discount,
-            self.epsilon,
-            self.epsilon_decay,
-            self.epsilon_min,
-            np.random.default_rng(self.random_state),
+            config.episodes,
+            Schedule(
+                config.learning_rate, config.discount_factor, config.epsilon, config.epsilon_decay, config.epsilon_min
+            ),
+            np.random.default_rng(config.random_state),
         )
         return _act(q, physics, context.prices, cell[n:], context.days, context.hours, context.start_mwh)

@@ -13,16 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from energy_ml.arrays import Floats
 from energy_ml.artifacts import Complete, load_champion
 from energy_ml.config import project_root
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
+from energy_ml.names import ACTIONS, OUR_POLICY, POLICY_FILE
 from energy_ml.rl_battery.agent import BatteryAgent, Brain, act_now
-from energy_ml.rl_battery.battery import ACTIONS, Battery, Floats, Physics
+from energy_ml.rl_battery.battery import Battery, Physics
 from energy_ml.rl_battery.strategy import Context
 from energy_ml.rl_battery.value_model import HISTORY_MINUTES
-
-FILE = "battery_policy.pkl"
-NAME = "q_learning"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class BatteryPolicy:
     The policy is a ``Strategy``: ``actions(context)`` runs it through a backtest.
     """
 
-    name = NAME
+    name = OUR_POLICY
 
     def __init__(self, policy_path: str | Path = "models/rl_battery") -> None:
         path = Path(policy_path)
@@ -60,7 +59,7 @@ class BatteryPolicy:
     def learned(self) -> LearnedPolicy:
         """The artefact. Raises ModelNotFoundError or ArtifactError if it can't be loaded."""
         if self._learned is None:
-            file = self.path if self.path.suffix == ".pkl" else self.path / FILE
+            file = self.path if self.path.suffix == ".pkl" else self.path / POLICY_FILE
             loaded = load_champion(file.parent.parent, f"{file.parent.name}/{file.name}")
             loaded = loaded.learned if isinstance(loaded, BatteryPolicy) else loaded
             if not isinstance(loaded, LearnedPolicy):

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
-from energy_ml.rl_battery.battery import Floats
+from energy_ml.arrays import Floats, Integers
 
 INFORMATION = ("price", "forecasts", "history", "forecasts and history")
 """What a decision may know beside the price and the hour; the position is the number used as the first axis."""
@@ -43,12 +42,12 @@ class Design:
 
 @njit(cache=True)
 def table_rows(
-    information: npt.NDArray[np.int64],
-    minutes: npt.NDArray[np.int64],
+    information: Integers,
+    minutes: Integers,
     signal: Floats,
     edges: Floats,
     time_bins: int,
-) -> npt.NDArray[np.int64]:
+) -> Integers:
     """Row of the table of each of N intervals; see ``StateSpace``."""
     rows = np.empty(len(signal), np.int64)
     bins = edges.shape[1] + 1
@@ -90,7 +89,7 @@ class StateSpace:
         }
 
     @classmethod
-    def fit(cls, time_bins: int, design: Design, information: npt.NDArray[np.int64], signal: Floats) -> StateSpace:
+    def fit(cls, time_bins: int, design: Design, information: Integers, signal: Floats) -> StateSpace:
         """Quantile edges of the signal at each information level; levels without rows take those of the highest."""
         quantiles = np.arange(1, design.bins) / design.bins
         if design.tails:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import GapError, IntervalError, NoDataError, UnknownRegionError
-from energy_ml.names import IS_FILLED
-from energy_ml.rl_battery.battery import Battery, Floats, utc_days
+from energy_ml.names import BLIND_SUFFIX, HORIZON, IS_FILLED, PRICE, PRICE_FORECAST, REGION, TIMESTAMP
+from energy_ml.rl_battery.battery import Battery, utc_days
 from energy_ml.splits import TimeSplit
 
 
@@ -62,7 +62,7 @@ class Context:
         return self.interval_minutes / 60.0
 
     @property
-    def days(self) -> npt.NDArray[np.int64]:
+    def days(self) -> Integers:
         """Number of the UTC day of each interval, (T,)."""
         return utc_days(self.timestamps)
 
@@ -70,11 +70,6 @@ class Context:
     def seen_prices(self) -> Floats:
         """What a trader sees, (H + T,): history and span, the last known price where none was measured."""
         return last_known(np.concatenate([self.history_prices, self.prices]))
-
-    @property
-    def mean_history(self) -> float:
-        """Mean of the known prices before the span, currency/MWh."""
-        return float(known(self.history_prices).mean())
 
     @property
     def per_day(self) -> int:
@@ -108,7 +103,7 @@ class Blind:
     @property
     def name(self) -> str:
         """Its name with ``_without_forecasts`` after it."""
-        return f"{self.strategy.name}_without_forecasts"
+        return f"{self.strategy.name}{BLIND_SUFFIX}"
 
     def actions(self, context: Context) -> Floats:
         """Requests of the strategy in a context whose forecasts are taken away, (T,) MW."""
@@ -129,24 +124,22 @@ def last_known(prices: Floats) -> Floats:
     return prices[np.where(newest < 0, int(there.argmax()), newest)]
 
 
-def region_series(
-    prices: pd.DataFrame, region: str, *, price_col: str = "real_time_price"
-) -> tuple[pd.DatetimeIndex, Floats, int]:
+def region_series(prices: pd.DataFrame, region: str, *, price_col: str = PRICE) -> tuple[pd.DatetimeIndex, Floats, int]:
     """One region's prices: (timestamps (N,), prices (N,), interval in minutes), on a whole grid.
 
     A price is NaN where none was measured: where it is missing, and where the frame's ``is_filled`` says so.
     Raises UnknownRegionError, NoDataError, GapError (missing rows, infinite prices) or IntervalError.
     """
-    names = ["timestamp", price_col, *([IS_FILLED] if IS_FILLED in prices.columns else [])]
-    rows = prices.loc[prices["region"].astype(str) == region, names]
+    names = [TIMESTAMP, price_col, *([IS_FILLED] if IS_FILLED in prices.columns else [])]
+    rows = prices.loc[prices[REGION].astype(str) == region, names]
     if rows.empty:
         raise UnknownRegionError(
             f"no prices of region {region!r}",
             expected=f"one of {', '.join(sorted(map(str, prices['region'].unique()))) or 'no region at all'}",
             remedy="name a region of the data, or correct the battery's region",
         )
-    rows = rows.sort_values("timestamp")
-    times = pd.DatetimeIndex(rows["timestamp"])
+    rows = rows.sort_values(TIMESTAMP)
+    times = pd.DatetimeIndex(rows[TIMESTAMP])
     times = times.tz_localize("UTC") if times.tz is None else times.tz_convert("UTC")
     values = rows[price_col].to_numpy(dtype=np.float64)
     if IS_FILLED in rows.columns:
@@ -184,6 +177,29 @@ def region_series(
     return times, values, interval
 
 
+def end_value(prices: Floats, battery: Battery) -> float:
+    """What a MWh left in the cells is worth at the end of a span, currency/MWh: what the mean of the known among
+    ``prices`` (N,) sells it for, at least 0. The one rule of backtest, learning and baselines."""
+    return max(0.0, float(known(prices).mean())) * battery.discharge_efficiency
+
+
+def aligned_forecasts(forecasts: pd.DataFrame | None, region: str, times: pd.DatetimeIndex) -> dict[int, Floats]:
+    """One region's rows of a forecasts frame as columns, horizon -> (N,) at ``times``, NaN where there is none."""
+    if forecasts is None or forecasts.empty:
+        return {}
+    mine = forecasts.loc[forecasts[REGION].astype(str) == region]
+    made = pd.DatetimeIndex(mine[TIMESTAMP])
+    made = made.tz_localize("UTC") if made.tz is None else made.tz_convert("UTC")
+    rows = times.as_unit("ns").get_indexer(made.as_unit("ns"))
+    horizon, values = mine[HORIZON].to_numpy(), mine[PRICE_FORECAST].to_numpy(dtype=np.float64)
+    columns = {}
+    for h in sorted({int(h) for h in horizon}):
+        chosen = (horizon == h) & (rows >= 0)
+        columns[h] = np.full(len(times), np.nan)
+        columns[h][rows[chosen]] = values[chosen]
+    return columns
+
+
 def build_context(
     prices: pd.DataFrame,
     region: str,
@@ -216,17 +232,7 @@ def build_context(
             expected=f"prices in {part} [{first}, {after}) and at least a day of history before it",
             remedy="use a longer window or a window that the data covers",
         )
-    by_horizon: dict[int, Floats] = {}
-    if forecasts is not None:
-        mine = forecasts.loc[forecasts["region"].astype(str) == region]
-        made = pd.DatetimeIndex(mine["timestamp"])
-        made = made.tz_localize("UTC") if made.tz is None else made.tz_convert("UTC")
-        rows = times.as_unit("ns").get_indexer(made.as_unit("ns"))
-        for horizon in sorted(int(h) for h in mine["horizon_minutes"].unique()):
-            chosen = (mine["horizon_minutes"].to_numpy() == horizon) & (rows >= 0)
-            column = np.full(len(times), np.nan)
-            column[rows[chosen]] = mine["price_forecast"].to_numpy(dtype=np.float64)[chosen]
-            by_horizon[horizon] = column
+    by_horizon = aligned_forecasts(forecasts, region, times)
     return Context(
         region=region,
         battery=battery,
@@ -237,7 +243,7 @@ def build_context(
         history_prices=np.ascontiguousarray(values[before]),
         interval_minutes=interval,
         execution_delay=execution_delay,
-        terminal_value=max(0.0, float(training.mean())) * battery.discharge_efficiency,
+        terminal_value=end_value(training, battery),
         forecasts={h: v[span] for h, v in by_horizon.items()},
         history_forecasts={h: v[before] for h, v in by_horizon.items()},
     )

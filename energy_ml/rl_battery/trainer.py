@@ -17,6 +17,7 @@ import pandas as pd
 from energy_ml.artifacts import save_artifact, write_json
 from energy_ml.config import MLConfig, RLBatteryConfig, Settings, default_config
 from energy_ml.errors import ModelError, UnknownRegionError
+from energy_ml.names import POLICY_FILE, TRAINING_RESULTS_FILE
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.fitting import (
     fit_values,
@@ -215,10 +216,10 @@ class BatteryRLTrainer:
             raise ModelError("there is no policy to save", remedy="call train or train_all first")
         folder = Path(output_dir)
         result = self._trained
-        path = folder / "battery_policy.pkl"
+        path = folder / POLICY_FILE
         sha256 = save_artifact(result["policy"].learned, path)
         write_json(
-            folder / "training_results.json",
+            folder / TRAINING_RESULTS_FILE,
             {
                 key: result[key]
                 for key in (

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import ModelError, NoDataError
 from energy_ml.rl_battery.agent import refresh_rows
-from energy_ml.rl_battery.battery import Floats, utc_days
-from energy_ml.rl_battery.learning import Integers
-from energy_ml.rl_battery.strategy import known, last_known, region_series
+from energy_ml.rl_battery.battery import utc_days
+from energy_ml.rl_battery.strategy import aligned_forecasts, known, last_known, region_series
 from energy_ml.splits import TimeSplit, split_window
 
 REFRESH_MINUTES = 5
@@ -89,7 +89,7 @@ def training_window(
         raise ModelError(f"regions have different intervals: {sorted(intervals)} minutes", expected="one interval")
     interval = intervals.pop()
     dispatch = interval if delay else max(_held_minutes(list(whole.values()), interval), _refresh(interval))
-    columns = {name: _align(forecasts, name, times) for name, (times, _, _) in whole.items()}
+    columns = {name: aligned_forecasts(forecasts, name, times) for name, (times, _, _) in whole.items()}
     common = set.intersection(*(set(c) for c in columns.values()))
     horizons = tuple(h for h in sorted(common) if h % dispatch == 0)
     series = []
@@ -138,21 +138,3 @@ def _held_minutes(series: Sequence[tuple[pd.DatetimeIndex, Floats, int]], interv
         if len(changes) and (changes % minutes == 0).mean() > HELD:
             return minutes
     return interval
-
-
-def _align(forecasts: pd.DataFrame | None, region: str, times: pd.DatetimeIndex) -> dict[int, Floats]:
-    """This region's forecasts as columns, horizon -> (N,), NaN where there is none."""
-    if forecasts is None or forecasts.empty:
-        return {}
-    mine = forecasts.loc[forecasts["region"].astype(str) == region]
-    made = pd.DatetimeIndex(mine["timestamp"])
-    made = made.tz_localize("UTC") if made.tz is None else made.tz_convert("UTC")
-    rows = times.as_unit("ns").get_indexer(made.as_unit("ns"))
-    horizon = mine["horizon_minutes"].to_numpy()
-    values = mine["price_forecast"].to_numpy(dtype=np.float64)
-    columns = {}
-    for h in sorted({int(h) for h in horizon}):
-        ours = (horizon == h) & (rows >= 0)
-        columns[h] = np.full(len(times), np.nan)
-        columns[h][rows[ours]] = values[ours]
-    return columns

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from energy_ml.arrays import Booleans, Floats, Floats32, Integers
 from energy_ml.errors import ModelError
-from energy_ml.rl_battery.battery import Floats, Physics
-from energy_ml.rl_battery.learning import Integers, Moves, possible_moves
+from energy_ml.rl_battery.battery import Physics
+from energy_ml.rl_battery.learning import Moves, possible_moves
 
 LAGS = (5, 15, 30, 60, 180)
 """Price changes over so many minutes."""
@@ -69,7 +70,7 @@ def _mean(sums: Floats, first: int, last: int) -> float:
 @njit(cache=True, nogil=True)
 def build_inputs(
     prices: Floats, minutes: Integers, ahead: Floats, interval: int, price_scale: float, first: int
-) -> npt.NDArray[np.float32]:
+) -> Floats32:
     """Inputs of intervals ``first`` to the end: (N - first, F) float32, NaN where history or forecasts are missing.
 
     Parameters
@@ -163,7 +164,7 @@ def hindsight_slopes(physics: Physics, prices: Floats, hours: float, pieces: int
 
 
 @njit(cache=True, nogil=True)
-def tree_inputs(inputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def tree_inputs(inputs: Floats32) -> Floats32:
     """Inputs (N, F) as trees get them: without the price level in rows that know yesterday.
 
     Months after training the level lies where training never was; where the price stands among those of the last days
@@ -196,14 +197,14 @@ class BoostedTrees(NamedTuple):
     roots: npt.NDArray[np.int32]
     groups: npt.NDArray[np.int32]
     feature: npt.NDArray[np.int16]
-    threshold: npt.NDArray[np.float32]
-    missing_left: npt.NDArray[np.bool_]
+    threshold: Floats32
+    missing_left: Booleans
     children: npt.NDArray[np.int32]
     depth: int
     outputs: int
 
     @classmethod
-    def fit(cls, inputs: npt.NDArray[np.float32], targets: Floats, *, rounds: int = 80, seed: int = 42) -> BoostedTrees:
+    def fit(cls, inputs: Floats32, targets: Floats, *, rounds: int = 80, seed: int = 42) -> BoostedTrees:
         """Fit (N, F) inputs to (N, outputs) targets: squared error, XGBoost, one thread, deterministic by ``seed``.
 
         Trees of their own for each output: trees with a vector in each leaf were a point worse on plain days and ten on
@@ -267,7 +268,7 @@ class BoostedTrees(NamedTuple):
 
 
 @njit(cache=True)
-def evaluate_trees(trees: BoostedTrees, inputs: npt.NDArray[np.float32]) -> Floats:
+def evaluate_trees(trees: BoostedTrees, inputs: Floats32) -> Floats:
     """(N, F) float32 -> (N, outputs)."""
     roots, groups, feature, threshold, missing_left, children, depth, outputs = trees
     out = np.zeros((inputs.shape[0], outputs))
@@ -304,7 +305,7 @@ NO_MODEL = ValueModel(BoostedTrees.empty())
 
 
 @njit(cache=True)
-def predict_values(model: ValueModel, inputs: npt.NDArray[np.float32], price_scale: float) -> Floats:
+def predict_values(model: ValueModel, inputs: Floats32, price_scale: float) -> Floats:
     """(N, F) inputs -> (N, pieces) currency/MWh, falling with charge."""
     out = evaluate_trees(model.trees, tree_inputs(inputs))
     for i in range(out.shape[0]):
@@ -327,10 +328,10 @@ def value_targets(slopes: Floats, prices: Floats, price_scale: float, delay: int
 
 
 def cross_fit(
-    inputs: npt.NDArray[np.float32],
+    inputs: Floats32,
     targets: Floats,
     when: Integers,
-    copies: npt.NDArray[np.float32],
+    copies: Floats32,
     *,
     intervals: int,
     folds: int,
@@ -363,7 +364,7 @@ def cross_fit(
         )
     edges = np.linspace(0, intervals, folds + 1).astype(np.int64)
 
-    def fit(rows: npt.NDArray[np.bool_]) -> ValueModel:
+    def fit(rows: Booleans) -> ValueModel:
         x = np.concatenate([inputs[rows], copies[rows]])
         y = np.concatenate([targets[rows], targets[rows]])
         return ValueModel(BoostedTrees.fit(x, y, rounds=rounds, seed=seed))

@@ -13,10 +13,10 @@ from energy_ml.rl_battery.baselines import (
     PerfectForesight,
     RollingMPC,
     ThresholdRule,
-    plan_lengths,
     trailing_rank,
 )
 from energy_ml.rl_battery.battery import Battery, simulate
+from energy_ml.rl_battery.lookahead import path_lengths
 from energy_ml.rl_battery.strategy import Context, Strategy, build_context
 from energy_ml_tests.rl_battery.markets import market, true_forecasts
 
@@ -136,7 +136,7 @@ def test_threshold_rule_is_tuned_to_the_best_of_its_grid() -> None:
 
 @pytest.mark.parametrize("minutes", [1, 5, 15, 30, 60])
 def test_plans_cover_a_day_at_every_interval(minutes: int) -> None:
-    lengths = plan_lengths(minutes)
+    lengths = path_lengths(minutes, 0)
     assert lengths.sum() * minutes == 1440
     assert len(lengths) <= 48 and lengths.min() >= 1
 

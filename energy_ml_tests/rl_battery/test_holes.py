@@ -90,7 +90,7 @@ def test_invented_prices_change_no_strategy_and_no_learned_value(delay):
         assert trained["finite"]
         tables.append({region: agent.table for region, agent in trained["agents"].items()})
         policy: BatteryPolicy = trained["policy"]
-        strategies = [policy, *baselines(with_forecasts=True), ObviousQLearning(episodes=5)]
+        strategies = [policy, *baselines(with_forecasts=True), ObviousQLearning(RLBatteryConfig(episodes=5))]
         units = reference_units(["DE", "FR"], Battery.from_config(config.rl_battery))
         frame, summary = backtest(
             prices, strategies, units, split, forecasts=forecasts, execution_delay=delay, bootstrap=20

@@ -104,19 +104,21 @@ def test_long_spans_agree_with_the_forward_schedule(mean: float) -> None:
     prices = mean + 60 * np.sin(np.arange(5000) / 40) + np.random.default_rng(1).normal(0, 30, 5000)
     found = perfect_foresight(Battery(), prices, 1 / 12, terminal_value=35.0)
     p = Battery().physics
-    c, d = p.power / 12 * p.charge_eff, p.power / 12 / p.discharge_eff
-    _, value, most = module._optimise(
-        prices / p.charge_eff, prices * p.discharge_eff, c, d, p.low, p.high, p.low, 35.0, 0.5, 500
+    most = (p.power / 12 * p.charge_eff, p.power / 12 / p.discharge_eff)
+    limits = module.Limits(p.low, p.high, 1e-12)
+    _, value, pieces = module._optimise(
+        prices / p.charge_eff, prices * p.discharge_eff, most, limits, p.low, 35.0, 0.5, 500
     )
-    assert most <= 500
+    assert pieces <= 500
     assert found.profit == pytest.approx(value, rel=1e-10)
 
 
 def test_a_value_function_with_more_pieces_than_expected_is_handled() -> None:
     prices = np.random.default_rng(2).normal(-20, 50, 300)
     p = Battery().physics
-    c, d = p.power / 12 * p.charge_eff, p.power / 12 / p.discharge_eff
-    tight = module._optimise(prices / p.charge_eff, prices * p.discharge_eff, c, d, p.low, p.high, p.low, 0.0, 0.5, 8)
+    most = (p.power / 12 * p.charge_eff, p.power / 12 / p.discharge_eff)
+    limits = module.Limits(p.low, p.high, 1e-12)
+    tight = module._optimise(prices / p.charge_eff, prices * p.discharge_eff, most, limits, p.low, 0.0, 0.5, 8)
     assert tight[2] > 8
     assert perfect_foresight(Battery(power_mw=0.01), prices, 1 / 60).profit > 0
 
