@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from energy_ml import __version__
 from energy_ml.errors import DataError
 from energy_ml.evaluation import charts, tables
-from energy_ml.evaluation.backtest_evaluator import headline, mark_to_market, pool_summary
+from energy_ml.evaluation.backtest_evaluator import compare_strategies, headline, mark_to_market, pool_summary
 from energy_ml.evaluation.metrics import ForecastScores, family_importance, importance_measure
 from energy_ml.evaluation.tables import DASH, Record, number
 from energy_ml.evaluation.verdicts import battery_verdict, earned_share, forecast_verdict, money
@@ -99,6 +99,7 @@ def render_report(
     scores = forecasts.scores.part("test")
     level = forecasts.interval_level
     pooled = pool_summary(battery.summary)
+    against = compare_strategies(battery.frame, battery.summary, OUR_POLICY)
     regions = sorted(str(region) for region in test[REGION].unique())
 
     pictures = _Charts()
@@ -114,8 +115,8 @@ def render_report(
         "title": f"energy_ml report {as_of}",
         "as_of": as_of,
         "judged": _judged(split, regions),
-        "forecast_verdict": forecast_verdict(scores.overall),
-        "battery_verdict": battery_verdict(pooled),
+        "forecast_verdict": forecast_verdict(scores.overall, level),
+        "battery_verdict": battery_verdict(pooled, against),
         "tiles": _tiles(scores.overall, pooled, level, len(problems)),
         "horizon_table": tables.horizon_table(scores.overall),
         "strategy_table": tables.strategy_table(pooled),
@@ -123,7 +124,7 @@ def render_report(
         "detail_table": tables.detail_table(scores.overall),
         "interval_table": tables.interval_table(scores.overall, scores.by_region, level),
         "rows_table": tables.rows_table(split["rows"]),
-        "rival_table": tables.rival_table(battery.frame, battery.summary),
+        "rival_table": tables.rival_table(against),
         "earnings_table": tables.earnings_table(pooled),
         "fleet_table": tables.fleet_table(battery.summary),
         "problem_table": tables.problem_table(problems),

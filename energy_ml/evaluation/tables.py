@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from energy_ml.artifacts import to_jsonable
-from energy_ml.evaluation.backtest_evaluator import compare_strategies
 from energy_ml.evaluation.charts import strategy_label
 from energy_ml.evaluation.verdicts import SAME
 from energy_ml.names import (
@@ -249,10 +248,9 @@ def _best_first(pooled: pd.DataFrame) -> list[Record]:
     return list(pooled.sort_values("profit", ascending=False).to_dict("records"))
 
 
-def rival_table(backtest: pd.DataFrame, summary: pd.DataFrame) -> Table:
-    """Show the policy against each other strategy, paired over the same hours."""
-    found = compare_strategies(backtest, summary, OUR_POLICY)
-    found = found[found["rival"] != PERFECT_FORESIGHT].sort_values("difference_per_day")
+def rival_table(against: pd.DataFrame) -> Table:
+    """Show the policy against each other strategy, as ``compare_strategies`` gives it."""
+    found = against[against["rival"] != PERFECT_FORESIGHT].sort_values("difference_per_day")
     columns: Columns = [
         ("Our policy minus", _strategy("rival")),
         ("Per day", _numbers("difference_per_day", "+,.1f")),
@@ -265,17 +263,14 @@ def rival_table(backtest: pd.DataFrame, summary: pd.DataFrame) -> Table:
 
 def fleet_table(summary: pd.DataFrame) -> Table:
     """Show each region and battery with every strategy's share."""
-    keys = [REGION, BATTERY_ID]
     single = summary[summary[REGION] != POOLED]
-    best = single[single[STRATEGY] == PERFECT_FORESIGHT].set_index(keys)["profit"]
-    profits = single[single[STRATEGY] == OUR_POLICY].set_index(keys)["profit"]
-    shares = single.pivot_table(index=keys, columns=STRATEGY, values="share", aggfunc="first", dropna=False)
-    names = [n for n in shares if n not in (PERFECT_FORESIGHT, HOLD, OUR_POLICY, OUR_POLICY_BLIND)]
+    names = sorted(set(single[STRATEGY]) - {PERFECT_FORESIGHT, HOLD, OUR_POLICY, OUR_POLICY_BLIND})
     rows = []
-    for key, record in shares.iterrows():
+    for key, figures in single.groupby([REGION, BATTERY_ID]):
         together = key[0] == FLEET
-        cells = [number(best.get(key), ",.0f"), number(profits.get(key), ",.0f")]
-        cells += [number(record[name], ".1%") for name in (OUR_POLICY, *names)]
+        profit, share = (figures.set_index(STRATEGY)[name] for name in ("profit", "share"))
+        cells = [number(profit[name], ",.0f") for name in (PERFECT_FORESIGHT, OUR_POLICY)]
+        cells += [number(share[name], ".1%") for name in (OUR_POLICY, *names)]
         rows.append(Row("fleet together" if together else " · ".join(key), cells, main=together))
     head = ["Region · battery", "Possible", "Policy earned", "Policy share", *map(strategy_label, names)]
     return Table("Each battery", head, rows, "profit in currency; shares of perfect foresight")

@@ -13,11 +13,17 @@ from dataclasses import dataclass
 import pandas as pd
 
 from energy_ml.evaluation.charts import strategy_label
-from energy_ml.names import HOLD, HORIZON, OBVIOUS, OUR_POLICY, OUR_POLICY_BLIND, PERFECT_FORESIGHT, STRATEGY
+from energy_ml.names import HOLD, HORIZON, OUR_POLICY, OUR_POLICY_BLIND, PERFECT_FORESIGHT, STRATEGY
 
 SAME = 0.005
 """Relative differences up to this size count as none."""
-_NO_RULES = (OUR_POLICY, OUR_POLICY_BLIND, PERFECT_FORESIGHT, HOLD, OBVIOUS)
+_BIASED = 0.1
+"""A mean error of this share of the mean absolute error is spoken of."""
+_FEWER_SPIKES = 0.05
+"""So much less of the spikes called than by "the price stays" is spoken of."""
+_NARROW = 0.01
+"""Coverage so far below the nominal one is spoken of."""
+_NO_RULES = (OUR_POLICY_BLIND, PERFECT_FORESIGHT, HOLD)
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _STAYS = "“the price stays”"
 
@@ -31,11 +37,12 @@ class Verdict:
     detail: str = ""
 
 
-def forecast_verdict(metrics: pd.DataFrame) -> Verdict:
-    """Say in plain words whether forecasts beat persistence.
+def forecast_verdict(metrics: pd.DataFrame, level: float) -> Verdict:
+    """Say in plain words whether forecasts beat persistence, and where they are weak all the same.
 
-    ``metrics`` comes from ``forecast_metrics`` for one split by horizon. A difference within half a percent counts as
-    none; a horizon that loses is always named.
+    ``metrics`` comes from ``forecast_metrics`` for one split by horizon, ``level`` is the nominal coverage. A
+    difference within half a percent counts as none; a horizon that loses is always named. With a weakness (bias,
+    spikes, coverage) nothing is better than mixed.
     """
     table = metrics.dropna(subset=["rmae"]).sort_values(HORIZON)
     if table.empty:
@@ -67,12 +74,36 @@ def forecast_verdict(metrics: pd.DataFrame) -> Verdict:
             lose = "lose" if parts else f"lose to {_STAYS}"
             parts.append(f"{lose} at {_horizons(worse)} ({_percent_range(worse['rmae'] - 1)} more error)")
         sentence = f"Forecasts {_join(parts)}."
-    return Verdict(tone, sentence, " ".join(filter(None, [_significance_words(table), _yesterday_words(table)])))
+    weak = _weaknesses(table, level)
+    if weak:
+        sentence += f" But they {_join(list(weak))}."
+        tone = "mixed" if tone == "good" else tone
+    details = [*weak.values(), _significance_words(table), _yesterday_words(table)]
+    return Verdict(tone, sentence, " ".join(filter(None, details)))
+
+
+def _weaknesses(table: pd.DataFrame, level: float) -> dict[str, str]:
+    """Say what less error on average hides: each weakness in short, and with its figures."""
+    found = {}
+    for way, sign in (("low", -1), ("high", 1)):
+        biased = table[sign * table["bias"] > _BIASED * table["mae"]]
+        if len(biased):
+            off = _join([f"{abs(value):.1f}" for value in biased["bias"]])
+            found[f"are too {way} on average"] = f"Too {way} by {off} currency/MWh on average at {_horizons(biased)}."
+    blind = table[table["spike_recall"] < table["persistence_spike_recall"] - _FEWER_SPIKES]
+    if len(blind):
+        called, stays = (_join([f"{v:.0%}" for v in blind[n]]) for n in ("spike_recall", "persistence_spike_recall"))
+        found[f"call fewer spikes than {_STAYS}"] = (
+            f"Spikes called at {_horizons(blind)}: {called}; by {_STAYS} {stays}."
+        )
+    narrow = table[table["coverage"] < level - _NARROW]
+    if len(narrow):
+        held = _join([f"{value:.1%}" for value in narrow["coverage"]])
+        found["have too narrow intervals"] = f"The {level:.0%} intervals hold {held} at {_horizons(narrow)}."
+    return found
 
 
 def _significance_words(table: pd.DataFrame) -> str:
-    if "dm_p_value" not in table:
-        return ""
     clear = table["dm_p_value"] < 0.05  # and large enough to speak of: on thousands of rows a trifle is clear too
     gains, losses = table[clear & (table["rmae"] < 1 - SAME)], table[clear & (table["rmae"] > 1 + SAME)]
     words = (
@@ -84,7 +115,7 @@ def _significance_words(table: pd.DataFrame) -> str:
 
 
 def _yesterday_words(table: pd.DataFrame) -> str:
-    if "rmae_seasonal" not in table or table["rmae_seasonal"].isna().all():
+    if table["rmae_seasonal"].isna().all():
         return ""
     worse = table[table["rmae_seasonal"] > 1]
     return (
@@ -94,35 +125,55 @@ def _yesterday_words(table: pd.DataFrame) -> str:
     )
 
 
-def battery_verdict(pooled: pd.DataFrame) -> Verdict:
-    """Say in plain words what the policy earned, beside what was possible and what simple rules earned.
+def battery_verdict(pooled: pd.DataFrame, against: pd.DataFrame) -> Verdict:
+    """Say in plain words what the policy earned, beside what was possible, and what forecasts were worth to it.
 
-    ``pooled`` has one row per strategy: ``strategy``, ``profit``, ``share``, ``share_low`` and ``share_high``.
+    Parameters
+    ----------
+    pooled : one row per strategy: ``strategy``, ``profit``, ``share``, ``share_low`` and ``share_high``.
+    against : the policy against each other strategy, as ``compare_strategies`` gives it. It is ahead of a rule or
+        behind it only where the interval of the difference says so, else level.
     """
     table = pooled.set_index(STRATEGY)
-    if OUR_POLICY not in table.index:
-        return Verdict("none", "No battery backtest for this date.")
-    mine = table.loc[OUR_POLICY]
-    ours, share = float(mine["profit"]), float(mine["share"])
-    rules = table[~table.index.isin(_NO_RULES) & table["profit"].notna()].sort_values("profit", ascending=False)
-    ahead = rules[rules["profit"] > ours]
-    others = rules if ours < 0 else rules.drop(index=ahead.index)
-    beside = ", ".join(f"{strategy_label(str(name))} {earned_share(row)}" for name, row in others.iterrows())
-    detail = f"Beside it: {beside}." if beside else ""
+    ours, share, low, high = (float(table.loc[OUR_POLICY, n]) for n in ("profit", "share", "share_low", "share_high"))
+
+    def named(rows: pd.DataFrame) -> list[str]:
+        return [f"{strategy_label(str(name))} ({earned_share(table.loc[name])})" for name in rows["rival"]]
+
+    rules = against[~against["rival"].isin(_NO_RULES)].sort_values("difference_per_day")
+    ahead = rules[rules["difference_per_day_low"] > 0]
+    behind = rules[rules["difference_per_day_high"] < 0]
+    level = rules.drop(index=[*ahead.index, *behind.index])
+    worth = against[against["rival"] == OUR_POLICY_BLIND]
+    no_worth = bool((worth["difference_per_day"] <= 0).any())
+    beside = f"Beside it: {_join(named(rules))}." if len(rules) else "No simple rule was run beside it."
+    detail = " ".join(filter(None, [_worth_words(worth), beside]))
     if not math.isfinite(share):
         return Verdict("mixed" if ours >= 0 else "bad", f"The policy earned {money(ours)}; nothing could be earned.")
     if ours < 0:
         possible = money(float(table.loc[PERFECT_FORESIGHT, "profit"]))
         return Verdict("bad", f"The policy lost money: {money(ours)}, while {possible} was possible.", detail)
-    low, high = float(mine["share_low"]), float(mine["share_high"])
     interval = f" ({low:.0%} to {high:.0%})" if math.isfinite(low) and math.isfinite(high) else ""
-    earned = f"The policy earned {share:.0%} of the possible profit{interval}"
-    if rules.empty:
-        return Verdict("mixed", f"{earned}.", "No simple rule was run beside it.")
-    if ahead.empty:
-        return Verdict("good", f"{earned}, ahead of every rule beside it.", detail)
-    leaders = [f"{strategy_label(str(name))} ({earned_share(row)})" for name, row in ahead.iterrows()]
-    return Verdict("mixed" if len(ahead) < len(rules) else "bad", f"{earned}: less than {_join(leaders)}.", detail)
+    parts = [f"less than {_join(named(behind))}"] if len(behind) else []
+    parts += [f"level with {_join(named(level))}"] if len(level) else []
+    if len(ahead):
+        parts.append(f"ahead of {'the other rules' if parts else 'every rule beside it'}")
+    said = f": {_join(parts)}" if parts else ""
+    but = ". Forecasts didn't pay" if no_worth else ""
+    tone = "mixed" if len(behind) or len(level) or no_worth or rules.empty else "good"
+    if len(rules) and len(behind) == len(rules):
+        tone = "bad"
+    return Verdict(tone, f"The policy earned {share:.0%} of the possible profit{interval}{said}{but}.", detail)
+
+
+def _worth_words(worth: pd.DataFrame) -> str:
+    """Say what forecasts were worth: the policy's lead over itself without them, and whether that is clear."""
+    if worth.empty:
+        return ""
+    row = worth.iloc[0]
+    low, high = float(row["difference_per_day_low"]), float(row["difference_per_day_high"])
+    clear = "clearly more" if low > 0 else "clearly less" if high < 0 else "level with the same policy without them"
+    return f"Forecasts were worth {row['difference_per_day']:+,.1f} a day ({low:+,.1f} to {high:+,.1f}): {clear}."
 
 
 # --- how numbers are said --------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from energy_ml.errors import DataError
-from energy_ml.evaluation import backtest_evaluator, charts, reports, verdicts
+from energy_ml.evaluation import backtest_evaluator, charts, reports, tables, verdicts
 from energy_ml.evaluation.leaderboard import succession
 from energy_ml.evaluation.metrics import ForecastScores, forecast_metrics
 from energy_ml.evaluation.reports import BatteryResults, ForecastResults
@@ -252,7 +252,7 @@ def test_report_shows_the_numbers_that_the_metrics_say(page):
         errors = f"{row.mae:,.2f} {row.persistence_mae:,.2f} {row.seasonal_mae:,.2f}"
         assert f"{row.horizon_minutes} min {errors} {row.rmae:.3f}" in words
         assert f"{row.coverage:.1%}" in words
-    assert "Forecasts beat “the price stays” at both horizons: 4–18% less error." in words
+    assert "Forecasts beat “the price stays” at both horizons: 4–18% less error. But they " in words
     assert "short gap <script>alert('x')</script> 3 repaired –" in html.unescape(words)
     assert "price_prediction_15m v1 promoted to champion 3% less error" in words
     assert "data fingerprint f00d" in words and "xgboost 3.2" in words
@@ -282,7 +282,10 @@ def test_report_of_minutes_with_spikes_stays_readable_and_small():
 
 
 def metrics_of(**rmae: float) -> pd.DataFrame:
-    return pd.DataFrame({"horizon_minutes": [int(k[1:]) for k in rmae], "rmae": list(rmae.values())})
+    """Metrics of forecasts with nothing against them but their error."""
+    table = pd.DataFrame({"horizon_minutes": [int(k[1:]) for k in rmae], "rmae": list(rmae.values())})
+    fine = {"mae": 10.0, "bias": 0.9, "spike_recall": 0.3, "persistence_spike_recall": 0.34, "coverage": 0.895}
+    return table.assign(**fine, dm_p_value=math.nan, rmae_seasonal=math.nan)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +332,7 @@ def metrics_of(**rmae: float) -> pd.DataFrame:
     ],
 )
 def test_forecast_verdict(table, tone, sentence):
-    verdict = verdicts.forecast_verdict(table)
+    verdict = verdicts.forecast_verdict(table, 0.9)
     assert (verdict.tone, verdict.sentence) == (tone, sentence)
 
 
@@ -337,7 +340,7 @@ def test_forecast_verdict(table, tone, sentence):
 @given(st.lists(st.floats(0.2, 3.0), min_size=1, max_size=6))
 def test_forecast_verdict_never_hides_a_loss(values):
     table = metrics_of(**{f"h{5 * (i + 1)}": v for i, v in enumerate(values)})
-    verdict = verdicts.forecast_verdict(table)
+    verdict = verdicts.forecast_verdict(table, 0.9)
     losing, winning = [v for v in values if v > 1.005], [v for v in values if v < 0.995]
     assert ("lose" in verdict.sentence) == bool(losing)
     assert ("beat" in verdict.sentence) == bool(winning)
@@ -349,36 +352,91 @@ def test_forecast_verdict_says_what_is_significant():
     table = metrics_of(h5=0.99, h15=0.9, h60=1.1).assign(
         dm_p_value=[0.4, 0.001, 0.02], dm_mean_difference=[-0.1, -1.0, 1.0], rmae_seasonal=[0.3, 0.4, 1.2]
     )
-    assert verdicts.forecast_verdict(table).detail == (
+    assert verdicts.forecast_verdict(table, 0.9).detail == (
         "The gain is statistically clear (p < 0.05) at 15 min. The loss is clear at 60 min. "
         "At 60 min even the same time yesterday is closer."
     )
-    assert "No gain is statistically clear" in verdicts.forecast_verdict(table.assign(dm_p_value=0.5)).detail
+    assert "No gain is statistically clear" in verdicts.forecast_verdict(table.assign(dm_p_value=0.5), 0.9).detail
+
+
+def test_forecast_verdict_never_hides_a_weakness():
+    table = metrics_of(h5=0.9, h60=0.8).assign(
+        bias=[0.5, -4.7], spike_recall=[0.5, 0.01], persistence_spike_recall=[0.5, 0.27], coverage=[0.88, 0.901]
+    )
+    verdict = verdicts.forecast_verdict(table, 0.9)
+    assert verdict.tone == "mixed"
+    assert verdict.sentence.endswith(
+        "10–20% less error. But they are too low on average, call fewer spikes than “the price stays” "
+        "and have too narrow intervals."
+    )
+    assert verdict.detail.startswith(
+        "Too low by 4.7 currency/MWh on average at 60 min. Spikes called at 60 min: 1%; by “the price stays” 27%. "
+        "The 90% intervals hold 88.0% at 5 min. "
+    )
+    assert "too high" in verdicts.forecast_verdict(table.assign(bias=2.0), 0.9).sentence
+    assert "But" not in verdicts.forecast_verdict(metrics_of(h5=0.9), 0.9).sentence
+
+
+def against_of(ours: float, others: dict[str, float], unsure: float = 1.0) -> pd.DataFrame:
+    """The policy against each rival, with intervals of ``unsure`` either way."""
+    table = pd.DataFrame({"rival": list(others), "difference_per_day": [ours - other for other in others.values()]})
+    gap = table["difference_per_day"]
+    return table.assign(difference_per_day_low=gap - unsure, difference_per_day_high=gap + unsure)
 
 
 @pytest.mark.parametrize(
     ("ours", "others", "tone", "words"),
     [
-        (58, {"threshold": 49, "mpc": 55}, "good", "earned 58% of the possible profit, ahead of every rule beside it."),
+        (58, {"threshold": 49, "mpc": 55}, "good", "earned 58% of the possible profit: ahead of every rule beside it."),
         (
             52,
             {"threshold": 49, "mpc": 55},
             "mixed",
-            "earned 52% of the possible profit: less than MPC on seasonal forecast (55%).",
+            "earned 52% of the possible profit: less than MPC on seasonal forecast (55%) and ahead of the other rules.",
         ),
         (40, {"threshold": 49, "mpc": 55}, "bad", "less than MPC on seasonal forecast (55%) and threshold rule (49%)."),
-        (58, {"mpc": 55, "q_learning_without_forecasts": 59}, "good", "ahead of every rule beside it."),
+        (55.5, {"threshold": 49, "mpc": 55}, "mixed", "level with MPC on seasonal forecast (55%) and ahead of the oth"),
+        (
+            58,
+            {"mpc": 55, "q_learning_without_forecasts": 60},
+            "mixed",
+            "ahead of every rule beside it. Forecasts didn'",
+        ),
+        (58, {"mpc": 55, "q_learning_without_forecasts": 57.5}, "good", "ahead of every rule beside it."),
+        (20, {"obvious_q_learning": 30}, "bad", "less than obvious Q-learning (30%)."),
         (-12, {"threshold": 49}, "bad", "lost money: -12.00, while 100 was possible."),
         (50, {"hold": 0}, "mixed", "earned 50% of the possible profit."),
         (0, {"perfect_foresight": 0}, "mixed", "nothing could be earned"),
-        (None, {"threshold": 5}, "none", "No battery backtest"),
     ],
 )
 def test_battery_verdict(ours, others, tone, words):
-    profits = {"perfect_foresight": 100, **others} | ({} if ours is None else {"q_learning": ours})
-    verdict = verdicts.battery_verdict(make_summary(**profits))
+    profits = {"perfect_foresight": 100, **others, "q_learning": ours}
+    verdict = verdicts.battery_verdict(make_summary(**profits), against_of(ours, others))
     assert verdict.tone == tone
     assert words in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("blind", "words"),
+    [
+        (50, "Forecasts were worth +8.0 a day (+7.0 to +9.0): clearly more."),
+        (57.5, "Forecasts were worth +0.5 a day (-0.5 to +1.5): level with the same policy without them."),
+        (60, "Forecasts were worth -2.0 a day (-3.0 to -1.0): clearly less."),
+    ],
+)
+def test_battery_verdict_says_what_forecasts_were_worth(blind, words):
+    others = {"mpc": 55, "q_learning_without_forecasts": blind}
+    profits = {"perfect_foresight": 100, "q_learning": 58, **others}
+    verdict = verdicts.battery_verdict(make_summary(**profits), against_of(58, others))
+    assert verdict.detail == f"{words} Beside it: MPC on seasonal forecast (55%)."
+
+
+def test_the_fleet_table_has_a_row_per_battery_and_no_other():
+    summary = battery_results().summary
+    renamed = summary[summary["region"] == "FR"].assign(battery_id="b1")
+    table = tables.fleet_table(pd.concat([summary, renamed]))
+    assert [row.name for row in table.rows] == ["DE · reference", "FR · b1", "FR · reference"]
+    assert all(cell.text != tables.DASH for row in table.rows for cell in row.cells)
 
 
 def test_battery_numbers_of_a_real_summary(page):

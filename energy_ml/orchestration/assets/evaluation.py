@@ -274,6 +274,7 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "as_of": day,
                 "prices": test.to_dict("records"),
                 "battery": pooled.to_dict("records"),
+                "batteries": summary[summary["region"] != "all"].to_dict("records"),
                 "decisions": [f"{model_id}: {decision['reason']}" for model_id, decision in registry_entry.items()],
                 "provenance": record,
             },
