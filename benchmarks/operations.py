@@ -121,9 +121,10 @@ class Clock:
 def overhead_inside(started: float) -> None:
     """In a process that was started at ``started``: run the job and print where the time went, by step, as JSON."""
     from energy_ml.config import Settings
-    from energy_ml.orchestration.launch import newest_as_of, project_instance, run_job
+    from energy_ml.orchestration.launch import project_instance, run_job
+    from energy_ml.training_window import newest
 
-    as_of, clock = newest_as_of(Settings.from_env()), Clock()
+    as_of, clock = newest(Settings.from_env()), Clock()
     clock.watch_assets()
     began, before = time.time(), time.process_time()
     result = run_job(as_of)

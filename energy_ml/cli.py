@@ -140,6 +140,7 @@ def _simulate(
 def _data(as_json: _AsJson = False) -> None:
     """What the data folder holds: files, days, regions, gaps and problems."""
     from energy_ml.market_data.lake import ParquetLake
+    from energy_ml.training_window import newest
 
     settings = Settings.from_env()
     lake = ParquetLake(settings.data_dir)
@@ -147,7 +148,7 @@ def _data(as_json: _AsJson = False) -> None:
     if not files:
         raise NoDataError("there are no parquet files", file=settings.data_dir, remedy="put files there or simulate")
     coverage = lake.coverage()
-    latest = lake.latest_complete_day()
+    latest = newest(settings, lake)
     listed = [
         {
             "path": str(f.path),
@@ -204,9 +205,9 @@ def _retrain(
     # An impossible date is refused before anything slow is loaded.
     as_of = None if date == "latest" else settings.check_as_of(_parse_date(date))
 
-    from energy_ml.orchestration.launch import newest_as_of
+    from energy_ml.training_window import newest
 
-    as_of = as_of or newest_as_of(settings)
+    as_of = as_of or settings.check_as_of(newest(settings))
     _run_with_progress(settings, as_of)
     _show_results(settings, as_of, as_json)
 
@@ -425,11 +426,8 @@ def _backtest(
     folder = Path(settings.results_dir) / "backtest"
     with _progress_bar("backtest") as (bar, task):
         forecasts = walk_forward_parallel(
-            settings.data_dir,
+            settings,
             days,
-            settings.ml_config(),
-            days=settings.training_window_days,
-            regions=settings.regions,
             cache_dir=folder / "dates",
             jobs=jobs,
             progress=lambda fraction, _: bar.update(task, completed=fraction),
@@ -469,10 +467,9 @@ def _backfill(
 ) -> None:
     """Run everything for each day of a range, oldest first, one run a day; old days never dethrone a newer champion."""
     from energy_ml.orchestration.launch import backfill as run_days
-    from energy_ml.orchestration.launch import check_as_of
 
     settings = Settings.from_env()
-    days = check_as_of(settings, _parse_date(first)), check_as_of(settings, _parse_date(last))
+    days = settings.check_as_of(_parse_date(first)), settings.check_as_of(_parse_date(last))
     with _progress_bar("backfill", max((days[1] - days[0]).days + 1, 1)) as (bar, task):
         runs = run_days(*days, only_missing=only_missing, progress=lambda _: bar.advance(task))
 

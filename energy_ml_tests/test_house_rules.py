@@ -77,3 +77,15 @@ def test_asset_modules_keep_their_annotations() -> None:
     """Postponed annotations break Dagster's reading of asset and resource signatures."""
     for path in (ROOT / "orchestration").rglob("*.py"):
         assert "from __future__ import annotations" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("asked", ["latest_complete_day", "read_price_window"])
+def test_one_room_asks_the_lake_for_a_day_and_its_window(asked: str) -> None:
+    """Five copies of the rule gave two answers."""
+    callers = {
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", None)) == asked
+    }
+    assert callers == {"training_window.py"}

@@ -21,6 +21,7 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.orchestration.metadata import to_metadata
 from energy_ml.orchestration.triggers import expected_day
 from energy_ml.splits import TimeSplit
+from energy_ml.training_window import newest
 
 _SAMPLE = 4000
 """Rows that a feature's distribution is taken from; more change the index by less than it wavers from day to day."""
@@ -54,11 +55,11 @@ def data_recent(settings: Settings, lake: ParquetLake, now: dt.datetime) -> dg.A
     if settings.end_date is not None:
         expected = min(expected, settings.end_date)
     try:
-        newest = lake.latest_complete_day(regions=settings.regions)
+        last = newest(settings, lake)
     except DataError as error:
         return result(settings, "data_recent", False, str(error))
-    late = (expected - newest).days
-    words = f"the newest complete day is {newest}; {expected} was expected by now"
+    late = (expected - last).days
+    words = f"the newest complete day is {last}; {expected} was expected by now"
     return result(
         settings,
         "data_recent",

@@ -34,17 +34,6 @@ BACKFILL_TAG = "energy_ml/backfill"
 """Tag of a run: the days of the backfill that it is part of."""
 
 
-def newest_as_of(settings: Settings) -> dt.date:
-    """The newest complete day of the data. Raises NoDataError if no as-of date can be made of it."""
-    day = ParquetLake(settings.data_dir).latest_complete_day()
-    return check_as_of(settings, min(day, settings.end_date) if settings.end_date else day)
-
-
-def check_as_of(settings: Settings, day: dt.date) -> dt.date:
-    """``day``, if it is one of the partitions. Raises ConfigError naming the setting that stands in the way."""
-    return settings.check_as_of(day)
-
-
 def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None) -> dg.JobExecutionResult:
     """Run ``job`` for one as-of date on the configured executor, by default in this process, on the project's record.
 
@@ -100,7 +89,7 @@ def backfill(
     Raises ConfigError for days that aren't partitions.
     """
     settings = dataclasses.replace(Settings.from_env(), executor="in_process")
-    check_as_of(settings, first), check_as_of(settings, last)
+    settings.check_as_of(first), settings.check_as_of(last)
     if last < first:
         raise ConfigError(f"the backfill ends on {last}, before it begins on {first}", remedy="exchange the two")
     definitions = build_definitions(settings)

@@ -27,9 +27,9 @@ from energy_ml.orchestration.instance import project_instance
 def run(job: str, as_of: dt.date, run_id: str, tags: dict[str, str]) -> str | None:
     """Run ``job`` for one as-of date on the configured executor; None if all went well, else what went wrong."""
     # Only here: closing a record needs none of the graph, whose loading takes seconds.
-    from energy_ml.orchestration.launch import check_as_of, run_on_executor, what_failed
+    from energy_ml.orchestration.launch import run_on_executor, what_failed
 
-    day = check_as_of(Settings.from_env(), as_of)
+    day = Settings.from_env().check_as_of(as_of)
     with project_instance() as instance:
         signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=_cancel, args=(instance, run_id)).start())
         result = run_on_executor(job, day, instance, run_id, tags=tags, log_level="WARNING")

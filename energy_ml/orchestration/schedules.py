@@ -14,6 +14,7 @@ from energy_ml.errors import DataError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.orchestration.jobs import RETRAIN
 from energy_ml.orchestration.triggers import data_version, expected_day, request, taken, version_of_problem
+from energy_ml.training_window import newest
 
 NIGHTLY = "nightly_retrain"
 
@@ -45,12 +46,12 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
                 f"{settings.start_date} (ENERGY_ML_START_DATE), so the first as-of date is {settings.first_as_of}"
             )
         try:
-            newest = lake.latest_complete_day(regions=settings.regions)
+            last = newest(settings, lake)
         except DataError as error:
             return dg.SkipReason(f"{day} can't be trained: {error}")
-        if newest < day:
+        if last < day:
             return dg.SkipReason(
-                f"{day} isn't complete: {rows_in_words(lake, day)}; the newest complete day is {newest}. "
+                f"{day} isn't complete: {rows_in_words(lake, day)}; the newest complete day is {last}. "
                 "Looks again in an hour."
             )
         try:

@@ -22,6 +22,7 @@ from energy_ml.orchestration.assets.raw import BATTERY_TELEMETRY, MARKET_PRICES
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
 from energy_ml.orchestration.triggers import STALE_TAG, data_version, request, short_days, taken
 from energy_ml.results import ResultsStore
+from energy_ml.training_window import newest
 
 NEW_PARQUET = "new_parquet"
 RUN_FAILURES = "run_failures"
@@ -92,11 +93,9 @@ def _nothing_new(waiting: Sequence[str], unreadable: Sequence[tuple[str, str]]) 
 def _newest(lake: ParquetLake, settings: Settings) -> tuple[dt.date | None, str | None]:
     """The as-of date to train, or why there is none."""
     try:
-        day = lake.latest_complete_day(regions=settings.regions)
+        day = newest(settings, lake)
     except DataError as error:
         return None, f"nothing to train: {error}"
-    if settings.end_date is not None:
-        day = min(day, settings.end_date)
     if day < settings.first_as_of:
         return None, (
             f"nothing to train: the newest complete day is {day}, and the first with a whole window of "

@@ -15,10 +15,9 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from energy_ml.config import OperationsConfig, Settings
 from energy_ml.errors import DataError, EnergyMLError
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.market_data.window import read_price_window
 from energy_ml.orchestration.jobs import RETRAIN
 from energy_ml.results import ResultsStore
-from energy_ml.splits import window_of
+from energy_ml.training_window import read_window
 
 VERSION_TAG = "energy_ml/data_version"
 """Tag of a run: which version of the day's data it was asked for."""
@@ -39,15 +38,7 @@ def expected_day(operations: OperationsConfig, now: dt.datetime) -> dt.date:
 
 def data_version(settings: Settings, lake: ParquetLake, day: dt.date) -> str:
     """Digest of the training window's rows of as-of date ``day``. Raises the DataErrors of an unusable window."""
-    config = settings.ml_config().price_prediction
-    window = read_price_window(
-        lake,
-        *window_of(day, settings.training_window_days),
-        regions=settings.regions,
-        extra_columns=config.extra_columns,
-        max_gap_minutes=config.max_gap_minutes,
-    )
-    return window.fingerprint[:_SHORT]
+    return read_window(settings, lake, day).fingerprint[:_SHORT]
 
 
 def version_of_problem(error: DataError) -> str:

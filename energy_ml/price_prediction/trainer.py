@@ -27,12 +27,11 @@ from threadpoolctl import threadpool_limits
 
 from energy_ml import __version__
 from energy_ml.artifacts import load_artifact, save_artifact, write_json
-from energy_ml.config import MLConfig, PricePredictionConfig, Settings
+from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.errors import ModelError, ModelNotFoundError
 from energy_ml.evaluation.metrics import forecast_metrics
 from energy_ml.features import PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
-from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import IS_FILLED
 from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
@@ -43,7 +42,8 @@ from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted, PricePredictionModel, interval_around
 from energy_ml.price_prediction.prepared import PreparedWindow, prepare_window
-from energy_ml.splits import PARTS, TimeSplit, split_window, window_of
+from energy_ml.splits import PARTS, TimeSplit, split_window
+from energy_ml.training_window import newest, read_window, settings_for
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -86,21 +86,25 @@ class PricePredictionTrainer:
 
     # --- data ---------------------------------------------------------------------------------------------------------
 
-    def load_data(self, days: int | None = None) -> pd.DataFrame:
-        """Cleaned prices of the last complete ``days`` (by default the training window of the settings) of
-        ``data_path``.
+    def load_data(self) -> pd.DataFrame:
+        """Clean prices of the newest as-of date, with warm-up before its window (``attrs["window_start"]``).
 
-        Raises the named data errors of the lake and of cleaning.
+        Raises
+        ------
+        DataError
+            There is no complete day, or its window can't be used.
         """
-        lake = ParquetLake(self.config.data_path)
-        start, end = window_of(lake.latest_complete_day(), days or Settings.from_env().training_window_days)
-        prices = lake.read_prices(start, end)
-        return clean_prices(prices, start=start, end=end, max_gap_minutes=self.config.max_gap_minutes).frame
+        settings = settings_for(self.config)
+        lake = ParquetLake(settings.data_dir)
+        window = read_window(settings, lake, newest(settings, lake), self.config)
+        window.prices.attrs["window_start"] = window.start.isoformat()
+        return window.prices
 
     def prepare_data(self, df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-        """Features of a long price frame and the names of the feature columns."""
-        spec = PriceFeatureSpec.from_config(self.config)
-        features = price_features(df, spec, price_col=self.config.target_column)
+        """Features of a long price frame and the names of the feature columns; warm-up rows only fill lags."""
+        features = price_features(df, PriceFeatureSpec.from_config(self.config), price_col=self.config.target_column)
+        if "window_start" in df.attrs:
+            features = features[features["timestamp"] >= df.attrs["window_start"]].reset_index(drop=True)
         return features, feature_columns(features)
 
     # --- training -----------------------------------------------------------------------------------------------------

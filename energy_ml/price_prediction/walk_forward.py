@@ -17,13 +17,12 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from energy_ml.artifacts import write_atomically
-from energy_ml.config import MLConfig, PricePredictionConfig
+from energy_ml.config import MLConfig, PricePredictionConfig, Settings
 from energy_ml.errors import IncompleteWindowError
-from energy_ml.features import WARM_UP_MINUTES
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.market_data.window import read_price_window
 from energy_ml.price_prediction.trainer import PricePredictionTrainer
 from energy_ml.splits import split_window, window_of
+from energy_ml.training_window import read_window
 
 ReadPrices = Callable[[pd.Timestamp, pd.Timestamp], pd.DataFrame]
 """Cleaned long prices of a half-open UTC window, and of what lies before it as warm-up."""
@@ -88,22 +87,18 @@ def walk_forward(
 
 
 def walk_forward_parallel(
-    data_dir: str,
+    settings: Settings,
     as_of: Sequence[dt.date],
-    config: MLConfig,
     *,
-    days: int = 10,
-    regions: Sequence[str] | None = None,
     cache_dir: str | Path,
     jobs: int = 2,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """``walk_forward`` over the files in ``data_dir``, several dates at once, one thread and one process each.
+    """``walk_forward`` over the files, several dates at once, one thread and one process each.
 
     Finished dates are kept in ``cache_dir``, so that an interrupted call goes on where it stopped.
     """
-    single = replace(config, n_jobs=1)
-    work = (delayed(_from_files)(data_dir, date, single, days, regions, cache_dir) for date in as_of)
+    work = (delayed(_from_files)(settings, date, cache_dir) for date in as_of)
     done = {}
     for number, (date, frame) in enumerate(Parallel(n_jobs=jobs, return_as="generator_unordered")(work)):
         done[date] = frame
@@ -112,22 +107,13 @@ def walk_forward_parallel(
     return pd.concat([done[date] for date in as_of], ignore_index=True)
 
 
-def _from_files(
-    data_dir: str, date: dt.date, config: MLConfig, days: int, regions: Sequence[str] | None, cache_dir: str | Path
-) -> tuple[dt.date, pd.DataFrame]:
-    settings = config.price_prediction
+def _from_files(settings: Settings, date: dt.date, cache_dir: str | Path) -> tuple[dt.date, pd.DataFrame]:
+    config = replace(settings.ml_config(), n_jobs=1)
 
     def read(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
-        return read_price_window(
-            ParquetLake(data_dir),
-            start,
-            end,
-            warmup_minutes=WARM_UP_MINUTES,
-            regions=regions,
-            extra_columns=settings.extra_columns,
-            max_gap_minutes=settings.max_gap_minutes,
-        ).prices
+        return read_window(settings, ParquetLake(settings.data_dir), date).prices
 
+    days = settings.training_window_days
     return date, walk_forward(read, [date], config, days=days, cache_dir=cache_dir)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.artifacts import save_artifact, write_json
-from energy_ml.config import MLConfig, RLBatteryConfig, Settings, default_config
+from energy_ml.config import MLConfig, RLBatteryConfig, default_config
 from energy_ml.errors import ModelError, UnknownRegionError
 from energy_ml.names import POLICY_FILE, TRAINING_RESULTS_FILE
 from energy_ml.rl_battery.battery import Battery
@@ -27,7 +27,7 @@ from energy_ml.rl_battery.fitting import (
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 from energy_ml.rl_battery.state_space import Design
 from energy_ml.rl_battery.training_data import default_split, training_window
-from energy_ml.splits import TimeSplit, window_of
+from energy_ml.splits import TimeSplit
 
 Progress = Callable[[float, dict[str, Any]], None]
 
@@ -76,13 +76,13 @@ class BatteryRLTrainer:
         Raises the DataErrors of the lake and of cleaning.
         """
         from energy_ml.market_data.lake import ParquetLake
-        from energy_ml.market_data.window import read_price_window
+        from energy_ml.training_window import newest, read_window, settings_for
 
-        lake = ParquetLake(self.ml_config.price_prediction.data_path)
-        start, end = window_of(lake.latest_complete_day(), Settings.from_env().training_window_days)
-        return read_price_window(
-            lake, start, end, max_gap_minutes=self.ml_config.price_prediction.max_gap_minutes
-        ).prices
+        config = self.ml_config.price_prediction
+        settings = settings_for(config)
+        lake = ParquetLake(settings.data_dir)
+        window = read_window(settings, lake, newest(settings, lake), config)
+        return window.prices[window.in_window].reset_index(drop=True)
 
     def train(
         self,

@@ -36,6 +36,7 @@ from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownReg
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import POLICY_ID, PRICE_PREDICTION, RL_BATTERY, price_model_id
 from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
+from energy_ml.training_window import newest
 
 log = logging.getLogger("energy_ml.service")
 
@@ -218,13 +219,13 @@ class Trainings:
                     raise UnknownRegionError(
                         f"region {region!r} isn't in the data", expected=f"one of {', '.join(sorted(known)) or 'none'}"
                     )
-        newest = lake.latest_complete_day()
+        last = newest(replace(settings, regions=request.regions or settings.regions), lake)
         if request.as_of is None:
-            return settings.check_as_of(min(newest, settings.end_date) if settings.end_date else newest)
-        if request.as_of > newest:
+            return settings.check_as_of(last)
+        if request.as_of > last:
             raise ConfigError(
                 f"as-of date {request.as_of} lies after the newest complete day",
-                expected=f"{newest} or earlier",
+                expected=f"{last} or earlier",
                 remedy="wait for its prices, or leave as_of out",
             )
         return settings.check_as_of(request.as_of)

@@ -14,8 +14,9 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.simulator import write_simulation
 from energy_ml.market_data.watch import WatchState, look
 from energy_ml.model_management.registry import ModelRegistry
-from energy_ml.orchestration.launch import backfill, newest_as_of
+from energy_ml.orchestration.launch import backfill
 from energy_ml.price_prediction import PricePredictor
+from energy_ml.training_window import newest
 from energy_ml_tests.orchestration.project import DAYS, FIRST, Project
 
 
@@ -47,20 +48,20 @@ def test_a_day_is_trained_from_and_into_an_object_store(
     for name, value in project.env.items():
         if name.startswith("ENERGY_ML_"):
             monkeypatch.setenv(name, value)
-    newest = newest_as_of(project.settings)
-    assert newest == project.day(DAYS)
+    last = newest(project.settings)
+    assert last == project.day(DAYS)
 
     found = look(ParquetLake(f"{bucket}/prices"), WatchState(), now=time.time(), settle_seconds=0)
     assert {change.day for change in found.changes} == {project.day(n + 1) for n in range(DAYS)}
     assert all(file.startswith(("prices", "batteries")) for change in found.changes for file in change.files)
 
-    (run,) = backfill(newest, newest)
+    (run,) = backfill(last, last)
     assert run.error is None
-    assert project.store.as_of_dates() == [newest]
-    assert set(project.store.read(newest, "forecasts.parquet")["split"]) == {"train", "validation", "test"}
-    assert "<svg" in project.store.read(newest, "report.html")
+    assert project.store.as_of_dates() == [last]
+    assert set(project.store.read(last, "forecasts.parquet")["split"]) == {"train", "validation", "test"}
+    assert "<svg" in project.store.read(last, "report.html")
     assert UPath(f"{bucket}/results/leaderboard.html").exists()
-    assert backfill(newest, newest, only_missing=True) == [], "results in the store are found again"
+    assert backfill(last, last, only_missing=True) == [], "results in the store are found again"
 
     registry = ModelRegistry(project.root / "models/registry.json")
     assert set(registry.list_models()) == {"price_prediction_60m", "battery_policy"} and registry.verify() == []

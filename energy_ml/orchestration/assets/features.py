@@ -13,14 +13,10 @@ from energy_ml.config import Settings
 from energy_ml.errors import DataError
 from energy_ml.evaluation.charts import split_timeline
 from energy_ml.features import (
-    WARM_UP_MINUTES,
     build_battery_features,
-    build_price_features,
-    feature_columns,
     feature_family,
 )
 from energy_ml.market_data.cleaning import clean_batteries
-from energy_ml.market_data.window import read_price_window
 from energy_ml.orchestration import checks
 from energy_ml.orchestration.assets.raw import BATTERY_TELEMETRY, MARKET_PRICES
 from energy_ml.orchestration.io_managers import FILE
@@ -28,6 +24,7 @@ from energy_ml.orchestration.metadata import columns_of, to_metadata
 from energy_ml.orchestration.partitions import as_of_days, trailing_window
 from energy_ml.orchestration.resources import LakeResource, ResultsResource
 from energy_ml.splits import PARTS, split_window, window_of
+from energy_ml.training_window import open_day
 
 PRICE_FEATURES = dg.AssetKey(["features", "price_features"])
 BATTERY_FEATURES = dg.AssetKey(["features", "battery_features"])
@@ -71,39 +68,21 @@ def feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
         Rows cover [D - window + 1 day, D + 1 day) UTC; a feature at t uses prices up to t alone.
         """
-        start, end = window_of(_day(context), settings.training_window_days)
         try:
-            window = read_price_window(
-                lake.lake(),
-                start,
-                end,
-                warmup_minutes=WARM_UP_MINUTES,
-                regions=settings.regions,
-                extra_columns=config.extra_columns,
-                max_gap_minutes=config.max_gap_minutes,
-            )
+            day = open_day(settings, lake.lake(), _day(context))
         except DataError as error:
             # The check is on record in the UI, and nothing downstream runs on half a window.
             yield dg.AssetCheckResult(check_name="window_complete", passed=False, description=str(error))
             raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
-        features = build_price_features(
-            window.prices,
-            price_col=config.target_column,
-            lags=config.price_lags,
-            windows=config.rolling_windows,
-            include_time=config.include_time_features,
-            include_regional=config.include_regional_features,
-            extra_columns=config.extra_columns,
-        )
-        features = features[window.in_window.to_numpy()].reset_index(drop=True)
-        names = feature_columns(features)
-        split = split_window(start, end, config.train_end_pct, config.val_end_pct)
-        repaired = int(window.prices.loc[window.in_window, "is_filled"].sum())
-        problems = [problem.to_dict() for problem in window.problems]
+        window, features, names, repaired = day.window, day.features, day.feature_names, day.repaired_rows
         results.store().write(
             context.partition_key,
             "features/data.json",
-            {"fingerprint": window.fingerprint, "interval_minutes": window.interval_minutes, "problems": problems},
+            {
+                "fingerprint": window.fingerprint,
+                "interval_minutes": window.interval_minutes,
+                "problems": [problem.to_dict() for problem in window.problems],
+            },
         )
         families = pd.Series([feature_family(name) for name in names]).value_counts()
         yield dg.MaterializeResult(
@@ -112,7 +91,7 @@ def feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 {
                     "dagster/row_count": len(features),
                     "dagster/column_schema": columns_of(features),
-                    "window": f"{start} … {end}",
+                    "window": f"{window.start} … {window.end}",
                     "interval_minutes": window.interval_minutes,
                     "regions": ", ".join(sorted(features["region"].unique())),
                     "features": len(names),
@@ -137,7 +116,7 @@ def feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 ),
                 checks.data_recent(settings, lake.lake(), dt.datetime.now(dt.UTC)),
                 checks.regions_present(settings, features, window.problems),
-                checks.features_stable(settings, features, names, split),
+                checks.features_stable(settings, features, names, day.split),
             ],
         )
 

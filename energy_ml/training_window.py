@@ -1,0 +1,106 @@
+"""What an as-of date is made from: the newest day that the files hold, and a day's window with features and split.
+
+What belongs here: the two questions that every face and every trainer asks of the lake, asked here alone. What doesn't:
+what is made of the window (``day``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from energy_ml.config import PricePredictionConfig, Settings, project_root
+from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_columns
+from energy_ml.features.price_features import price_features
+from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.window import PriceWindow, read_price_window
+from energy_ml.splits import TimeSplit, split_window, window_of
+
+
+def newest(settings: Settings, lake: ParquetLake | None = None) -> dt.date:
+    """The newest day on which the chosen regions' prices are complete, at most ``end_date``.
+
+    Whether a whole window lies before it is ``settings.check_as_of``'s question.
+
+    Raises
+    ------
+    NoDataError, UnknownRegionError
+        There are no prices, no complete day, or no file holds a chosen region.
+    """
+    day = (lake or ParquetLake(settings.data_dir)).latest_complete_day(regions=settings.regions)
+    return day if settings.end_date is None else min(day, settings.end_date)
+
+
+def read_window(
+    settings: Settings, lake: ParquetLake, as_of: dt.date, config: PricePredictionConfig | None = None
+) -> PriceWindow:
+    """The clean prices that ``as_of`` is trained on, with warm-up before them; their digest is the data's version.
+
+    ``config`` is the settings' own by default.
+
+    Raises
+    ------
+    DataError
+        The window isn't whole, or can't be repaired by a stated rule.
+    """
+    config = config or settings.ml_config().price_prediction
+    return read_price_window(
+        lake,
+        *window_of(as_of, settings.training_window_days),
+        warmup_minutes=WARM_UP_MINUTES,
+        regions=settings.regions,
+        extra_columns=config.extra_columns,
+        max_gap_minutes=config.max_gap_minutes,
+    )
+
+
+def settings_for(config: PricePredictionConfig) -> Settings:
+    """The deployment's settings; a ``data_path`` that was named in ``config`` comes before theirs."""
+    settings = Settings.from_env()
+    if config.data_path == PricePredictionConfig.data_path:
+        return settings
+    named = config.data_path
+    return replace(
+        settings, data_dir=named if "://" in named else str((project_root() / Path(named).expanduser()).resolve())
+    )
+
+
+@dataclass(frozen=True)
+class Day:
+    """One as-of date: ``window`` (prices with warm-up), ``features`` of the window's rows alone, ``split``."""
+
+    as_of: dt.date
+    window: PriceWindow
+    features: pd.DataFrame
+    split: TimeSplit
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The columns of ``features`` that models see."""
+        return feature_columns(self.features)
+
+    @property
+    def repaired_rows(self) -> int:
+        """Rows of the window whose price was filled in."""
+        return int(self.window.prices.loc[self.window.in_window, "is_filled"].sum())
+
+
+def open_day(settings: Settings, lake: ParquetLake, as_of: dt.date) -> Day:
+    """Read and prepare everything that ``as_of`` is trained on. Raises as ``read_window`` does."""
+    window = read_window(settings, lake, as_of)
+    config = settings.ml_config().price_prediction
+    return Day(as_of, window, window_features(window, config), split_of(window, config))
+
+
+def window_features(window: PriceWindow, config: PricePredictionConfig) -> pd.DataFrame:
+    """Features of the rows inside the window, one row per interval and region; warm-up rows only fill lags."""
+    features = price_features(window.prices, PriceFeatureSpec.from_config(config), price_col=config.target_column)
+    return features[window.in_window.to_numpy()].reset_index(drop=True)
+
+
+def split_of(window: PriceWindow, config: PricePredictionConfig) -> TimeSplit:
+    """The window's train | validation | test by time."""
+    return split_window(window.start, window.end, config.train_end_pct, config.val_end_pct)
