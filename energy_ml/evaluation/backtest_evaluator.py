@@ -260,7 +260,7 @@ def summarise(frame: pd.DataFrame, batteries: pd.DataFrame, *, bootstrap: int = 
         groups.append((FLEET, POOLED, marked[~is_reference]))
     records = []
     for region, battery_id, rows in groups:
-        hourly = hourly_profits(rows)
+        hourly = _hourly_profits(rows)
         draws = _bootstrap(len(hourly), bootstrap)
         resampled = {name: draws.sums(hourly[name].to_numpy()) for name in hourly}
         possible = float(rows.loc[rows[STRATEGY] == PERFECT_FORESIGHT, "profit"].sum())
@@ -349,7 +349,7 @@ def headline(rows: pd.DataFrame) -> pd.DataFrame:
     return reference if len(reference) else rows
 
 
-def hourly_profits(marked: pd.DataFrame) -> pd.DataFrame:
+def _hourly_profits(marked: pd.DataFrame) -> pd.DataFrame:
     """Sum profit per UTC hour (rows) and strategy (columns) over batteries: they share hours, aren't independent."""
     hours = marked[TIMESTAMP].dt.floor("h").rename("hour")
     return (
@@ -387,7 +387,7 @@ def compare_strategies(frame: pd.DataFrame, batteries: pd.DataFrame, strategy: s
     ``_high`` (90 %), and ``probability``: the share of resamples in which ours earned more (ties count half).
     Raises ConfigError if the frame doesn't hold ``strategy``.
     """
-    hourly = hourly_profits(mark_to_market(headline(frame), batteries))
+    hourly = _hourly_profits(mark_to_market(headline(frame), batteries))
     if strategy not in hourly:
         raise ConfigError(f"the backtest has no strategy {strategy!r}", expected=f"one of {', '.join(hourly)}")
     draws = _bootstrap(len(hourly), 1000)

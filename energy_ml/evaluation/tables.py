@@ -61,12 +61,12 @@ class Table:
     words: bool = False
 
 
-Columns = list[tuple[str, Callable[[Record], Cell]]]
+_Columns = list[tuple[str, Callable[[Record], Cell]]]
 """From left to right: what stands above a column, and its cell of a record. The first gives the row's name."""
 
 
 def _table(
-    caption: str, records: Iterable[Record], columns: Columns, note: str = "", *, words: bool = False, main: str = ""
+    caption: str, records: Iterable[Record], columns: _Columns, note: str = "", *, words: bool = False, main: str = ""
 ) -> Table:
     """Fill a table; rows whose record names ``main`` as its strategy stand out."""
     (_, name), *rest = columns
@@ -83,10 +83,20 @@ def _table(
 def number(value: float | None, form: str = ",.2f") -> Cell:
     """Write a number, or a dash where there is none."""
     figure = math.nan if value is None or value is pd.NA else float(value)
-    return Cell(DASH if math.isnan(figure) else format(figure + 0.0, form))  # + 0.0: no minus before a zero
+    return Cell(DASH if math.isnan(figure) else _text(figure, form))
 
 
-def ratio(value: float | None) -> Cell:
+def _text(figure: float, form: str) -> str:
+    """Format a number without a minus before what is rounded to zero.
+
+    >>> _text(-0.003, ".0%"), _text(-0.3, "+.1f")
+    ('0%', '-0.3')
+    """
+    text = format(figure, form)
+    return text if any(digit in text for digit in "123456789") else text.lstrip("-")
+
+
+def _ratio(value: float | None) -> Cell:
     """Write an error ratio, marked where it is clearly below or above 1."""
     cell = number(value, ".3f")
     if value is None or cell.text == DASH or abs(float(value) - 1) <= SAME:
@@ -109,7 +119,7 @@ def _plain(name: str) -> Callable[[Record], Cell]:
 def _range(low: str, high: str, form: str) -> Callable[[Record], Cell]:
     def cell(record: Record) -> Cell:
         ends = [float(record[low]), float(record[high])]
-        return Cell(" … ".join(format(end, form) for end in ends) if all(map(math.isfinite, ends)) else DASH)
+        return Cell(" … ".join(_text(end, form) for end in ends) if all(map(math.isfinite, ends)) else DASH)
 
     return cell
 
@@ -132,12 +142,12 @@ def _strategy(name: str = STRATEGY) -> Callable[[Record], Cell]:
 
 def horizon_table(metrics: pd.DataFrame) -> Table:
     """Show the errors beside those of both baselines."""
-    columns: Columns = [
+    columns: _Columns = [
         ("Horizon", _horizon),
         ("MAE", _numbers("mae")),
         ("price stays", _numbers("persistence_mae")),
         ("yesterday", _numbers("seasonal_mae")),
-        ("rMAE", lambda record: ratio(record["rmae"])),
+        ("rMAE", lambda record: _ratio(record["rmae"])),
         ("p", _p_value),
         ("RMSE", _numbers("rmse", ",.1f")),
         ("price stays", _numbers("persistence_rmse", ",.1f")),
@@ -151,7 +161,7 @@ def horizon_table(metrics: pd.DataFrame) -> Table:
 def region_table(by_region: pd.DataFrame) -> Table:
     """Show the relative error of each region at each horizon."""
     wide = by_region.pivot_table(index=REGION, columns=HORIZON, values="rmae", dropna=False)
-    return _wide("rMAE per region", "Region", wide.add_suffix(" min"), ratio, "below 1 beats “the price stays”")
+    return _wide("rMAE per region", "Region", wide.add_suffix(" min"), _ratio, "below 1 beats “the price stays”")
 
 
 def _wide(caption: str, first: str, wide: pd.DataFrame, cell: Callable[[float], Cell], note: str = "") -> Table:
@@ -164,7 +174,7 @@ def _wide(caption: str, first: str, wide: pd.DataFrame, cell: Callable[[float], 
 
 def detail_table(metrics: pd.DataFrame) -> Table:
     """Show what else is known of the forecasts: bias, moves, spikes."""
-    columns: Columns = [
+    columns: _Columns = [
         ("Horizon", _horizon),
         ("Forecasts", _numbers("n", ",.0f")),
         ("Bias", _numbers("bias", "+,.2f")),
@@ -191,7 +201,7 @@ def interval_table(metrics: pd.DataFrame, by_region: pd.DataFrame, level: float)
         found = worst.get(record[HORIZON])
         return Cell(f"{found['coverage']:.1%} ({found[REGION]})" if found else DASH)
 
-    columns: Columns = [
+    columns: _Columns = [
         ("Horizon", _horizon),
         ("Nominal", lambda _: Cell(f"{level:.0%}")),
         ("Coverage", _numbers("coverage", ".1%")),
@@ -206,7 +216,7 @@ def interval_table(metrics: pd.DataFrame, by_region: pd.DataFrame, level: float)
 
 def rows_table(counts: Mapping[str, Record]) -> Table:
     """Show how many rows each horizon has in each part."""
-    columns: Columns = [("Horizon", _horizon), *((p, _numbers(p, ",.0f")) for p in ("train", "validation", "test"))]
+    columns: _Columns = [("Horizon", _horizon), *((p, _numbers(p, ",.0f")) for p in ("train", "validation", "test"))]
     return _table("Rows per part after the purge", [{HORIZON: h, **parts} for h, parts in counts.items()], columns)
 
 
@@ -215,7 +225,7 @@ def rows_table(counts: Mapping[str, Record]) -> Table:
 
 def strategy_table(pooled: pd.DataFrame) -> Table:
     """Show what each strategy earned, the best first."""
-    columns: Columns = [
+    columns: _Columns = [
         ("Strategy", _strategy()),
         ("Profit", _numbers("profit", ",.0f")),
         ("Share", _numbers("share", ".1%")),
@@ -229,7 +239,7 @@ def strategy_table(pooled: pd.DataFrame) -> Table:
 
 def earnings_table(pooled: pd.DataFrame) -> Table:
     """Show what stands behind the profit."""
-    columns: Columns = [
+    columns: _Columns = [
         ("Strategy", _strategy()),
         ("Cash", _numbers("cash", ",.0f")),
         ("Bought, MWh", _numbers("energy_bought_mwh", ",.1f")),
@@ -251,7 +261,7 @@ def _best_first(pooled: pd.DataFrame) -> list[Record]:
 def rival_table(against: pd.DataFrame) -> Table:
     """Show the policy against each other strategy, as ``compare_strategies`` gives it."""
     found = against[against["rival"] != PERFECT_FORESIGHT].sort_values("difference_per_day")
-    columns: Columns = [
+    columns: _Columns = [
         ("Our policy minus", _strategy("rival")),
         ("Per day", _numbers("difference_per_day", "+,.1f")),
         ("90 % interval", _range("difference_per_day_low", "difference_per_day_high", "+,.1f")),
@@ -289,7 +299,7 @@ def problem_table(problems: Iterable[Record]) -> Table:
         known = (f"{name} {record[name]}" for name in ("file", "column", "example") if record.get(name))
         return Cell("; ".join(known) or DASH)
 
-    columns: Columns = [
+    columns: _Columns = [
         ("Kind", _plain("kind")),
         ("What", _words("message")),
         ("Rows", _numbers("rows", ",.0f")),
@@ -305,7 +315,7 @@ def decision_table(decisions: Mapping[str, Record]) -> Table:
     def verdict(record: Record) -> Cell:
         return Cell("promoted to champion", "good") if record["promote"] else Cell("champion kept")
 
-    columns: Columns = [
+    columns: _Columns = [
         ("Model", _words("model")),
         ("Version", _words("version")),
         ("Decision", verdict),
@@ -321,7 +331,7 @@ def provenance_table(record: Record) -> tuple[Table, Record]:
     libraries = ", ".join(f"{name} {version}" for name, version in plain.pop("libraries").items())
     nested = {name: value for name, value in plain.items() if isinstance(value, dict | list)}
     shown = {name: value for name, value in plain.items() if name not in nested and value is not None}
-    columns: Columns = [("", _plain("name")), ("", lambda r: Cell(str(r["value"])))]
+    columns: _Columns = [("", _plain("name")), ("", lambda r: Cell(str(r["value"])))]
     records = [{"name": name, "value": value} for name, value in {**shown, "libraries": libraries}.items()]
     return _table("What this was made from", records, columns, words=True), nested
 
@@ -331,9 +341,9 @@ def provenance_table(record: Record) -> tuple[Table, Record]:
 
 def skill_table(wide: pd.DataFrame, mean: pd.Series) -> Table:
     """Show the relative error per as-of date (index) and horizon (columns), below them mean and worst."""
-    table = _wide("rMAE on test", "As-of date", wide.add_suffix(" min"), ratio, "below 1 beats “the price stays”")
-    table.rows.append(Row("geometric mean", [ratio(value) for value in mean], main=True))
-    table.rows.append(Row("worst", [ratio(value) for value in wide.max()]))
+    table = _wide("rMAE on test", "As-of date", wide.add_suffix(" min"), _ratio, "below 1 beats “the price stays”")
+    table.rows.append(Row("geometric mean", [_ratio(value) for value in mean], main=True))
+    table.rows.append(Row("worst", [_ratio(value) for value in wide.max()]))
     return table
 
 
@@ -346,7 +356,7 @@ def share_table(wide: pd.DataFrame) -> Table:
 
 def champion_table(champions: pd.DataFrame) -> Table:
     """Show which version of each model serves."""
-    columns: Columns = [("Model", _words("model_id")), ("Version", _words("version")), ("As of", _words("as_of"))]
+    columns: _Columns = [("Model", _words("model_id")), ("Version", _words("version")), ("As of", _words("as_of"))]
     return _table("Champions", champions.to_dict("records"), columns, words=True)
 
 
@@ -356,7 +366,7 @@ def succession_table(reigns: pd.DataFrame) -> Table:
     def minute(name: str) -> Callable[[Record], Cell]:
         return lambda record: Cell(str(record[name])[:16].replace("T", " "))
 
-    columns: Columns = [
+    columns: _Columns = [
         ("Model", _words("model_id")),
         ("Version", _words("version")),
         ("As of", lambda record: Cell(str(record["as_of"]))),

@@ -567,6 +567,10 @@ def test_unknown_strategies_get_colours_of_their_own():
     assert charts.strategy_label("my_rule") == "my rule"
 
 
+def test_no_minus_before_what_is_rounded_to_zero():
+    assert [tables.number(value, ".0%").text for value in (-0.003, -0.0, 0.003, -0.006)] == ["0%", "0%", "0%", "-1%"]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 5000), st.integers(0, 1000))
 def test_thinned_lines_keep_ends_and_extremes(n, seed):
