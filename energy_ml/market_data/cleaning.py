@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import (
-    GapError,
-    IncompleteWindowError,
     IntervalError,
     NoDataError,
     TimestampError,
@@ -45,8 +43,6 @@ __all__ = ["CleanBatteries", "CleanPrices", "DataProblem", "clean_batteries", "c
 
 MAX_ABS_PRICE = 50_000.0
 """Beyond it a price is a mistake: the highest cap of any market is about 20,000 currency/MWh."""
-MIN_COVERAGE = 0.90
-"""Least share of intervals that a region must really have; the rest may be short gaps."""
 FLATLINE_MINUTES = 360
 """A price that stays the same for longer is reported: feeds that hang look like that."""
 MIXED_RUN = 12
@@ -57,8 +53,8 @@ MIXED_RUN = 12
 class CleanPrices:
     """A complete grid: one row per (timestamp, region), sorted so; ``is_filled`` marks prices that weren't measured.
 
-    ``real_time_price`` is NaN only in a short gap at the very start of a region (nothing to fill from; also flagged),
-    in the warm-up, or where ``partial_regions="keep"`` asked for it.
+    Where such a price couldn't be filled, ``real_time_price`` is NaN: in holes, which are longer than a short gap, and
+    at a region's very start, where there is nothing to fill from.
     """
 
     frame: pd.DataFrame
@@ -76,8 +72,6 @@ def clean_prices(
     regions: Sequence[str] | None = None,
     warmup_minutes: int = 0,
     max_abs_price: float = MAX_ABS_PRICE,
-    min_coverage: float = MIN_COVERAGE,
-    partial_regions: Literal["refuse", "drop", "keep"] = "refuse",
     flatline_minutes: int = FLATLINE_MINUTES,
     now: pd.Timestamp | None = None,
 ) -> CleanPrices:
@@ -86,29 +80,27 @@ def clean_prices(
     Repaired and listed in ``problems``: types that convert (see ``schema.normalise``); jitter of up to a second; rows
     out of order; duplicates that agree (a missing value agrees with any); NaN and infinite prices (then missing);
     missing intervals, filled with the last price for up to ``max_gap_minutes`` and flagged in ``is_filled``. Extra
-    columns are filled the same way and stay NaN beyond. Warned of: prices that stay the same for longer than
-    ``flatline_minutes``. The price of a short gap at a region's very start stays NaN: the next one isn't known yet.
+    columns are filled the same way and stay NaN beyond. Warned of: longer gaps (holes), which stay NaN; regions with
+    prices before the window only, which are left out; prices that stay the same for longer than ``flatline_minutes``.
+    How much of a window may be missing, ``window.refuse_too_few`` says.
 
     Parameters
     ----------
     frame : long prices; n rows, any order. If it was cleaned before, rows with ``is_filled`` count as missing. File
         names in messages come from ``attrs`` as the lake sets them.
-    start, end : half-open UTC window that must be covered; None means from the first row, to the last.
+    start, end : half-open UTC window; None means from the first row, to the last.
+    max_gap_minutes : gaps of up to so much, or of one interval where that is longer, are filled; 0 fills none.
     interval_minutes : None infers it from the most common step.
     regions : all of them must be there, others are left out; None means those that the lake was asked for, else all
         in the frame.
     warmup_minutes : keep up to so much before ``start``; it may be missing in part or whole (then NaN, or shorter).
     max_abs_price : currency/MWh, beyond which a price is refused.
-    min_coverage : least share of measured intervals per region (one short gap is always allowed).
-    partial_regions : what to do with a region that starts late, stops early or has less than ``min_coverage``: refuse
-        the window, drop the region (a problem says so), or keep it with NaN at its ends.
     now : for telling future timestamps; defaults to the clock.
 
     Raises
     ------
     The first of these, with all others that were found in its message: NoDataError, SchemaError, TimestampError
-    (future, off the grid), DuplicateError, ValueRangeError, IntervalError, GapError, IncompleteWindowError,
-    UnknownRegionError.
+    (future, off the grid), DuplicateError, ValueRangeError, IntervalError, UnknownRegionError.
     """
     rows = Rows.of(frame, "prices", None)
     found = Findings(rows.problems)
@@ -145,6 +137,8 @@ def clean_prices(
             )
         )
         found.raise_any()
+    if regions is None and low is not None:
+        _leave_out_ended(rows, found, low)
     refuse_future(rows, found, now)
     _refuse_absurd(rows, found, max_abs_price)
     missing_values(rows, found, PRICE)
@@ -168,10 +162,19 @@ def clean_prices(
             )
         )
         found.raise_any()
-    table = _fill_grid(rows, found, minutes, low, high, max_gap_minutes, min_coverage, partial_regions)
+    table = _fill_grid(rows, found, minutes, low, high, max_gap_minutes)
     found.raise_any()
     _warn_flatlines(table, found, minutes, flatline_minutes)
     return CleanPrices(table.to_frame(), minutes, found.problems)
+
+
+def _leave_out_ended(rows: Rows, found: Findings, low: int) -> None:
+    """Leave out regions that nobody chose and that have rows in the warm-up only."""
+    inside = np.unique(rows.keys[rows.times >= low])
+    for code in np.setdiff1d(rows.keys, inside):
+        name = rows.names[code]
+        found.note("region_absent", f"region {name} has rows before the window only", 0, False, example=name)
+    rows.keep(np.isin(rows.keys, inside))
 
 
 def _span(start: pd.Timestamp | None, end: pd.Timestamp | None) -> str:
@@ -276,11 +279,6 @@ class _Grid:
     def at(self, step: int) -> str:
         return _time(self.first + int(step) * self.minutes * MINUTE)
 
-    def select(self, columns: Ints) -> None:
-        self.names = [self.names[c] for c in columns]
-        self.values = {name: values[:, columns] for name, values in self.values.items()}
-        self.filled = self.filled[:, columns]
-
     def to_frame(self) -> pd.DataFrame:
         steps, width = self.filled.shape
         times = self.first + np.arange(steps, dtype=np.int64) * (self.minutes * MINUTE)
@@ -301,8 +299,6 @@ def _fill_grid(
     low: int | None,
     high: int | None,
     max_gap_minutes: int,
-    min_coverage: float,
-    partial: Literal["refuse", "drop", "keep"],
 ) -> _Grid:
     step = minutes * MINUTE
     first = int(rows.times.min()) if low is None else min(-(-low // step) * step, int(rows.times.min()))
@@ -318,128 +314,40 @@ def _fill_grid(
         values[name][position] = flat
     grid = _Grid(first, minutes, [rows.names[k] for k in used], values, np.isnan(values[PRICE]))
     warm = 0 if low is None else max(0, (-(-low // step) * step - first) // step)
-    limit = max_gap_minutes // minutes
-    dropped = _partial_regions(grid, found, warm, limit, min_coverage, partial)
-    if dropped.all():
-        return grid
-    if dropped.any():
-        grid.select(np.flatnonzero(~dropped))
-    _gaps(grid, found, warm, limit, max_gap_minutes, partial)
+    limit = max_gap_minutes // minutes or min(max_gap_minutes, 1)
+    _gaps(grid, found, warm, limit)
     for name, column_values in grid.values.items():
         grid.values[name] = _forward_fill(column_values, limit)
     return grid
 
 
-def _partial_regions(
-    grid: _Grid,
-    found: Findings,
-    warm: int,
-    limit: int,
-    min_coverage: float,
-    partial: Literal["refuse", "drop", "keep"],
-) -> Bools:
-    """Refuse regions (columns) that don't cover the window, or say which to drop; the warm-up doesn't count."""
-    missing = grid.filled[warm:]
-    steps = len(missing)
-    has = ~missing
-    lead = np.where(has.any(axis=0), has.argmax(axis=0), steps)
-    trail = np.where(has.any(axis=0), has[::-1].argmax(axis=0), steps)
-    if warm:  # what the warm-up ends with may fill a short gap at the start, but says nothing about coverage
-        lead = np.where(lead <= limit, 0, lead)
-    late, stopped = lead > limit, trail > limit
-    within = has.sum(axis=0) / np.maximum(steps, 1)
-    # One short gap may be a large share of a short window, and is still a short gap.
-    few = steps - has.sum(axis=0) > max(limit, (1 - min_coverage) * steps)
-    poor = few & ~late & ~stopped
-    bad = late | stopped | poor
-    drop = np.zeros(len(grid.names), dtype=bool)
-    if not bad.any():
-        return drop
-    words = []
-    for c in np.flatnonzero(bad):
-        what = []
-        if lead[c] == steps:
-            what.append("has no price at all")
-        else:
-            if late[c]:
-                what.append(f"starts only at {grid.at(warm + lead[c])}")
-            if stopped[c]:
-                what.append(f"stops after {grid.at(warm + steps - 1 - trail[c])}")
-            if poor[c]:
-                what.append(f"has only {within[c]:.1%} of the intervals")
-        words.append(f"{grid.names[c]} {' and '.join(what)}")
-    lost = int(missing[:, bad].sum())
-    span = f"{grid.at(warm)} to {grid.at(warm + steps)}"
-    if partial == "refuse" or (bad.all() and partial == "drop"):
-        good = [name for name, is_bad in zip(grid.names, bad, strict=True) if not is_bad]
-        remedy = "add the missing prices or choose a window that the files cover"
-        if good:
-            remedy = f"add the missing prices, or train without: ENERGY_ML_REGIONS={','.join(good)}"
-        found.refuse(
-            IncompleteWindowError(
-                f"{int(bad.sum())} of {len(bad)} regions don't cover the window {span}: {'; '.join(words)}",
-                column=PRICE,
-                rows=lost,
-                expected=f"at least {min_coverage:.0%} of the intervals, none missing for long at either end",
-                remedy=remedy,
-            )
-        )
-        return bad
-    if partial == "drop":
-        found.note("region_dropped", f"left out: {'; '.join(words)}", int(has[:, bad].sum()), True, column=REGION)
-        return bad
-    found.note("region_partial", f"kept with missing prices: {'; '.join(words)}", lost, False, column=REGION)
-    return drop
-
-
-def _gaps(
-    grid: _Grid,
-    found: Findings,
-    warm: int,
-    limit: int,
-    max_gap_minutes: int,
-    partial: Literal["refuse", "drop", "keep"],
-) -> None:
-    """Report gaps that forward filling closes; refuse longer ones, except in the warm-up and at allowed ends."""
+def _gaps(grid: _Grid, found: Findings, warm: int, limit: int) -> None:
+    """Report gaps that forward filling closes, and holes, which are longer; those of the warm-up don't matter."""
     short: list[tuple[int, int, str]] = []
-    long: list[tuple[int, int, str]] = []
+    holes: list[tuple[int, int, str]] = []
     leading = 0
-    steps = len(grid.filled)
     for c, name in enumerate(grid.names):
         for start, length in zip(*_runs(grid.filled[:, c]), strict=True):
-            if start == 0 and length <= limit:
+            if length <= limit and start == 0:
                 leading += int(length)
             elif length <= limit:
                 short.append((int(start), int(length), name))
-            elif start + length <= warm or (start == 0 and length - warm <= limit):
-                continue  # a hole in the warm-up: features start later there
-            elif partial == "keep" and (start <= warm or start + length == steps):
-                continue
-            else:
-                long.append((int(start), int(length), name))
-    if long:
-        start, length, name = min(long)
-        found.refuse(
-            GapError(
-                f"{len(long)} gap{'s are' if len(long) > 1 else ' is'} longer than {max_gap_minutes} minutes",
-                column=PRICE,
-                rows=sum(n for _, n, _ in long),
+            elif start + length > warm:
+                holes.append((max(int(start), warm), int(start + length) - max(int(start), warm), name))
+    for kind, gaps, words in (
+        ("hole", holes, "too long to fill: nothing is learned, judged or traded there"),
+        ("short_gap", short, f"of at most {limit * grid.minutes} minutes, filled with the last price"),
+    ):
+        if gaps:
+            start, length, name = min(gaps)
+            found.note(
+                kind,
+                f"{len(gaps)} gap{'s' if len(gaps) > 1 else ''} {words}",
+                sum(n for _, n, _ in gaps),
+                kind == "short_gap",
                 example=f"{name} from {grid.at(start)} to {grid.at(start + length)} ({length * grid.minutes} minutes)",
-                expected=f"gaps of at most {max_gap_minutes} minutes, which are filled with the last price",
-                remedy="add the missing prices, raise max_gap_minutes, or leave the region out with ENERGY_ML_REGIONS",
+                column=PRICE,
             )
-        )
-    if short:
-        start, length, name = min(short)
-        found.note(
-            "short_gap",
-            f"{len(short)} gap{'s' if len(short) > 1 else ''} of at most {max_gap_minutes} minutes "
-            f"{'were' if len(short) > 1 else 'was'} filled with the last price",
-            sum(n for _, n, _ in short),
-            True,
-            example=f"{name} from {grid.at(start)} to {grid.at(start + length)}",
-            column=PRICE,
-        )
     if leading and not warm:
         found.note(
             "leading_gap",

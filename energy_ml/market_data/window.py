@@ -9,11 +9,18 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-from energy_ml.errors import NoDataError
-from energy_ml.market_data.cleaning import DataProblem, clean_prices
+from energy_ml.errors import DataError, IncompleteWindowError, NoDataError
+from energy_ml.market_data.cleaning import CleanPrices, DataProblem, clean_prices
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.names import PRICE
+from energy_ml.splits import PARTS, TimeSplit
+
+MOST_OF_TRAINING = 0.75
+"""A short window can't have many days: of its training part so much is enough."""
+_DAY_MINUTES = 1440
 
 
 @dataclass(frozen=True)
@@ -43,20 +50,36 @@ def read_price_window(
     extra_columns: Sequence[str] = (),
     max_gap_minutes: int = 30,
 ) -> PriceWindow:
-    """Read and clean [start, end), which must be whole, and up to ``warmup_minutes`` before it, which need not exist.
+    """Read and clean [start, end), and up to ``warmup_minutes`` before it.
 
-    Raises the DataErrors of the lake and of ``clean_prices``.
+    The warm-up need not exist, and what is wrong only there refuses nothing: of it so many whole days are kept as are
+    right together with the window. Raises the DataErrors of the lake and of ``clean_prices``.
     """
-    cleaned = clean_prices(
-        lake.read_prices(
-            start - pd.Timedelta(minutes=warmup_minutes), end, regions=regions, columns=list(extra_columns)
-        ),
-        start=start,
-        end=end,
-        max_gap_minutes=max_gap_minutes,
-        regions=regions,
-        warmup_minutes=warmup_minutes,
-    )
+
+    def read(warm: int) -> CleanPrices:
+        return clean_prices(
+            lake.read_prices(start - pd.Timedelta(minutes=warm), end, regions=regions, columns=list(extra_columns)),
+            start=start,
+            end=end,
+            max_gap_minutes=max_gap_minutes,
+            regions=regions,
+            warmup_minutes=warm,
+        )
+
+    try:
+        cleaned = read(warmup_minutes)
+    except DataError as error:
+        if not warmup_minutes:
+            raise
+        cleaned, warm, reason = read(0), 0, error
+        for longer in range(_DAY_MINUTES, warmup_minutes, _DAY_MINUTES):
+            try:
+                cleaned, warm = read(longer), longer
+            except DataError as nearer:
+                reason = nearer
+                break
+        message = f"{warm // _DAY_MINUTES} days before the window were used, not those before: {reason.found}"
+        cleaned.problems.append(DataProblem("warm_up", message, 0, True, column=reason.column, file=_text(reason.file)))
     inside = cleaned.frame["timestamp"] >= start
     return PriceWindow(
         prices=cleaned.frame,
@@ -65,6 +88,70 @@ def read_price_window(
         interval_minutes=cleaned.interval_minutes,
         problems=cleaned.problems,
         fingerprint=fingerprint_of(cleaned.frame[inside]),
+    )
+
+
+def _text(file: object | None) -> str | None:
+    return None if file is None else str(file)
+
+
+def refuse_too_few(
+    window: PriceWindow, split: TimeSplit, *, min_training_days: float, max_missing_share: float
+) -> PriceWindow:
+    """The window, if each region has prices enough to learn from and to be judged by.
+
+    Parameters
+    ----------
+    min_training_days : days' worth of measured prices in the training part, at most three quarters of it.
+    max_missing_share : largest share of the validation part, and of the test part, that may not have been measured.
+
+    Raises
+    ------
+    IncompleteWindowError
+        Naming each region that lacks too much, and where it begins or ends if it doesn't cover the window.
+    """
+    inside = window.prices[window.in_window]
+    measured = inside[~inside["is_filled"]]
+    times, regions = pd.DatetimeIndex(measured["timestamp"]), measured["region"].to_numpy()
+    names = sorted(map(str, inside["region"].unique()))
+    per_day = _DAY_MINUTES / window.interval_minutes
+    length = {name: (np.subtract(*reversed(split.bounds(name)))) / pd.Timedelta(days=1) for name in PARTS}
+    least = min(min_training_days, MOST_OF_TRAINING * length["train"])
+    bad: dict[str, str] = {}
+    lost = 0
+    for name in names:
+        mine = times[regions == name]
+        days = {part: int(split.mask(mine, part).sum()) / per_day for part in PARTS}
+        words = [] if days["train"] >= least else [f"has {days['train']:.1f} days to train on"]
+        for part in ("validation", "test"):
+            missing = 1 - days[part] / length[part]
+            if missing > max_missing_share:
+                words.append(f"lacks {missing:.0%} of the {part} part")
+        if words:
+            if len(mine) and mine[0] > window.start:
+                words.append(f"starts only at {mine[0]}")
+            last = window.end - pd.Timedelta(minutes=window.interval_minutes)
+            if len(mine) and mine[-1] < last:
+                words.append(f"stops after {mine[-1]}")
+            bad[name] = f"{name} {' and '.join(words) if len(mine) else 'has no price at all'}"
+            lost += round(sum(length.values()) * per_day) - len(mine)
+    if not bad:
+        return window
+    good = [name for name in names if name not in bad]
+    unreadable = [p.file for p in window.problems if p.kind == "unreadable_file" and p.file]
+    remedy = "add the missing prices or choose a window that the files cover"
+    if good:
+        remedy = f"add the missing prices, or train without: ENERGY_ML_REGIONS={','.join(good)}"
+    if unreadable:
+        remedy = f"the rows may be in files that can't be read: {', '.join(unreadable)}. Else {remedy}"
+    raise IncompleteWindowError(
+        f"{len(bad)} of {len(names)} regions lack too many prices from {window.start} to {window.end}: "
+        f"{'; '.join(bad.values())}",
+        column=PRICE,
+        rows=lost,
+        expected=f"at least {least:.3g} days to train on (min_training_days), and missing in validation and in test at "
+        f"most {max_missing_share:.0%} (max_missing_share)",
+        remedy=remedy,
     )
 
 
@@ -101,5 +188,4 @@ def read_recent_prices(
         lake.read_prices(start, end, regions=regions),
         regions=regions,
         max_gap_minutes=max_gap_minutes,
-        partial_regions="keep",
     ).frame

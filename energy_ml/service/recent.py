@@ -79,7 +79,7 @@ class RecentMarket:
                 expected=f"prices up to {newest}",
                 remedy="ask for a time that the files cover",
             )
-        cleaned = clean_prices(frame, partial_regions="keep")
+        cleaned = clean_prices(frame)
         return _recent(cleaned.frame, cleaned.interval_minutes)
 
     def batteries(self) -> pd.DataFrame:

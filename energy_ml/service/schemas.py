@@ -100,7 +100,7 @@ class Prices(_Body):
                 PRICE: table.reshape(-1),
             }
         )
-        return frame.dropna(subset=PRICE) if count == 1 else clean_prices(frame, partial_regions="keep").frame
+        return frame.dropna(subset=PRICE) if count == 1 else clean_prices(frame).frame
 
     def to_frame(self, max_prices: int) -> pd.DataFrame:
         """The same as a long frame, always."""

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from energy_ml.errors import (
     DuplicateError,
-    GapError,
-    IncompleteWindowError,
     IntervalError,
     NoDataError,
     SchemaError,
@@ -123,17 +121,28 @@ def test_short_gap_is_filled_with_the_last_price_and_flagged():
     assert result.problems[0].rows == 30
 
 
-def test_long_gap_is_refused():
-    with pytest.raises(GapError) as caught:
-        clean(prices(600)[~rows_at(prices(600), "FR", 50, 81)], max_gap_minutes=30)
-    assert caught.value.rows == 31
-    assert "FR from 2026-02-01 00:50:00" in caught.value.example
-    assert "max_gap_minutes" in caught.value.remedy
+def test_a_longer_gap_stays_a_hole_and_is_reported():
+    gap = rows_at(prices(600), "FR", 50, 81)
+    result = clean(prices(600)[~gap], max_gap_minutes=30)
+    assert (result.frame["real_time_price"].isna() == gap).all()
+    assert (result.frame["is_filled"] == gap).all()
+    (problem,) = result.problems
+    assert (problem.kind, problem.rows, problem.repaired) == ("hole", 31, False)
+    assert problem.example == "FR from 2026-02-01 00:50:00+00:00 to 2026-02-01 01:21:00+00:00 (31 minutes)"
+
+
+@pytest.mark.parametrize("interval, fills", [(60, 1), (30, 1), (15, 2), (5, 6)])
+def test_one_interval_may_be_filled_whatever_its_length(interval, fills):
+    for length, kind in ((fills, "short_gap"), (fills + 1, "hole")):
+        frame = prices(6000, interval=interval)
+        gone = rows_at(frame, "FR", 20 * interval, (20 + length) * interval)
+        result = clean(frame[~gone], max_gap_minutes=30)
+        assert kinds(result) == [kind]
+        assert result.frame["is_filled"].sum() == length
 
 
 def test_no_gap_is_short_if_none_may_be_filled():
-    with pytest.raises(GapError):
-        clean(prices(600)[~rows_at(prices(600), "FR", 50, 51)], max_gap_minutes=0)
+    assert kinds(clean(prices(600)[~rows_at(prices(600), "FR", 50, 51)], max_gap_minutes=0)) == ["hole"]
 
 
 @pytest.mark.parametrize(
@@ -147,8 +156,7 @@ def test_missing_and_infinite_prices_are_gaps(value, kind):
     assert result.frame["is_filled"].sum() == 5
     assert np.isfinite(result.frame["real_time_price"]).all()
     frame.loc[rows_at(frame, "DE", 10, 60), "real_time_price"] = value
-    with pytest.raises(GapError):
-        clean(frame)
+    assert kinds(clean(frame)) == sorted([kind, "hole"])
 
 
 def test_first_prices_that_are_missing_stay_missing():
@@ -235,40 +243,22 @@ def test_random_gaps_are_no_mixed_interval():
     assert result.frame["is_filled"].sum() == (~keep).sum()
 
 
-class TestPartOfTheWindow:
-    late = prices(1440)[~rows_at(prices(1440), "FR", 0, 200)]
-    stopped = prices(1440)[~rows_at(prices(1440), "FR", 1300, 1440)]
+class TestRegions:
+    @pytest.mark.parametrize("first, last", [(0, 200), (1300, 1440)])
+    def test_one_that_starts_late_or_stops_has_a_hole_there(self, first, last):
+        gone = rows_at(prices(1440), "FR", first, last)
+        result = clean(prices(1440)[~gone], start=START, end=minute(1440))
+        assert (result.frame["real_time_price"].isna() == gone).all()
+        assert kinds(result) == ["hole"]
 
-    @pytest.mark.parametrize(
-        "name, words", [("late", "FR starts only at 2026-02-01 03:20"), ("stopped", "FR stops after")]
-    )
-    def test_refused_by_default_with_the_remedy(self, name, words):
-        with pytest.raises(IncompleteWindowError, match=words) as caught:
-            clean(getattr(self, name), start=START, end=minute(1440))
-        assert "ENERGY_ML_REGIONS=DE" in caught.value.remedy
-
-    def test_dropped_on_request(self):
-        result = clean(self.late, partial_regions="drop")
+    def test_one_that_ended_before_the_window_is_left_out_unless_chosen(self):
+        frame = prices(600)[~rows_at(prices(600), "FR", 250, 600)]
+        window = {"start": minute(300), "end": minute(600), "warmup_minutes": 200}
+        result = clean(frame, **window)
         assert set(result.frame["region"]) == {"DE"}
-        assert kinds(result) == ["region_dropped"]
-
-    def test_kept_on_request(self):
-        result = clean(self.late, partial_regions="keep")
-        missing = result.frame["real_time_price"].isna()
-        assert (missing == rows_at(result.frame, "FR", 0, 200)).all()
-        assert kinds(result) == ["region_partial"]
-
-    def test_too_sparse(self):
-        frame = prices(1440)
-        sparse = rows_at(frame, "FR", 0, 1440) & (frame["timestamp"].dt.minute % 20 >= 8) & (frame.index < 2800)
-        with pytest.raises(IncompleteWindowError, match="FR has only"):
-            clean(frame[~sparse])
-
-    def test_whole_window_too_short(self):
-        with pytest.raises(IncompleteWindowError, match="2 of 2 regions"):
-            clean(prices(1440), start=START, end=minute(2880))
-        with pytest.raises(IncompleteWindowError, match="2 of 2 regions"):
-            clean(prices(1440), start=minute(-1440), end=minute(1440))
+        assert [(p.kind, p.example) for p in result.problems] == [("region_absent", "FR")]
+        chosen = clean(frame, regions=["DE", "FR"], **window).frame
+        assert chosen.loc[(chosen["region"] == "FR") & (chosen["timestamp"] >= minute(300)), "is_filled"].all()
 
     def test_chosen_region_is_absent(self):
         with pytest.raises(UnknownRegionError, match="ES has no rows"):
@@ -331,10 +321,10 @@ def test_every_fatal_problem_is_named_at_once():
     frame = frame[~rows_at(frame, "FR", 100, 300)]
     frame = pd.concat([frame, prices(600).iloc[500:501].assign(real_time_price=-1.0)])
     with pytest.raises(ValueRangeError) as caught:
-        clean(frame, min_coverage=0.5)
+        clean(frame)
     text = str(caught.value)
-    assert "2 more problems" in text
-    assert "DuplicateError" in text and "GapError" in text
+    assert "1 more problem:" in text
+    assert "DuplicateError" in text
 
 
 def test_files_are_named_if_the_lake_said_which():
@@ -412,17 +402,11 @@ def test_filling_equals_brute_force(missing, seed, limit):
     for n, regions in enumerate(missing):  # rows alternate: DE, FR
         drop[2 * (20 + n)], drop[2 * (20 + n) + 1] = "DE" in regions, "FR" in regions
     expected = {}
-    refused = False
     for region in ("DE", "FR"):
         own = frame["real_time_price"].where(~drop)[frame["region"] == region].to_numpy()
         expected[region] = brute_force_fill(own, limit)
-        refused |= bool(np.isnan(expected[region]).any())
     given_rows = frame[~drop].sample(frac=1, random_state=seed)
-    options = {"start": START, "end": minute(80), "max_gap_minutes": limit, "min_coverage": 0.1, "interval_minutes": 1}
-    if refused:
-        with pytest.raises(GapError):
-            clean(given_rows, **options)
-        return
+    options = {"start": START, "end": minute(80), "max_gap_minutes": limit, "interval_minutes": 1}
     result = clean(given_rows, **options).frame
     for region, values in expected.items():
         np.testing.assert_array_equal(result.loc[result["region"] == region, "real_time_price"], values)
@@ -434,7 +418,7 @@ def test_filling_equals_brute_force(missing, seed, limit):
 def test_a_clean_row_never_depends_on_later_rows(seed, cut):
     frame = prices(120, seed=seed)
     frame = frame[np.random.default_rng(seed).random(len(frame)) > 0.1]
-    options = {"start": START, "interval_minutes": 1, "min_coverage": 0.0}
+    options = {"start": START, "interval_minutes": 1}
     whole = clean(frame, end=minute(120), **options).frame
     part = clean(frame[frame["timestamp"] < minute(cut)], end=minute(cut), **options).frame
     pd.testing.assert_frame_equal(part, whole[whole["timestamp"] < minute(cut)])

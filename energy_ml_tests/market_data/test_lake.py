@@ -21,6 +21,8 @@ from energy_ml.errors import (
 )
 from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.window import read_price_window, refuse_too_few
+from energy_ml.splits import split_window
 from energy_ml_tests.market_data.frames import NOW, START, prices, telemetry
 
 DAY = 1440
@@ -335,8 +337,9 @@ def test_a_warm_up_before_all_files_needs_no_file_but_a_window_does(tmp_path):
     frame = ParquetLake(tmp_path).read_prices(day(-1), day(2))
     clean = clean_prices(frame, start=day(0), end=day(2), warmup_minutes=DAY, now=NOW)
     assert [p.kind for p in clean.problems] == ["unreadable_file"]
+    window = read_price_window(ParquetLake(tmp_path), day(-1), day(2))
     with pytest.raises(IncompleteWindowError, match=r"may be in files that can't be read: .*bad\.parquet"):
-        clean_prices(frame, start=day(-1), end=day(2), now=NOW)
+        refuse_too_few(window, split_window(day(-1), day(2)), min_training_days=5, max_missing_share=0.25)
 
 
 def test_dates_above_the_root_say_nothing(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from energy_ml.errors import DataError, HorizonError, IncompleteWindowError
+from energy_ml.errors import HorizonError
 from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml_tests.price_prediction.conftest import market, small_config
@@ -51,13 +51,11 @@ def without(raw: pd.DataFrame, region: str, first: str | None = None, last: str 
     [{"first": "2025-03-02 00:00Z"}, {"last": "2025-03-02 12:00Z"}, {"last": "2025-03-03 18:00Z"}],
     ids=["starts late", "stops in the training part", "stops in the test part"],
 )
-def test_a_region_that_starts_late_or_stops_is_refused_in_words_or_kept_with_what_it_has(ends: dict[str, str]) -> None:
+def test_a_region_that_starts_late_or_stops_is_kept_with_what_it_has(ends: dict[str, str]) -> None:
     raw = without(market(days=3), "CC", **ends)
     window = {"start": pd.Timestamp("2025-03-01", tz="UTC"), "end": pd.Timestamp("2025-03-04", tz="UTC")}
-    with pytest.raises(IncompleteWindowError, match="CC"):
-        trained_on(raw, **window)
     there = raw.loc[raw["region"] == "CC", "timestamp"]
-    forecasts = assert_finite(trained_on(raw, partial_regions="keep", **window))
+    forecasts = assert_finite(trained_on(raw, **window))
     made = forecasts.loc[forecasts["region"] == "CC", "timestamp"]
     assert len(made) and made.min() >= there.min() and made.max() <= there.max()
     # The others get every forecast that they get with the third region whole.
@@ -116,10 +114,10 @@ def test_local_days_of_23_and_25_hours_give_the_same_numbers_as_utc(first: str) 
     pd.testing.assert_frame_equal(*found)
 
 
-def test_short_gaps_are_filled_and_a_long_one_is_refused_in_words() -> None:
+def test_short_gaps_are_filled_and_holes_left_out() -> None:
     raw = market(days=3)
     gap = raw["timestamp"].between(pd.Timestamp("2025-03-03 02:00Z"), pd.Timestamp("2025-03-03 02:15Z"))
     assert_finite(trained_on(raw[~gap].reset_index(drop=True)))
-    hole = raw["timestamp"].between(pd.Timestamp("2025-03-03 02:00Z"), pd.Timestamp("2025-03-03 06:00Z"))
-    with pytest.raises(DataError, match="gap"):
-        trained_on(raw[~hole].reset_index(drop=True))
+    hole = raw["timestamp"].between(pd.Timestamp("2025-03-01 02:00Z"), pd.Timestamp("2025-03-01 06:00Z"))
+    forecasts = assert_finite(trained_on(raw[~hole].reset_index(drop=True)))
+    assert not forecasts["timestamp"].isin(raw.loc[hole, "timestamp"]).any()

@@ -98,8 +98,8 @@ BAD = {
         "regions": {name: [*values, values[-1] + 5] for name, values in p["regions"].items()},
     },
     "long gap": lambda p: {
-        "timestamps": p["timestamps"][:60] + p["timestamps"][80:],
-        "regions": {name: values[:60] + values[80:] for name, values in p["regions"].items()},
+        "timestamps": p["timestamps"][:10] + p["timestamps"][95:],
+        "regions": {name: values[:10] + values[95:] for name, values in p["regions"].items()},
     },
 }
 
