@@ -11,7 +11,9 @@ import datetime as dt
 import hashlib
 import json
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from energy_ml import __version__
@@ -23,6 +25,16 @@ def config_digest(config: Any) -> str:
     """SHA-256 of a config dataclass, leaving out the paths (where a model lies doesn't change what it is)."""
     text = json.dumps(_without_paths(dataclasses.asdict(config)), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 of this package's source: what was computed by other code isn't the same result."""
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(file.relative_to(folder).as_posix().encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _without_paths(values: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,9 @@ from energy_ml.artifacts import write_atomically
 from energy_ml.config import MLConfig, PricePredictionConfig, Settings
 from energy_ml.errors import IncompleteWindowError
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.window import fingerprint_of
 from energy_ml.price_prediction.trainer import PricePredictionTrainer
+from energy_ml.provenance import code_digest, config_digest
 from energy_ml.splits import split_window, window_of
 from energy_ml.training_window import read_window
 
@@ -53,7 +55,8 @@ def walk_forward(
     read_prices : called once per window.
     as_of : days whose trailing window of ``days`` is trained on.
     horizons : minutes; those of the config by default.
-    cache_dir : finished dates are kept here and not computed again (a change of config or window starts anew).
+    cache_dir : finished dates are kept here and not computed again, unless prices, regions, config, horizons, window or
+        this package's code have changed.
     progress : called with the fraction done and ``{"as_of": …}``.
 
     Returns
@@ -64,26 +67,38 @@ def walk_forward(
     """
     whole = config if isinstance(config, MLConfig) else MLConfig(price_prediction=config or PricePredictionConfig())
     wanted = list(horizons or whole.price_prediction.horizons)
-    key = json.dumps({"config": whole.price_prediction.__dict__, "horizons": wanted, "days": days}, sort_keys=True)
-    folder = None if cache_dir is None else Path(cache_dir) / hashlib.sha256(key.encode()).hexdigest()[:12]
     frames = []
     for number, date in enumerate(as_of):
-        path = None if folder is None else folder / f"{date.isoformat()}.parquet"
+
+        def share(fraction: float, metrics: dict[str, Any], number: int = number, date: dt.date = date) -> None:
+            if progress is not None:
+                progress((number + fraction) / len(as_of), {"as_of": date.isoformat(), **metrics})
+
+        prices = read_prices(*window_of(date, days))
+        path = None if cache_dir is None else Path(cache_dir) / _kept_as(date, prices, whole, days, wanted)
         if path is not None and path.is_file():
             frames.append(pd.read_parquet(path))
         else:
-
-            def share(fraction: float, metrics: dict[str, Any], number: int = number, date: dt.date = date) -> None:
-                if progress is not None:
-                    progress((number + fraction) / len(as_of), {"as_of": date.isoformat(), **metrics})
-
-            frames.append(_one_date(read_prices, date, whole, days, wanted, share))
+            frames.append(_one_date(prices, date, whole, days, wanted, share))
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, frames[-1].to_parquet(index=False))
-        if progress is not None:
-            progress((number + 1) / len(as_of), {"as_of": date.isoformat()})
+        share(1.0, {})
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _kept_as(date: dt.date, prices: pd.DataFrame, config: MLConfig, days: int, horizons: Sequence[int]) -> str:
+    """File name of a date's result: it holds a digest of all that the result depends on."""
+    parts = {
+        "prices": fingerprint_of(prices),
+        "config": config_digest(config.price_prediction),
+        "gpu": config.enable_gpu,
+        "days": days,
+        "horizons": list(horizons),
+        "code": code_digest(),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return f"{date.isoformat()}-{digest[:16]}.parquet"
 
 
 def walk_forward_parallel(
@@ -94,7 +109,7 @@ def walk_forward_parallel(
     jobs: int = 2,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """``walk_forward`` over the files, several dates at once, one thread and one process each.
+    """``walk_forward`` as the settings say, over their files, several dates at once, one thread and one process each.
 
     Finished dates are kept in ``cache_dir``, so that an interrupted call goes on where it stopped.
     """
@@ -109,19 +124,15 @@ def walk_forward_parallel(
 
 def _from_files(settings: Settings, date: dt.date, cache_dir: str | Path) -> tuple[dt.date, pd.DataFrame]:
     config = replace(settings.ml_config(), n_jobs=1)
-
-    def read(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
-        return read_window(settings, ParquetLake(settings.data_dir), date).prices
-
+    prices = read_window(settings, ParquetLake(settings.data_dir), date).prices
     days = settings.training_window_days
-    return date, walk_forward(read, [date], config, days=days, cache_dir=cache_dir)
+    return date, walk_forward(lambda start, end: prices, [date], config, days=days, cache_dir=cache_dir)
 
 
 def _one_date(
-    read_prices: ReadPrices, date: dt.date, config: MLConfig, days: int, horizons: Sequence[int], progress: Progress
+    prices: pd.DataFrame, date: dt.date, config: MLConfig, days: int, horizons: Sequence[int], progress: Progress
 ) -> pd.DataFrame:
     start, end = window_of(date, days)
-    prices = read_prices(start, end)
     if not len(prices):
         raise IncompleteWindowError(
             f"there are no prices from {start} to {end}", expected=f"{days} days of prices", remedy="choose other dates"
