@@ -60,7 +60,20 @@ class PricePredictionConfig:
     spike_quantile: float = 0.98
     """A price above this quantile of the training prices counts as a spike."""
     max_gap_minutes: int = 30
-    """Gaps up to this long are filled forward and flagged; longer ones refuse the window."""
+    """Gaps up to this long, or of one interval where that is longer, are filled forward and flagged; 0 fills none.
+    Longer ones stay holes: nothing is learned, judged or traded there."""
+    min_training_days: float = 5.0
+    """Least days' worth of measured prices that the training part must have of each region; of a short window's three
+    quarters are enough."""
+    max_missing_share: float = 0.25
+    """Largest share of validation, and of test, whose prices may be missing."""
+    min_training_rows: int = 100
+    """Fewest training rows, of all regions, with a price and what is needed before it."""
+    min_recent_share: float = 0.5
+    """Least share of the recent prices that a live forecast's lags and windows look at that must have been measured."""
+    max_abs_price: float = 50_000.0
+    """Prices beyond this, currency/MWh either way, are taken for mistakes and refused; raise it for currencies of large
+    numbers."""
     extra_columns: list[str] = field(default_factory=list)
     """Further numeric columns of the price files that are used as features."""
 
@@ -90,7 +103,12 @@ class PricePredictionConfig:
         _require(self.preset in ("fast", "best"), "preset", self.preset, "'fast' or 'best'")
         _require(0.5 <= self.interval_level < 1, "interval_level", self.interval_level, "from 0.5 to below 1")
         _require(0.5 < self.spike_quantile < 1, "spike_quantile", self.spike_quantile, "between 0.5 and 1")
-        _require(self.max_gap_minutes >= 0, "max_gap_minutes", self.max_gap_minutes, "0 or more")
+        for name in ("max_gap_minutes", "min_training_days"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("max_missing_share", "min_recent_share"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        _require(self.min_training_rows >= 1, "min_training_rows", self.min_training_rows, "at least 1")
+        _require(self.max_abs_price > 0, "max_abs_price", self.max_abs_price, "above 0")
 
 
 @dataclass

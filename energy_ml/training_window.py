@@ -16,7 +16,7 @@ from energy_ml.config import PricePredictionConfig, Settings, project_root
 from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.market_data.window import PriceWindow, read_price_window
+from energy_ml.market_data.window import PriceWindow, read_price_window, refuse_too_few
 from energy_ml.splits import TimeSplit, split_window, window_of
 
 
@@ -44,16 +44,23 @@ def read_window(
     Raises
     ------
     DataError
-        The window isn't whole, or can't be repaired by a stated rule.
+        The window can't be repaired by a stated rule, or too much of it is missing.
     """
     config = config or settings.ml_config().price_prediction
-    return read_price_window(
+    window = read_price_window(
         lake,
         *window_of(as_of, settings.training_window_days),
         warmup_minutes=WARM_UP_MINUTES,
         regions=settings.regions,
         extra_columns=config.extra_columns,
         max_gap_minutes=config.max_gap_minutes,
+        max_abs_price=config.max_abs_price,
+    )
+    return refuse_too_few(
+        window,
+        split_of(window, config),
+        min_training_days=config.min_training_days,
+        max_missing_share=config.max_missing_share,
     )
 
 

@@ -16,6 +16,7 @@ from energy_ml.features.price_features import (
     follows_hole,
     measured_prices,
     price_feature_cube,
+    prices_of,
     recent_reach,
     required_history,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "follows_hole",
     "measured_prices",
     "price_feature_cube",
+    "prices_of",
     "recent_reach",
     "required_history",
     "to_panel",

@@ -42,7 +42,7 @@ from energy_ml.features.regional_features import (
 )
 from energy_ml.features.rolling_features import STATISTICS, write_rolling
 from energy_ml.features.time_features import TIME_COLUMNS, write_time
-from energy_ml.names import IS_FILLED
+from energy_ml.names import IS_FILLED, REGION, TIMESTAMP
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -331,6 +331,11 @@ def price_features(
     frame.insert(0, "region", df["region"])
     frame.insert(0, "timestamp", _utc(df["timestamp"]))
     return frame
+
+
+def prices_of(features: pd.DataFrame, price_col: str) -> pd.DataFrame:
+    """Keys and price of a features frame, with ``is_filled`` where it has it: the long prices that it was made of."""
+    return features[[name for name in (TIMESTAMP, REGION, price_col, IS_FILLED) if name in features.columns]]
 
 
 def measured_prices(frame: pd.DataFrame, price_col: str) -> npt.NDArray[np.float64]:

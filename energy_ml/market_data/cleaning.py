@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from energy_ml.config import SUPPORTED_INTERVALS
+from energy_ml.config import SUPPORTED_INTERVALS, PricePredictionConfig
 from energy_ml.errors import (
     IntervalError,
     NoDataError,
@@ -41,7 +41,7 @@ from energy_ml.market_data.telemetry import CleanBatteries, clean_batteries
 
 __all__ = ["CleanBatteries", "CleanPrices", "DataProblem", "clean_batteries", "clean_prices"]
 
-MAX_ABS_PRICE = 50_000.0
+MAX_ABS_PRICE = PricePredictionConfig.max_abs_price
 """Beyond it a price is a mistake: the highest cap of any market is about 20,000 currency/MWh."""
 FLATLINE_MINUTES = 360
 """A price that stays the same for longer is reported: feeds that hang look like that."""

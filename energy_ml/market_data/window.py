@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.errors import DataError, IncompleteWindowError, NoDataError
-from energy_ml.market_data.cleaning import CleanPrices, DataProblem, clean_prices
+from energy_ml.market_data.cleaning import MAX_ABS_PRICE, CleanPrices, DataProblem, clean_prices
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import PRICE
 from energy_ml.splits import PARTS, TimeSplit
@@ -35,6 +35,13 @@ class PriceWindow:
     fingerprint: str
 
     @property
+    def holes(self) -> str:
+        """In words, what is missing of the window and couldn't be filled; empty if nothing is."""
+        return "; ".join(
+            f"{p.message}; {p.rows:,} prices, the first {p.example}" for p in self.problems if p.kind == "hole"
+        )
+
+    @property
     def in_window(self) -> pd.Series:
         """Boolean mask of the rows inside [start, end); the others are warm-up."""
         return self.prices["timestamp"] >= self.start
@@ -49,6 +56,7 @@ def read_price_window(
     regions: Sequence[str] | None = None,
     extra_columns: Sequence[str] = (),
     max_gap_minutes: int = 30,
+    max_abs_price: float = MAX_ABS_PRICE,
 ) -> PriceWindow:
     """Read and clean [start, end), and up to ``warmup_minutes`` before it.
 
@@ -64,6 +72,7 @@ def read_price_window(
             max_gap_minutes=max_gap_minutes,
             regions=regions,
             warmup_minutes=warm,
+            max_abs_price=max_abs_price,
         )
 
     try:

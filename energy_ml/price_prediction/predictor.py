@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from energy_ml.artifacts import load_champion
-from energy_ml.config import project_root
+from energy_ml.config import PricePredictionConfig, project_root
 from energy_ml.errors import (
     DataError,
     HistoryError,
@@ -80,7 +80,7 @@ class PricePredictor:
         models_dir: str | Path = "models/price_prediction",
         *,
         max_age_minutes: float | None = None,
-        min_recent_share: float = 0.5,
+        min_recent_share: float = PricePredictionConfig.min_recent_share,
     ) -> None:
         folder = Path(models_dir)
         if not folder.is_absolute() and not folder.exists():

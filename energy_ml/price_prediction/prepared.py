@@ -24,9 +24,6 @@ Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-MIN_TRAIN_ROWS = 200
-"""Fewer training rows than this can't carry a model."""
-
 
 @dataclass
 class PreparedWindow:
@@ -102,6 +99,7 @@ def prepare_window(
     price_col: str,
     preset: Preset,
     seed: int,
+    min_training_rows: int,
 ) -> PreparedWindow:
     """Lay a features frame out for training. Raises SchemaError, SplitError (a part has no rows) and panel errors."""
     for name in ("timestamp", "region", price_col):
@@ -128,12 +126,12 @@ def prepare_window(
     known = usable.reshape(-1)[cells]
     for number, name in enumerate(("training", "validation", "test")):
         found = int((known & (part_of_row == number)).sum())
-        least = MIN_TRAIN_ROWS if number == 0 else 1
+        least = min_training_rows if number == 0 else 1
         if found < least:
             raise SplitError(
                 f"the {name} part has {found} rows with a price and what is needed before it",
-                expected=f"at least {least}",
-                remedy="use a longer window or finer data",
+                expected=f"at least {least}{' (min_training_rows)' if number == 0 else ''}",
+                remedy="use a longer window (ENERGY_ML_TRAINING_WINDOW_DAYS) or finer data",
             )
     design = Design.plan(feature_cols, panel.regions, outcome[part == 0])
     preset = preset.for_span((split.train_end - split.start) / pd.Timedelta(days=1))

@@ -280,6 +280,7 @@ class PricePredictionTrainer:
             price_col=self.config.target_column,
             preset=self.preset,
             seed=self.config.random_state,
+            min_training_rows=self.config.min_training_rows,
         )
         return self._prepared
 

@@ -356,10 +356,10 @@ def cross_fit(
     Returns (final model, one model per block, ends of the blocks in interval numbers (folds + 1,)).
     """
     usable = np.asarray(np.isfinite(targets).all(axis=1))
-    if usable.sum() < 50 * folds:
+    if usable.sum() < 25 * folds:
         raise ModelError(
             f"{int(usable.sum())} rows are too few to learn the value of stored energy",
-            expected=f"at least {50 * folds}",
+            expected=f"at least {25 * folds}",
             remedy="train on a longer window",
         )
     edges = np.linspace(0, intervals, folds + 1).astype(np.int64)

@@ -19,6 +19,7 @@ from energy_ml.evaluation.backtest_evaluator import (
 from energy_ml.evaluation.charts import cumulative_profit, error_by_hour, rmae_by_horizon, share_of_optimum
 from energy_ml.evaluation.metrics import ForecastScores
 from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render_report
+from energy_ml.features import prices_of
 from energy_ml.orchestration import checks
 from energy_ml.orchestration.assets.features import BATTERY_FEATURES, PRICE_FEATURES, TIME_SPLIT
 from energy_ml.orchestration.assets.price_prediction import FORECASTS
@@ -161,7 +162,7 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         One reference battery in each region, and every battery of the telemetry.
         """
         split = TimeSplit.from_dict(time_split)
-        prices = price_features[["timestamp", "region", config.price_prediction.target_column]]
+        prices = prices_of(price_features, config.price_prediction.target_column)
         regions = sorted(prices["region"].unique())
         units = reference_units(regions, Battery.from_config(config.rl_battery))
         fleet, problems = (

@@ -50,10 +50,12 @@ def feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 "window_complete",
                 asset=PRICE_FEATURES,
                 blocking=True,
-                description="The whole window is there, readable, on one interval, without gaps too long to fill.",
+                description="The window is readable, on one interval, and holds enough of each region.",
             ),
             dg.AssetCheckSpec(
-                "few_repairs", asset=PRICE_FEATURES, description="Filled and repaired rows are under 1 % of the window."
+                "few_repairs",
+                asset=PRICE_FEATURES,
+                description="Under 1 % of the window's prices weren't measured.",
             ),
             checks.spec(settings, "data_recent", PRICE_FEATURES, "The day that should be there by now is there."),
             checks.spec(settings, "regions_present", PRICE_FEATURES, "Every region that the files know has prices."),
@@ -106,13 +108,14 @@ def feature_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 dg.AssetCheckResult(
                     check_name="window_complete",
                     passed=True,
-                    description=f"{len(features):,} rows, every {window.interval_minutes} min, no gap left",
+                    description=f"{len(features):,} rows, every {window.interval_minutes} min; "
+                    + (window.holes or "no gap left"),
                 ),
                 dg.AssetCheckResult(
                     check_name="few_repairs",
                     passed=bool(repaired < 0.01 * len(features)),
                     severity=dg.AssetCheckSeverity.WARN,
-                    description=f"{repaired:,} of {len(features):,} rows repaired",
+                    description=f"{repaired:,} of {len(features):,} prices weren't measured",
                 ),
                 checks.data_recent(settings, lake.lake(), dt.datetime.now(dt.UTC)),
                 checks.regions_present(settings, features, window.problems),

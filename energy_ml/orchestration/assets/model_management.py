@@ -11,6 +11,7 @@ import dagster as dg
 import pandas as pd
 
 from energy_ml.config import Settings
+from energy_ml.features import prices_of
 from energy_ml.model_management.challenge import judge_policy, judge_price_model
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.promotion import register_and_decide, write_training_results
@@ -68,7 +69,7 @@ def model_management_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         """
         store, day, models = results.store(), context.partition_key, registry.registry()
         split, rule, version = TimeSplit.from_dict(time_split), config.promotion, models.new_version()
-        prices = price_features[["timestamp", "region", config.price_prediction.target_column]]
+        prices = prices_of(price_features, config.price_prediction.target_column)
         decisions: dict[str, dict[str, Any]] = {}
 
         def submit(model_type: str, name: str, file: str, judge: Any) -> None:

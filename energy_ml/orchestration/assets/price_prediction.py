@@ -105,6 +105,7 @@ def _model_asset(settings: Settings, horizon: int) -> dg.AssetsDefinition:
                     "mae_price_stays": test["persistence_mae"],
                     "rmae": test["rmae"],
                     "coverage": test["coverage"],
+                    "rows_left_out": trained["model"].provenance["rows_left_out"],
                     "forecast_chart": forecast_chart(
                         forecasts,
                         region=shown_region(forecasts["region"].unique()),

@@ -11,6 +11,7 @@ import pandas as pd
 from energy_ml.config import Settings
 from energy_ml.errors import EnergyMLError
 from energy_ml.evaluation.charts import learning_curve, policy_maps, shown_region
+from energy_ml.features import prices_of
 from energy_ml.orchestration.assets.features import PRICE_FEATURES, TIME_SPLIT
 from energy_ml.orchestration.assets.price_prediction import FORECASTS
 from energy_ml.orchestration.io_managers import FILE
@@ -62,7 +63,7 @@ def rl_battery_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         try:
             trained = BatteryRLTrainer(config).train_all(
                 sorted(price_features["region"].unique()),
-                prices=price_features[["timestamp", "region", config.price_prediction.target_column]],
+                prices=prices_of(price_features, config.price_prediction.target_column),
                 forecasts=forecasts,
                 split=TimeSplit.from_dict(time_split),
                 progress=progress.callback(MODEL_ID),
