@@ -16,16 +16,18 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from energy_ml.arrays import Floats
 from energy_ml.config import MLConfig
 from energy_ml.rl_battery.baselines import ThresholdRule
-from energy_ml.rl_battery.battery import Battery, Floats, step
-from energy_ml.rl_battery.learning import Experience, possible_moves, sampled_episode, sweep
+from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.learning import Experience, Learner, Schedule, possible_moves, sampled_episode, sweep
 from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.rl_battery.policy import BatteryPolicy
+from energy_ml.rl_battery.state_space import Seen, find_places
 from energy_ml.rl_battery.strategy import Context
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
 
-NODES = 11
+SLICES = 10
 
 
 def walk(n: int, minutes: int, seed: int = 0) -> Floats:
@@ -37,13 +39,18 @@ def walk(n: int, minutes: int, seed: int = 0) -> Floats:
     return 60 + 35 * np.sin(np.arange(n) * minutes * 2 * np.pi / 1440) + noise
 
 
-def experience(n: int, minutes: int) -> Experience:
-    """Transitions of ``n`` intervals with 24 states by hour."""
+def experience(n: int, minutes: int) -> tuple[Learner, Experience]:
+    """An empty table and transitions of ``n`` intervals in states by hour, the plan saying the mean price."""
     prices = walk(n, minutes)
     linked = np.ones(n, dtype=bool)
     linked[-1] = False
-    hour = (np.arange(n) * minutes // 60) % 24
-    return Experience(prices, prices, np.zeros((n, NODES)), np.ones(n), hour.astype(np.int64), linked)
+    minute = np.arange(n) * minutes % 1440
+    planned, level = np.full((n, SLICES), prices.mean()), np.full(n, 60.0)
+    seen = Seen(prices, prices, planned, level, np.full(n, 3), minute)
+    places = find_places(seen, np.tile(np.linspace(-0.5, 0.5, 10), (4, 1)), 24)
+    day, hours = np.zeros((4, 1, 10, SLICES)), np.zeros((4, 24, 10, SLICES))
+    learner = Learner(day, day.copy(), np.ones_like(day), hours, hours.copy(), np.ones_like(hours))
+    return learner, Experience(prices, prices, planned, level, places, linked)
 
 
 def seconds(run: Callable[[], object], repeats: int = 3) -> float:
@@ -57,27 +64,6 @@ def seconds(run: Callable[[], object], repeats: int = 3) -> float:
     return best
 
 
-def python_sweep(table: Floats, battery: Battery, e: Experience, hours: float, discount: float, rate: float) -> None:
-    """The same counterfactual update with Python's own numbers, as a yardstick."""
-    physics = battery.physics
-    charges = np.linspace(physics.low, physics.high, NODES).tolist()
-    width = charges[1] - charges[0]
-    rows, prices, states = table.tolist(), e.paid.tolist(), e.state.tolist()
-    for t in range(len(prices) - 2, -1, -1):
-        ahead, target = rows[states[t + 1]], []
-        for charge in charges:
-            best = -float("inf")
-            for power in (0.0, physics.power, -physics.power):
-                after, _, cash, _ = step.py_func(physics, charge, power, hours, prices[t + 1], float("inf"))
-                place = (after - physics.low) / width
-                i = min(int(place), NODES - 2)
-                best = max(best, cash + ahead[i] + (place - i) * (ahead[i + 1] - ahead[i]))
-            target.append(discount * best)
-        row = rows[states[t]]
-        for k in range(1, NODES):
-            row[k] += rate * (target[k] - target[0] - row[k])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--actions", type=int, default=5000, help="calls of get_action that are timed")
@@ -85,22 +71,18 @@ def main() -> None:
     battery = Battery()
     print(f"{'what':66s} {'value':>14s}")
 
-    e = experience(10_080, 1)
-    moves = possible_moves(battery.physics, 1 / 60, NODES)
-    choices = int(moves.number.sum())
-    table, visits = np.zeros((24, NODES)), np.zeros(24)
-    trust = np.ones(24)
-    took = seconds(lambda: [sweep(table, visits, moves, e, 0.9999, 0.996, trust, 0.1, 0.7) for _ in range(100)])
+    learner, e = experience(10_080, 1)
+    moves = possible_moves(battery.physics, 1 / 60, SLICES + 1)
+    choices, schedule = int(moves.number.sum()), Schedule(0.1, 0.9999, 0.996)
+    width = (battery.high_mwh - battery.low_mwh) / SLICES
+    took = seconds(lambda: [sweep(learner, moves, e, schedule, width) for _ in range(100)])
     rate = 100 * (len(e.paid) - 1) * choices / took
     print(f"{'counterfactual (charge, action) updates per second, compiled':66s} {rate / 1e6:11.0f} M/s")
-    small = experience(1_000, 1)
-    slow = seconds(lambda: python_sweep(np.zeros((24, NODES)), battery, small, 1 / 60, 0.9999, 0.1), repeats=1)
-    print(f"{'the same in plain Python':66s} {(len(small.paid) - 1) * 3 * NODES / slow / 1e6:11.2f} M/s")
     print(f"{'1,000 episodes x 10,080 minutes, counterfactual':66s} {10 * took:12.2f} s")
 
     rng = np.random.default_rng(0)
-    arguments = (battery.physics, 1 / 60, e, 0.5, 0.9999, 0.1, 0.3, 20_000)
-    took = seconds(lambda: sampled_episode(table, *arguments, rng), repeats=5)
+    arguments = (learner, battery.physics, 1 / 60, e, schedule, 0.5, 0.3, 20_000, rng)
+    took = seconds(lambda: sampled_episode(*arguments), repeats=5)
     print(f"{'1,000 episodes x 10,080 minutes, update=sampled':66s} {1000 * took:12.2f} s")
 
     days = 10

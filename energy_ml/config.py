@@ -120,20 +120,31 @@ class RLBatteryConfig:
     """
 
     charge_level_bins: int = 10
+    """Slices of the charge range: the table's charge axis."""
     price_bins: int = 10
+    """Bins of the gap between a stored MWh's planned value and the price now: the table's price axis."""
     time_bins: int = 24
+    """Parts of the UTC day by which the table may differ."""
     actions: list[str] = field(default_factory=lambda: ["charge", "hold", "discharge"])
     learning_rate: float = 0.1
+    """Of an entry's first update; it falls as updates ** -0.7."""
     discount_factor: float = 0.95
+    """Weight, an hour on, of what is earned beyond the plan."""
     epsilon: float = 1.0
+    """Share of random actions in the first episode of ``update="sampled"``."""
     epsilon_decay: float = 0.995
+    """What is left of epsilon from one sampled episode to the next."""
     epsilon_min: float = 0.05
+    """Least epsilon of sampled episodes."""
     episodes: int = 1000
+    """Passes over the training data at most; learning stops when the table moves no more."""
     max_steps: int = 14400
+    """Intervals of a sampled episode at most."""
     min_reserve: float = 0.10
     max_charge: float = 0.90
     efficiency: float = 0.90
     reward_scale: float = 1.0
+    """Unit of rewards, and so of the learned table and of Q-values; the best action doesn't depend on it."""
     capacity_mwh: float = 1.0
     """Energy capacity of the reference battery, MWh."""
     power_mw: float = 0.5

@@ -83,10 +83,10 @@ class PolicyTable(TypedDict):
     """(H,) UTC."""
     value: Floats
     """(C, H) currency per MWh more in the cells."""
-    price: Floats
-    """(P,) currency/MWh."""
+    gap: Floats
+    """(G,) planned value of a MWh minus the price now, over the price level."""
     action: Integers
-    """(C, P) in −1 (discharge), 0 (hold), 1 (charge)."""
+    """(C, G) in −1 (discharge), 0 (hold), 1 (charge)."""
 
 
 def strategy_label(name: str) -> str:
@@ -690,7 +690,7 @@ def share_of_optimum(pooled: pd.DataFrame) -> Figure:
 
 
 def policy_maps(table: PolicyTable, *, title: str) -> Figure:
-    """Draw two heat maps of a Q-table: value of stored energy by hour and charge, and action by price and charge.
+    """Draw two heat maps of a Q-table: value of stored energy by hour and charge, and action by gap and charge.
 
     ``title`` is put above, such as the region's name.
     """
@@ -707,12 +707,12 @@ def policy_maps(table: PolicyTable, *, title: str) -> Figure:
     bar = figure.colorbar(image, ax=action, shrink=0.9, ticks=[-1, 0, 1])
     bar.ax.set_yticklabels(["sell", "hold", "buy"], fontsize=8.5)
     bar.outline.set_visible(False)
-    _label(action, title=f"{title}  action", x=f"price, {_PRICE}", y="charge, MWh")
-    for ax, across in ((value, table["hour"]), (action, table["price"])):
+    _label(action, title=f"{title}  action", x="gap: planned value minus price, in price levels", y="charge, MWh")
+    for ax, across in ((value, table["hour"]), (action, table["gap"])):
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
         ticks = range(0, len(across), -(-len(across) // 8))
-        ax.set_xticks(ticks, [f"{across[i]:,.0f}" for i in ticks])
+        ax.set_xticks(ticks, [f"{across[i]:,.0f}" if ax is value else f"{across[i]:.1f}" for i in ticks])
         ticks = range(0, len(table["charge"]), -(-len(table["charge"]) // 6))
         ax.set_yticks(ticks, [f"{table['charge'][i]:.2g}" for i in ticks])
     return figure

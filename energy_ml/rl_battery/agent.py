@@ -1,53 +1,62 @@
 """The agent: what a learned policy is made of, and how it turns prices and forecasts into actions.
 
-What belongs here: observing (signals, state, base value), acting, and views of the table. What doesn't: training
-(``trainer``), loading and the face to users (``policy``).
+What belongs here: observing, acting, and views of the table. What doesn't: training (``trainer``), loading and the face
+to users (``policy``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from energy_ml.arrays import Floats, Floats32, Integers
+from energy_ml.arrays import Floats, Integers
 from energy_ml.artifacts import Complete
 from energy_ml.rl_battery.battery import Battery, Physics, step
 from energy_ml.rl_battery.learning import decide, follow
 from energy_ml.rl_battery.lookahead import Lookahead, expected_paths, plan_slopes, usual_path
-from energy_ml.rl_battery.state_space import FORECASTS, HISTORY, SIGNALS, Design, StateSpace, table_rows
-from energy_ml.rl_battery.strategy import end_value
-from energy_ml.rl_battery.value_model import FIRST_FORECAST, ValueModel, build_inputs, predict_values
+from energy_ml.rl_battery.state_space import (
+    FORECASTS,
+    HISTORY,
+    INFORMATION,
+    QTable,
+    Seen,
+    find_places,
+    read,
+    stored_values,
+)
+from energy_ml.rl_battery.strategy import known
 
 CAP = 6.0
 """Prices count at most so many typical prices in the price level of a day."""
 FLOOR = 0.25
 """The price level of a day is at least so many typical prices."""
-PIECES = 20
-"""Pieces of the value of stored energy, from the empty to the full battery."""
+HISTORY_MINUTES = 2 * 1440
+"""How far back is looked."""
+ENOUGH_HISTORY_MINUTES = 60
+"""With less than this before the newest price, history counts as missing."""
 
 
 class Market(NamedTuple):
     """What normalises a region's prices, currency/MWh, from its training prices.
 
     ``typical``: median of absolute prices; ``usual_level``: their capped mean, the price level where no history is
-    given; ``flat_value``: what a MWh in the cells is worth to a table without a value model to start from.
+    given.
     """
 
     typical: float
     usual_level: float
-    flat_value: float
 
 
-def describe_market(prices: Floats, battery: Battery) -> Market:
-    """The market of training prices (N,)."""
-    size = np.abs(prices)
+def describe_market(prices: Floats) -> Market:
+    """The market of training prices (N,), NaN where none was measured."""
+    size = np.abs(known(prices))
     typical = max(float(np.median(size)), 0.1 * float(size.mean())) or 1.0
     level = max(float(np.minimum(size, CAP * typical).mean()), FLOOR * typical)
-    return Market(typical, level, end_value(prices, battery))
+    return Market(typical, level)
 
 
 @njit(cache=True)
@@ -66,158 +75,57 @@ def price_levels(prices: Floats, per_day: int, market: Market, first: int) -> Fl
     return out
 
 
-class Observed(NamedTuple):
-    """What is known at each of N intervals.
+class Eyes(NamedTuple):
+    """What observing needs: the expected path, the market, minutes between refreshes, slices of the charge range."""
 
-    ``expected`` (N,): price of the interval that is acted in. ``slopes`` (N, pieces): forecast value of a MWh, from the
-    empty to the full battery, currency/MWh. ``level`` (N,): price level, currency/MWh. ``information`` (N,): see
-    ``state_space.INFORMATION``. ``signals`` (signals, N): see ``SIGNALS``. ``minutes`` (N,): of the UTC day.
-    """
-
-    expected: Floats
-    slopes: Floats
-    level: Floats
-    information: Integers
-    signals: Floats
-    minutes: Integers
-
-    def rows(self, rows: slice | Integers) -> Observed:
-        """These rows only."""
-        return Observed(
-            self.expected[rows],
-            self.slopes[rows],
-            self.level[rows],
-            self.information[rows],
-            self.signals[:, rows],
-            self.minutes[rows],
-        )
+    look: Lookahead
+    market: Market
+    dispatch_minutes: int
+    slices: int
 
 
 @njit(cache=True, nogil=True)
-def observe_inputs(
-    inputs: Floats32,
+def observe(
+    eyes: Eyes,
     prices: Floats,
     minutes: Integers,
-    levels: Floats,
-    horizons: int,
-    market: Market,
-    outputs: Floats,
-    planned: tuple[Floats, Floats],
-    share: float,
-) -> Observed:
-    """Put together what N rows of inputs, prices, minutes, price levels, of ``predict_values`` and ``plans_of`` say.
-
-    Energy is worth the weighted mean of what the plan and the value model say. The plan takes the expected prices for
-    certain and so sees no worth in waiting for better ones; the model learned from hindsight, which never misses one.
-    Their errors differ, and the mean is nearer to the truth than either.
-
-    Without ``outputs`` (N, 0) there is no value model: energy is then worth ``market.flat_value``.
-    """
-    n, pieces = outputs.shape
-    learned = pieces > 0
-    expected, plans = planned
-    slopes = np.full((n, plans.shape[1] if learned else 1), market.flat_value)
-    if learned:
-        for i in range(n):
-            for j in range(plans.shape[1]):
-                said = outputs[i, j * pieces // plans.shape[1]]
-                slopes[i, j] = said + share * (plans[i, j] - said)
-    level, information = np.empty(n), np.zeros(n, np.int64)
-    signals = np.empty((3, n))
-    for i in range(n):
-        level[i] = market.usual_level
-        if not np.isnan(inputs[i, FIRST_FORECAST + horizons]):
-            information[i] += HISTORY
-            level[i] = levels[i]
-        longest = prices[i]
-        if horizons and not np.isnan(inputs[i, FIRST_FORECAST]):
-            information[i] += FORECASTS
-            change = inputs[i, FIRST_FORECAST + horizons - 1]
-            longest = np.sinh(change + inputs[i, 0]) * market.typical
-        signals[0, i] = slopes[i].mean() / level[i]
-        signals[1, i] = prices[i] / level[i]
-        signals[2, i] = longest / level[i]
-    return Observed(expected, slopes, level, information, signals, minutes)
-
-
-@njit(cache=True)
-def base_values(slopes: Floats, usable_mwh: float, nodes: int) -> Floats:
-    """Value of the charge at each node above the empty battery, (N, nodes) currency, from slopes (N, pieces)."""
-    n, pieces = slopes.shape
-    width = usable_mwh / pieces
-    out = np.zeros((n, nodes))
-    for i in range(n):
-        passed, below = 0, 0.0
-        for k in range(1, nodes):
-            place = k * pieces / (nodes - 1)
-            while passed + 1 <= place:
-                below += slopes[i, passed] * width
-                passed += 1
-            out[i, k] = below
-            if passed < pieces:
-                out[i, k] += slopes[i, passed] * (place - passed) * width
-    return out
-
-
-@njit(cache=True, nogil=True)
-def plans_of(
-    look: Lookahead,
-    prices: Floats,
     usual: Floats,
+    when: Floats,
     ahead: Floats,
-    interval: int,
-    market: Market,
     physics: Physics,
     first: int,
     history: bool,
-) -> tuple[Floats, Floats]:
-    """What plans made in the intervals ``first`` to the end say; arguments as in ``lookahead.expected_paths``.
+) -> Seen:
+    """What is known at the refreshes ``first`` to the end of prices (N,): the one way in learning, backtest and
+    service.
 
-    Returns (expected price of the interval that is acted in (N - first,), slopes (N - first, PIECES)), currency/MWh.
+    ``minutes`` (N,) of the UTC day; ``usual``, ``when``, ``ahead``, ``history`` as in ``lookahead.expected_paths``.
     """
-    paths = expected_paths(look, prices, usual, ahead, interval, market.typical, first, history)
-    expected = paths[:, look.delay - 1].copy() if look.delay > 0 else prices[first:].copy()
-    return expected, plan_slopes(look, paths, physics, interval / 60.0, PIECES)
+    look, market, interval, slices = eyes
+    paths = expected_paths(look, prices, usual, when, ahead, interval, market.typical, first, history)
+    planned = plan_slopes(look, paths, physics, interval / 60.0, slices)
+    level = price_levels(prices, 1440 // interval, market, first)
+    information = np.zeros(len(level), np.int64)
+    for i in range(len(level)):
+        if history and (first + i) * interval >= ENOUGH_HISTORY_MINUTES:
+            information[i] += HISTORY
+        else:
+            level[i] = market.usual_level
+        for g in range(len(when)):
+            if not np.isnan(ahead[g, first + i]):
+                information[i] += FORECASTS
+                break
+    newest = prices[first:]
+    expected = paths[:, look.delay - 1].copy() if look.delay > 0 else newest.copy()
+    return Seen(newest, expected, planned, level, information, minutes[first:])
 
 
 class Brain(NamedTuple):
     """An agent's numbers as compiled code takes them; see ``BatteryAgent``."""
 
-    table: Floats
-    edges: Floats
-    time_bins: int
-    signal: int
-    market: Market
-    model: ValueModel
-    look: Lookahead
-    horizons: int
-    dispatch_minutes: int
-
-
-@njit(cache=True)
-def see_now(brain: Brain, prices: Floats, minute: int, ahead: Floats, physics: Physics) -> Observed:
-    """What is known at a refresh, (1,) each: prices at it and at N - 1 before it, its minute, forecasts (H,)."""
-    n = len(prices)
-    minutes = np.empty(n, np.int64)
-    for i in range(n):
-        minutes[i] = (minute - (n - 1 - i) * brain.dispatch_minutes) % 1440
-    columns = np.full((brain.horizons, n), np.nan)
-    columns[:, n - 1] = ahead
-    inputs = build_inputs(prices, minutes, columns, brain.dispatch_minutes, brain.market.typical, n - 1)
-    levels = price_levels(prices, 1440 // brain.dispatch_minutes, brain.market, n - 1)
-    usual = usual_path(brain.look.usual, minutes, brain.dispatch_minutes, brain.look.lengths.sum())
-    planned = plans_of(brain.look, prices, usual, columns, brain.dispatch_minutes, brain.market, physics, n - 1, n > 1)
-    return observe_inputs(
-        inputs,
-        prices[n - 1 :],
-        minutes[n - 1 :],
-        levels,
-        brain.horizons,
-        brain.market,
-        predict_values(brain.model, inputs, brain.market.typical),
-        planned,
-        brain.look.share,
-    )
+    eyes: Eyes
+    table: QTable
+    reward_scale: float
 
 
 @njit(cache=True)
@@ -225,24 +133,34 @@ def act_now(
     brain: Brain,
     prices: Floats,
     minute: int,
+    when: Floats,
     ahead: Floats,
     price: float,
     physics: Physics,
     charge: float,
     hours: float,
-) -> tuple[float, float, float, float, Floats, float, float]:
-    """One decision at ``price``; the other arguments as in ``see_now``.
+) -> tuple[float, float, float, Floats, Floats, float, float]:
+    """One decision at ``price``, given prices at a refresh (newest) and at N - 1 before it, its minute of the day, and
+    forecasts (G, 1), see ``observe``.
 
-    Returns what ``decide`` does, the value row (K,), currency, the charge after (MWh) and the energy at the grid (MWh).
+    Returns the values of charging, holding, discharging and of each node (K,), currency, the planned value of each
+    slice (K - 1,), currency/MWh, the charge after (MWh) and the energy at the grid (MWh).
     """
-    seen = see_now(brain, prices, minute, ahead, physics)
-    usable = physics.high - physics.low
-    state = table_rows(seen.information, seen.minutes, seen.signals[brain.signal], brain.edges, brain.time_bins)
-    row = base_values(seen.slopes, usable, brain.table.shape[1])[0] + seen.level[0] * usable * brain.table[state[0]]
-    met = seen.expected[0] if brain.look.delay > 0 else price
+    eyes, n = brain.eyes, len(prices)
+    minutes = np.empty(n, np.int64)
+    for i in range(n):
+        minutes[i] = (minute - (n - 1 - i) * eyes.dispatch_minutes) % 1440
+    given = np.full((len(when), n), np.nan)
+    given[:, n - 1 :] = ahead
+    usual = usual_path(eyes.look.usual, minutes, eyes.dispatch_minutes, eyes.look.whole.sum())
+    seen = observe(eyes, prices, minutes, usual, when, given, physics, n - 1, n > 1)
+    places = find_places(seen, brain.table.middles, brain.table.values.shape[1])
+    width = (physics.high - physics.low) / eyes.slices
+    row = stored_values(seen, brain.table.values, places, seen.level / brain.reward_scale, width)[0]
+    met = seen.expected[0] if eyes.look.delay > 0 else price
     power, up, stay, down = decide(physics, charge, hours, met, row, np.inf)
     after, energy, _, _ = step(physics, charge, power, hours, price, np.inf)
-    return power, up, stay, down, row, after, energy
+    return up, stay, down, row, seen.planned[0], after, energy
 
 
 def refresh_rows(minutes: Integers, dispatch_minutes: int) -> tuple[Integers, Integers]:
@@ -259,19 +177,15 @@ def refresh_rows(minutes: Integers, dispatch_minutes: int) -> tuple[Integers, In
 class BatteryAgent(Complete):
     """A learned policy of one region.
 
-    ``table`` (X, K) is the Q-table of after-states in units of price level x usable MWh; X runs over the axes of
-    ``space``, K over charge nodes from the lower to the upper limit:
-    Q(s, a) = cash(a) + base(s') + level x usable x table[x, s'].
+    ``table`` is the Q-table, see ``state_space.QTable`` and ``learning``: with the plan's value of a MWh it gives the
+    value of each action. It is in price levels x ``reward_scale``.
 
-    Intervals are ``interval_minutes`` long; the state is refreshed every ``dispatch_minutes``. ``delay`` is the
-    execution delay (intervals) that it was trained for.
+    Intervals are ``interval_minutes`` long; the state is refreshed every ``dispatch_minutes``. ``horizons`` (minutes)
+    are those of the forecasts in training. ``delay`` is the execution delay (intervals) that it was trained for.
     """
 
     region: str
-    design: Design
-    space: StateSpace
-    table: Floats
-    model: ValueModel
+    table: QTable
     look: Lookahead
     market: Market
     battery: Battery
@@ -279,40 +193,33 @@ class BatteryAgent(Complete):
     interval_minutes: int
     dispatch_minutes: int
     delay: int
-    typical_slopes: Floats
-    """(time bins, pieces): mean forecast value in training, the backdrop of the heat maps."""
-    typical_signal: Floats
-    """(time bins,): median signal in training."""
-
-    @property
-    def nodes(self) -> int:
-        """Charge nodes."""
-        return self.table.shape[1]
+    reward_scale: float
+    typical_plan: Floats
+    """(24, slices): mean planned value in training by UTC hour, the backdrop of the heat maps."""
 
     @property
     def q_table(self) -> Floats:
-        """The table with one axis per entry of ``axes``."""
-        return self.table.reshape(-1, self.space.time_bins, self.space.bins, self.nodes)
+        """The table's values with one axis per entry of ``axes``."""
+        return self.table.values
 
     @property
     def axes(self) -> dict[str, Any]:
-        """Names and labels of the axes of ``q_table``, in order; charge as a fraction of the usable range."""
-        return self.space.axes(self.nodes, self.design.signal)
+        """Names and labels of the axes of ``q_table``, in order."""
+        return self.table.axes()
+
+    @property
+    def eyes(self) -> Eyes:
+        """What observing needs."""
+        return Eyes(self.look, self.market, self.dispatch_minutes, self.table.values.shape[3])
 
     @property
     def brain(self) -> Brain:
         """The agent for compiled code."""
-        return Brain(
-            self.table,
-            self.space.edges,
-            self.space.time_bins,
-            SIGNALS.index(self.design.signal),
-            self.market,
-            self.model,
-            self.look,
-            len(self.horizons),
-            self.dispatch_minutes,
-        )
+        return Brain(self.eyes, self.table, self.reward_scale)
+
+    def without_table(self) -> BatteryAgent:
+        """The plan alone: the same agent with a table of zeros."""
+        return replace(self, table=self.table._replace(values=np.zeros_like(self.table.values)))
 
     def observe(
         self,
@@ -322,93 +229,78 @@ class BatteryAgent(Complete):
         *,
         first: int = 0,
         battery: Battery | None = None,
-    ) -> Observed:
+    ) -> Seen:
         """What is known in the intervals ``first`` to the end of a series of prices (N,) (newest last).
 
-        Plans are those of ``battery``, or of the one that the agent learned with.
-
-        The state is that of the newest multiple of ``dispatch_minutes``; only the price is always the newest.
+        ``forecasts`` (minutes ahead -> (N,), NaN where there is none) may be of any horizons. Plans are those of
+        ``battery``, or of the one that the agent learned with. The state is that of the newest multiple of
+        ``dispatch_minutes``; only the price that is acted on is always the newest.
         """
         starts, place = refresh_rows(minutes, self.dispatch_minutes)
         begin = int(place[first])
         held, when = prices[starts], minutes[starts]
-        ahead = np.full((len(self.horizons), len(starts)), np.nan)
-        for i, h in enumerate(self.horizons):
-            if h in forecasts:
-                ahead[i] = forecasts[h][starts]
-        inputs = build_inputs(held, when, ahead, self.dispatch_minutes, self.market.typical, begin)
-        levels = price_levels(held, 1440 // self.dispatch_minutes, self.market, begin)
-        usual = usual_path(self.look.usual, when, self.dispatch_minutes, int(self.look.lengths.sum()))
+        horizons = sorted(forecasts)
+        ahead = np.array([forecasts[h][starts] for h in horizons]).reshape(len(horizons), len(starts))
+        usual = usual_path(self.look.usual, when, self.dispatch_minutes, int(self.look.whole.sum()))
+        intervals = np.array(horizons, dtype=np.float64) / self.dispatch_minutes
         physics = (battery or self.battery).physics
-        planned = plans_of(self.look, held, usual, ahead, self.dispatch_minutes, self.market, physics, begin, True)
-        outputs = predict_values(self.model, inputs, self.market.typical)
-        seen = observe_inputs(
-            inputs, held[begin:], when[begin:], levels, len(ahead), self.market, outputs, planned, self.look.share
-        )
+        seen = observe(self.eyes, held, when, usual, intervals, ahead, physics, begin, True)
         if len(starts) < len(prices):
             seen = seen.rows(place[first:] - begin)
         return seen if self.delay else seen._replace(expected=prices[first:])
 
-    def arrays(self, seen: Observed, battery: Battery) -> tuple[Floats, Floats, Integers]:
-        """(base (N, K) currency, scale (N,) currency, table row (N,)) of observations, for this battery."""
-        usable = battery.high_mwh - battery.low_mwh
-        signal = seen.signals[SIGNALS.index(self.design.signal)]
-        state = table_rows(seen.information, seen.minutes, signal, self.space.edges, self.space.time_bins)
-        return base_values(seen.slopes, usable, self.nodes), seen.level * usable, state
+    def values(self, seen: Seen, battery: Battery) -> Floats:
+        """Value of the charge at each node above the empty battery, (N, slices + 1) currency."""
+        places = find_places(seen, self.table.middles, self.table.values.shape[1])
+        width = (battery.high_mwh - battery.low_mwh) / self.table.values.shape[3]
+        return stored_values(seen, self.table.values, places, seen.level / self.reward_scale, width)
 
     def requests(
-        self, seen: Observed, prices: Floats, battery: Battery, start_mwh: float, days: Integers, *, delay: int
+        self, seen: Seen, prices: Floats, battery: Battery, start_mwh: float, days: Integers, *, delay: int
     ) -> tuple[Floats, float, float]:
         """Act in N intervals. ``seen`` has a row for each of them, preceded by up to ``delay`` rows of history; the
         action in an interval uses the row ``delay`` before.
 
         Returns (requested power (N,) MW, cash, charge at the end MWh).
         """
-        base, scale, state = self.arrays(seen, battery)
         n = len(prices)
         missing = n + delay - len(seen.expected)
         rows = np.maximum(np.arange(n) - missing, 0)
         expected = np.where(np.arange(n) < missing, np.nan, seen.expected[rows])
-        return follow(
-            battery.physics,
-            start_mwh,
-            self.interval_minutes / 60.0,
-            expected,
-            prices,
-            base[rows],
-            scale[rows],
-            state[rows],
-            self.table,
-            days,
-        )
+        values = self.values(seen, battery)[rows]
+        return follow(battery.physics, start_mwh, self.interval_minutes / 60.0, expected, prices, values, days)
 
-    def heat_maps(self, prices: int = 41) -> dict[str, Any]:
-        """Views of the table at typical conditions, for charts.
+    def heat_maps(self) -> dict[str, Any]:
+        """Views of the table with everything known, at the usual price level, for charts; means over its time bins.
 
-        Returns ``charge`` (C,) MWh, ``hour`` (H,) UTC, ``value`` (C, H) currency per MWh more in the cells, ``price``
-        (P,) currency/MWh, and ``action`` (C, P) in -1 (discharge), 0, 1 (charge), for the mean over the hours.
+        Returns ``charge`` (C,) MWh and ``hour`` (24,) UTC, ``value`` (C, 24) currency per MWh more in the cells;
+        ``gap`` (G,), planned value minus price over the price level, ``correction`` (C, G) of the table in price
+        levels, and ``action`` (C, G) in -1 (discharge), 0, 1 (charge) at the typical price.
         """
-        battery, bins = self.battery, self.space.time_bins
-        usable = battery.high_mwh - battery.low_mwh
-        highest = FORECASTS * bool(self.horizons) + HISTORY
-        minutes = (np.arange(bins) * 1440 + 720) // bins
-        state = table_rows(np.full(bins, highest), minutes, self.typical_signal, self.space.edges, bins)
-        worth = base_values(self.typical_slopes, usable, self.nodes)
-        worth = worth + self.market.usual_level * usable * self.table[state]
-        charge = np.linspace(battery.low_mwh, battery.high_mwh, self.nodes)
-        slopes = np.diff(worth, axis=1) / np.diff(charge)
-        middle = (charge[1:] + charge[:-1]) / 2
-        grid = np.linspace(-1.0, 4.0, prices) * self.market.typical
-        row = worth.mean(axis=0)
-        action = np.zeros((len(middle), prices), dtype=np.int64)
-        for i, level in enumerate(middle):
-            for j, price in enumerate(grid):
-                power, *_ = decide(battery.physics, level, self.interval_minutes / 60.0, price, row, np.inf)
-                action[i, j] = int(np.sign(power))
+        battery, slices = self.battery, self.table.values.shape[3]
+        level, price = self.market.usual_level, self.market.typical
+        highest = len(INFORMATION) - 1 if self.horizons else HISTORY
+        edges = self.table.middles[highest]
+        gaps = np.linspace(min(-1.0, edges[0]), max(1.0, edges[-1]), 41)
+        correction = self._entries(price + level * np.repeat(gaps[:, None], slices, axis=1), price, highest)
+        worth = price + level * (gaps[:, None] + correction)
+        buy = (price + battery.buy_fee_per_mwh) / battery.charge_efficiency
+        sell = (price - battery.sell_fee_per_mwh - battery.wear_cost_per_mwh) * battery.discharge_efficiency
+        width = (battery.high_mwh - battery.low_mwh) / slices
         return {
-            "charge": middle,
-            "hour": np.arange(bins) * 24.0 / bins,
-            "value": slopes.T,
-            "price": grid,
-            "action": action,
+            "charge": battery.low_mwh + width * (np.arange(slices) + 0.5),
+            "hour": np.arange(24),
+            "value": (self.typical_plan + level * self._entries(self.typical_plan, price, highest)).T,
+            "gap": gaps,
+            "correction": correction.T,
+            "action": ((worth > buy).astype(np.int64) - (worth < sell)).T,
         }
+
+    def _entries(self, planned: Floats, price: float, information: int) -> Floats:
+        """The table's entries, in price levels, at planned values (N, slices) of a MWh and one price."""
+        n, level = len(planned), np.full(len(planned), self.market.usual_level)
+        of = np.full(n, price)
+        seen = Seen(of, of, planned, level, np.full(n, information), np.zeros(n, dtype=np.int64))
+        places = find_places(seen, self.table.middles, 1)
+        mean = self.table.values.mean(axis=1, keepdims=True) / self.reward_scale
+        return np.array([[read(mean, places, t, j) for j in range(planned.shape[1])] for t in range(n)])

@@ -1,15 +1,16 @@
 """Q-learning itself: the compiled updates of the table, and the greedy decision that reads it.
 
-What belongs here: updates and decisions on plain arrays. What doesn't: what the state is (``state_space``), where the
-value forecast comes from (``value_model``), physics (``battery.step`` is called, never repeated).
+What belongs here: updates and decisions on plain arrays. What doesn't: what the state is (``state_space``), where
+planned values come from (``lookahead``), physics (``battery.step`` is called, never repeated).
 
 The action value is split at the state after the action, since a battery doesn't move prices (after-states: Sutton and
 Barto, Reinforcement Learning, 2nd ed., section 6.8; Powell, Approximate Dynamic Programming, section 4.6):
 
-    Q(t, s, a) = cash(price_t, a) + W_t(s'),      W_t(s') = base_t(s') + scale_t * table[x_t, s']
+    Q(t, s, a) = cash(price_t, a) + W_t(s'),    dW_t/ds in slice j = planned_t[j] + scale_t * table[x_t, gap_t[j], j]
 
-``base`` is a forecast of the value of stored energy (zero table = trust it), ``x`` the discrete state and ``scale`` the
-price level of the last day, so that what is learned at one level holds at another. Between charge nodes W is linear.
+The table learns by slices of the charge range, as what a MWh more is worth (separable approximations of a value
+function: Powell, chapter 13). Rewards are cash plus the change of what the plan says the stored energy is worth, so
+that a discount weighs later corrections of the plan less, and energy doesn't lose its worth by being kept.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numba import njit
 
 from energy_ml.arrays import Booleans, Floats, Integers
 from energy_ml.rl_battery.battery import Physics, step
+from energy_ml.rl_battery.state_space import Places
 
 TINY = 1e-9
 
@@ -43,18 +45,45 @@ class Moves(NamedTuple):
 class Experience(NamedTuple):
     """What happened in N intervals, as learning needs it.
 
-    ``seen`` and ``paid`` (N,): the price that the decision sees, and the interval's (they differ under a delay).
-    ``base`` (N, K): forecast value of the charge held after the interval, currency. ``scale`` (N,): price level x
-    usable MWh. ``state`` (N,): row of the table. ``linked`` (N,): whether the next row is the next interval (False at
-    the end of a region).
+    ``expected`` and ``paid`` (N,): the price that the decision sees, and the interval's (they differ under a delay).
+    ``planned`` (N, slices): planned value of a MWh held after the interval, currency/MWh. ``scale`` (N,): currency/MWh
+    of a unit of the table. ``places``: rows of the table. ``linked`` (N,): whether the next row is the next interval
+    (False at the end of a region).
     """
 
-    seen: Floats
+    expected: Floats
     paid: Floats
-    base: Floats
+    planned: Floats
     scale: Floats
-    state: Integers
+    places: Places
     linked: Booleans
+
+
+class Learner(NamedTuple):
+    """A table in the making, in two parts that are added up: one for all day (information, 1, gap, slices), and what a
+    time of day differs by (information, time, gap, slices), which sees less and is believed less. Changed in place.
+
+    ``visits``: updates so far, parts of one between two bins. ``trust``: part of a correction that is believed, 0 to 1.
+    """
+
+    day: Floats
+    day_visits: Floats
+    day_trust: Floats
+    hours: Floats
+    hour_visits: Floats
+    hour_trust: Floats
+
+
+class Schedule(NamedTuple):
+    """How fast is learned and how far ahead: ``learning_rate`` of the first update, which falls as visits ** -0.7;
+    ``discount`` and ``trace`` per interval. ``trace`` (lambda) weighs what was earned against what was expected."""
+
+    learning_rate: float
+    discount: float
+    trace: float
+
+
+RATE_POWER = 0.7
 
 
 @njit(cache=True)
@@ -96,70 +125,100 @@ def possible_moves(physics: Physics, hours: float, nodes: int) -> Moves:
     return Moves(number, lower[:most].copy(), share[:most].copy(), fixed[:most].copy(), per_price[:most].copy())
 
 
-@njit(cache=True, nogil=True)
-def sweep(
-    table: Floats,
-    visits: Floats,
-    moves: Moves,
-    experience: Experience,
-    discount: float,
-    trace: float,
-    trust: Floats,
-    first_rate: float,
-    rate_power: float,
-) -> None:
-    """One pass of counterfactual Q-learning over N intervals, newest first; changes ``table`` and ``visits``.
+@njit(cache=True)
+def count_places(places: Places, shape: tuple[int, int, int, int]) -> Floats:
+    """How often each entry of a table of that shape was met; between two bins an interval counts for both in parts."""
+    met = np.zeros(shape)
+    for t in range(len(places.time)):
+        row = met[places.information[t], places.time[t]]
+        for j in range(shape[3]):
+            i, share = places.lower[t, j], places.share[t, j]
+            row[i, j] += 1.0 - share
+            if share > 0.0:
+                row[i + 1, j] += share
+    return met
 
-    The price doesn't depend on what the battery does, so each observed transition updates every charge node and weighs
-    every action, with the same noise for all: advantages of a few cents stay visible under price noise of hundreds.
+
+@njit(cache=True)
+def _entry(learner: Learner, places: Places, t: int, j: int) -> float:
+    """What the table says of slice j of interval t so far."""
+    information, i, share = places.information[t], places.lower[t, j], places.share[t, j]
+    day, hours = learner.day[information, 0], learner.hours[information, places.time[t]]
+    value = day[i, j] + hours[i, j]
+    return value + share * (day[i + 1, j] + hours[i + 1, j] - value) if share > 0.0 else value
+
+
+@njit(cache=True)
+def _update(learner: Learner, places: Places, t: int, j: int, target: float, first_rate: float) -> None:
+    """Move the entries of slice j of interval t towards the trusted parts of ``target``."""
+    information, time = places.information[t], places.time[t]
+    for above in range(2):
+        part = places.share[t, j] if above else 1.0 - places.share[t, j]
+        if part <= 0.0:
+            continue
+        i = places.lower[t, j] + above
+        visits = learner.day_visits[information, 0, i, j]
+        rate = part * (1.0 / first_rate + visits) ** -RATE_POWER
+        learner.day_visits[information, 0, i, j] = visits + part
+        value = learner.day[information, 0, i, j]
+        value += rate * (learner.day_trust[information, 0, i, j] * target - value)
+        learner.day[information, 0, i, j] = value
+        visits = learner.hour_visits[information, time, i, j]
+        rate = part * (1.0 / first_rate + visits) ** -RATE_POWER
+        learner.hour_visits[information, time, i, j] = visits + part
+        differs = learner.hours[information, time, i, j]
+        differs += rate * (learner.hour_trust[information, time, i, j] * (target - value) - differs)
+        learner.hours[information, time, i, j] = differs
+
+
+@njit(cache=True, nogil=True)
+def sweep(learner: Learner, moves: Moves, experience: Experience, schedule: Schedule, width: float) -> None:
+    """One pass of counterfactual Q-learning over N intervals, newest first; changes ``learner``.
+
+    The price doesn't depend on what the battery does, so each observed transition updates every slice of the charge
+    (``width`` MWh) and weighs every action, with the same noise for all: advantages of a few cents stay visible under
+    price noise of hundreds.
 
     What a charge is worth is learned from what the greedy policy went on to earn with it, as in Q(lambda) (Sutton and
     Barto, 2nd ed., chapter 12). The best of several values that are partly noise is too high (Lee and Powell, AAAI
     2012), and one step at a time that error would be learned, handed on and grow.
-
-    Parameters
-    ----------
-    table : (X, K) what Q-learning adds to the base, in units of ``scale``. Values are relative to the empty
-        battery (column 0 stays 0): only differences between charges matter to a decision.
-    visits : (X,) updates so far; the learning rate is (1 / first_rate + visits) ** -rate_power.
-    experience : N intervals.
-    discount : per interval.
-    trace : weight, per interval, of what was earned against what the next interval's value expects: lambda.
-    trust : (X,) part of the correction that is believed, 0 to 1.
     """
-    seen, paid, base, scale, state, linked = experience
+    expected, paid, planned, scale, places, linked = experience
     _, lower, share, fixed, per_price = moves
-    nodes = table.shape[1]
-    row, went, best, earned = np.empty(nodes), np.empty(nodes), np.empty(nodes), np.empty(nodes)
+    slices = planned.shape[1]
+    nodes = slices + 1
+    # Of each node: the plan's value, what the table adds, what was earned beyond the plan; values relative to empty.
+    plan, row, gained = np.zeros(nodes), np.zeros(nodes), np.zeros(nodes)
+    went, best, earned = np.empty(nodes), np.empty(nodes), np.empty(nodes)
     for t in range(len(paid) - 1, -1, -1):
         if not linked[t]:
-            for k in range(nodes):
-                earned[k] = base[t, k] + scale[t] * table[state[t], k]
+            for j in range(slices):
+                gained[j + 1] = gained[j] + width * scale[t] * _entry(learner, places, t, j)
             continue
-        ahead, level = state[t + 1], scale[t + 1]
+        for j in range(slices):
+            plan[j + 1] = plan[j] + width * planned[t + 1, j]
+            row[j + 1] = row[j] + width * (planned[t + 1, j] + scale[t + 1] * _entry(learner, places, t + 1, j))
         for k in range(nodes):
-            row[k] = base[t + 1, k] + level * table[ahead, k]
-            went[k] = row[k] + trace * (earned[k] - row[k])
-            best[k] = row[k]
-        for k in range(nodes):
-            earned[k] = went[k]
+            added = row[k] - plan[k]
+            went[k] = plan[k] + schedule.discount * (added + schedule.trace * (gained[k] - added))
+            best[k], earned[k] = row[k], went[k]
         # The decision is made on the price that is seen; what is earned follows the one that is paid.
-        sees, pays = seen[t + 1], paid[t + 1]
-        for j in range(1, lower.shape[0]):
+        sees, pays = expected[t + 1], paid[t + 1]
+        for m in range(1, lower.shape[0]):
             for k in range(nodes):
-                i = lower[j, k]
-                worth = row[i] + share[j, k] * (row[i + 1] - row[i]) + fixed[j, k] + per_price[j, k] * sees
+                i = lower[m, k]
+                worth = row[i] + share[m, k] * (row[i + 1] - row[i]) + fixed[m, k] + per_price[m, k] * sees
                 if worth > best[k]:
                     best[k] = worth
-                    earned[k] = went[i] + share[j, k] * (went[i + 1] - went[i]) + fixed[j, k] + per_price[j, k] * pays
-        x = state[t]
-        rate = (1.0 / first_rate + visits[x]) ** -rate_power
-        visits[x] += 1.0
-        level, empty = trust[x] / scale[t], earned[0]
-        earned[0] = 0.0
-        for k in range(1, nodes):
-            earned[k] = discount * (earned[k] - empty)
-            table[x, k] += rate * ((earned[k] - base[t, k]) * level - table[x, k])
+                    earned[k] = went[i] + share[m, k] * (went[i + 1] - went[i]) + fixed[m, k] + per_price[m, k] * pays
+        here = 0.0
+        for k in range(nodes):
+            gained[k] = earned[k] - earned[0] - here
+            if k < slices:
+                here += width * planned[t, k]
+        for j in range(slices):
+            target = (gained[j + 1] - gained[j]) / (width * scale[t])
+            _update(learner, places, t, j, target, schedule.learning_rate)
 
 
 @njit(cache=True)
@@ -169,13 +228,14 @@ def decide(
     """The greedy action at ``price`` (currency/MWh) with the after-state values ``row`` (K,), currency.
 
     Considered are full power both ways and stopping at each node on the way; with a piecewise-linear value one of them
-    is the best. Returns (power MW, best value of charging, of holding, of discharging); impossible ones are -inf.
+    is the best. A charge outside the limits is valued on the line of the nearest slice. Returns (power MW, best value
+    of charging, of holding, of discharging); impossible ones are -inf.
     """
     nodes = len(row)
     width = (physics.high - physics.low) / (nodes - 1)
     values = np.full(3, -np.inf)
     powers = np.zeros(3)
-    i, part = _position(min(max(charge, physics.low), physics.high), physics.low, width, nodes)
+    i, part = _position(charge, physics.low, width, nodes)
     values[1] = row[i] + part * (row[i + 1] - row[i])
     for way in range(2):
         a = 2 * way
@@ -206,89 +266,83 @@ def decide(
     return powers[best], values[0], values[1], values[2]
 
 
-@njit(cache=True, nogil=True)
-def follow(
-    physics: Physics,
-    start: float,
-    hours: float,
-    seen: Floats,
-    paid: Floats,
-    base: Floats,
-    scale: Floats,
-    state: Integers,
-    table: Floats,
-    days: Integers,
-) -> tuple[Floats, float, float]:
-    """Follow the greedy policy over N intervals. Returns (requests (N,) MW, cash in all, charge at the end MWh).
-
-    ``seen`` NaN means that nothing is known yet (the first intervals under a delay): hold.
-    """
-    n, nodes = len(paid), table.shape[1]
-    requests, row = np.zeros(n), np.empty(nodes)
-    charge, total = start, 0.0
-    allowance = physics.daily_discharge
-    for t in range(n):
-        if t > 0 and days[t] != days[t - 1]:
-            allowance = physics.daily_discharge
-        if np.isnan(seen[t]):
-            continue
-        for k in range(nodes):
-            row[k] = base[t, k] + scale[t] * table[state[t], k]
-        requests[t], _, _, _ = decide(physics, charge, hours, seen[t], row, allowance)
-        charge, _, cash, allowance = step(physics, charge, requests[t], hours, paid[t], allowance)
-        total += cash
-    return requests, total, charge
-
-
 @njit(cache=True)
+def _worth(physics: Physics, charge: float, hours: float, sees: float, pays: float, row: Floats) -> float:
+    """What the greedy action at price ``sees`` makes of a charge at price ``pays``: cash and after-state value."""
+    power, _, _, _ = decide(physics, charge, hours, sees, row, np.inf)
+    after, _, cash, _ = step(physics, charge, power, hours, pays, np.inf)
+    i, part = _position(after, physics.low, (physics.high - physics.low) / (len(row) - 1), len(row))
+    return cash + row[i] + part * (row[i + 1] - row[i])
+
+
+@njit(cache=True, nogil=True)
 def sampled_episode(
-    table: Floats,
+    learner: Learner,
     physics: Physics,
     hours: float,
     experience: Experience,
+    schedule: Schedule,
     start: float,
-    discount: float,
-    learning_rate: float,
     epsilon: float,
     max_steps: int,
     rng: np.random.Generator,
 ) -> float:
-    """One episode of textbook Q-learning: walk with an epsilon-greedy policy, update the one transition of each step.
+    """One episode of textbook Q-learning (``update="sampled"``): walk with an epsilon-greedy policy and learn from the
+    one transition of each step. Returns the cash of the walk.
 
-    Kept for comparison (``update="sampled"``). The episode starts at a random linked interval and lasts until the data
-    or ``max_steps`` end. Arguments as in ``sweep``. Returns the cash of the walk.
+    The slice that an action led to learns what the best actions in the next interval make of its two ends. The episode
+    starts at a random interval and lasts until the data or ``max_steps`` end. Arguments as in ``sweep``.
     """
-    seen, paid, base, scale, state, linked = experience
-    nodes = table.shape[1]
-    width = (physics.high - physics.low) / (nodes - 1)
-    row = np.empty(nodes)
-    n = len(paid)
+    expected, paid, planned, scale, places, linked = experience
+    n, slices = planned.shape
+    width = (physics.high - physics.low) / slices
+    row, after = np.zeros(slices + 1), np.zeros(slices + 1)
     t = rng.integers(0, n - 1) if n - 1 > max_steps else 0
     charge, total, steps = start, 0.0, 0
-    here, share, x, level, before = 0, 0.0, -1, 1.0, 0.0
     while t < n and steps < max_steps:
-        for k in range(nodes):
-            row[k] = base[t, k] + scale[t] * table[state[t], k]
-        power, up, stay, down = decide(physics, charge, hours, seen[t], row, np.inf)
-        if x >= 0:
-            # The previous after-state learns from the best action here (relative to the empty battery's value).
-            value = discount * max(up, stay, down)
-            _, up, stay, down = decide(physics, physics.low, hours, seen[t], row, np.inf)
-            value -= discount * max(up, stay, down)
-            now = (1.0 - share) * table[x, here] + share * table[x, here + 1]
-            change = learning_rate * ((value - before) / level - now)
-            if here > 0:
-                table[x, here] += (1.0 - share) * change
-            table[x, here + 1] += share * change
+        for j in range(slices):
+            row[j + 1] = row[j] + width * (planned[t, j] + scale[t] * _entry(learner, places, t, j))
         if rng.random() < epsilon:
-            power = physics.power * (rng.integers(0, 3) - 1)
+            power = physics.power * float(rng.integers(0, 3) - 1)
+        else:
+            power, _, _, _ = decide(physics, charge, hours, expected[t], row, np.inf)
         charge, _, cash, _ = step(physics, charge, power, hours, paid[t], np.inf)
         total += cash
-        here, share = _position(charge, physics.low, width, nodes)
-        x, level = state[t], scale[t]
-        before = base[t, here] + share * (base[t, here + 1] - base[t, here])
-        if not linked[t]:
-            x = -1
+        if linked[t]:
+            u = t + 1
+            for j in range(slices):
+                # Later corrections of the plan count less by the discount, as in ``sweep``.
+                added = schedule.discount * scale[u] * _entry(learner, places, u, j)
+                after[j + 1] = after[j] + width * (planned[u, j] + added)
+            j, _ = _position(charge, physics.low, width, slices + 1)
+            low, high = physics.low + j * width, physics.low + (j + 1) * width
+            rise = _worth(physics, high, hours, expected[u], paid[u], after)
+            rise -= _worth(physics, low, hours, expected[u], paid[u], after)
+            target = (rise - width * planned[t, j]) / (width * scale[t])
+            _update(learner, places, t, j, target, schedule.learning_rate)
         t += 1
         steps += 1
     return total
+
+
+@njit(cache=True, nogil=True)
+def follow(
+    physics: Physics, start: float, hours: float, expected: Floats, paid: Floats, rows: Floats, days: Integers
+) -> tuple[Floats, float, float]:
+    """Follow the greedy policy over N intervals with after-state values ``rows`` (N, K), currency.
+
+    Returns (requests (N,) MW, cash in all, charge at the end MWh). ``expected`` NaN means that nothing is known yet
+    (the first intervals under a delay): hold.
+    """
+    requests = np.zeros(len(paid))
+    charge, total = start, 0.0
+    allowance = physics.daily_discharge
+    for t in range(len(paid)):
+        if t > 0 and days[t] != days[t - 1]:
+            allowance = physics.daily_discharge
+        if np.isnan(expected[t]):
+            continue
+        requests[t], _, _, _ = decide(physics, charge, hours, expected[t], rows[t], allowance)
+        charge, _, cash, allowance = step(physics, charge, requests[t], hours, paid[t], allowance)
+        total += cash
+    return requests, total, charge

@@ -1,12 +1,16 @@
 """A look ahead: the price path expected for the coming day, and what stored energy is worth if prices follow it.
 
 What belongs here: the path, how it is learned, and the plan on it. What doesn't: what prices do around the path, which
-the value model (``value_model``) and Q-learning (``learning``) are for.
+Q-learning (``learning``) is for.
 
-The path runs through the price forecasts as far as they reach, on straight lines. Beyond, each step of the day is a
-ridge regression on the newest price, the means of the last hour, six hours and day, the step's own hours as they
-usually are, as they were yesterday and the day before, and the forecasts. It works in the asinh of price / typical
-price, which tames spikes: in currency, a morning of spikes was expected to come again for days.
+Without forecasts each step of the day is a ridge regression on the newest price, the means of the last hour, six hours
+and day, the step's own hours as they usually are, as they were yesterday and the day before. It works in the asinh of
+price / typical price, which tames spikes: in currency, a morning of spikes was expected to come again for days.
+
+Forecasts lift or lower that path: at its own time each one is met exactly, between them on straight lines; a horizon
+that isn't given is filled in from the others by how deviations last from horizon to horizon; and the steps beyond the
+last one follow by weights that are at least 0. So any set of forecasts counts for what it says, nothing jumps when one
+is missing, and no forecast that rises lowers an expected price.
 """
 
 from __future__ import annotations
@@ -26,25 +30,33 @@ MEANS = (60, 360, 1440)
 _OWN, _WINDOWS = 4 + len(MEANS), 3
 RIDGE = 0.03
 """Weight of the penalty, in variances of each input."""
+CELLS = 20
+"""Parts of the charge range that a plan is made on, at least."""
+LEAST_LEFT = 0.05
+"""Of a deviation at one horizon at least so much is expected at the next."""
 STEEPEST = 8.0
 """Expected prices are at most sinh(8), about 1,500, typical prices."""
 
 
 class Lookahead(NamedTuple):
-    """How the price path of one region is expected.
+    """How the price path of one region is expected, by what was learned of all regions.
 
-    ``lengths`` (S,) of the path's steps, intervals; the first starts with the next interval. ``usual`` (24,): mean
-    level (asinh of price / typical price) of each UTC hour in training. ``weights`` (2, S, F): of the inputs without
-    and with forecasts. ``horizons`` (H,) of the forecasts, intervals. ``delay`` (intervals): plans begin that much
-    later. ``share``: weight of the plan against the value model.
+    ``lengths`` (S,) of the path's steps, intervals of the state; the first is what is left of the interval in hand
+    where the battery acts more often than the state is refreshed. ``whole`` (S or S - 1,): the others. ``usual`` (24,):
+    mean level (asinh of price / typical price) of each UTC hour in training. ``weights`` (whole, F) of the inputs.
+    ``horizons`` (H,) of training's forecasts, intervals; ``lasting`` (H,): log of what is left at each of them of a
+    deviation at the first; ``beyond`` (whole, H): what a deviation at each moves the steps after the last by. ``delay``
+    (intervals): plans begin that much later.
     """
 
-    lengths: Integers
+    lengths: Floats
+    whole: Integers
     usual: Floats
     weights: Floats
-    horizons: Integers
+    horizons: Floats
+    lasting: Floats
+    beyond: Floats
     delay: int
-    share: float
 
 
 def path_lengths(interval_minutes: int, delay: int) -> Integers:
@@ -134,11 +146,50 @@ def _cumulative(values: Floats) -> Floats:
     return out
 
 
+@njit(cache=True)
+def _between(x: float, at: Floats, values: Floats, count: int) -> float:
+    """The value at ``x`` on straight lines through the first ``count`` of (at, values), ``at`` from 0 on; the last one
+    beyond."""
+    if x >= at[count - 1]:
+        return values[count - 1]
+    i = 1
+    while at[i] <= x:
+        i += 1
+    way = (x - at[i - 1]) / (at[i] - at[i - 1])
+    return values[i - 1] + way * (values[i] - values[i - 1])
+
+
+@njit(cache=True)
+def _deviation(look: Lookahead, x: float, at: Floats, deviations: Floats, count: int) -> float:
+    """How far the price ``x`` intervals ahead is expected from the path without forecasts, given ``count - 1`` of them.
+
+    After the last one given, as much is left as usually was.
+    """
+    value = _between(x, at, deviations, count)
+    last = at[count - 1]
+    if x <= last or len(look.horizons) == 0:
+        return value
+    log_left = 0.0
+    for sign, place in ((1.0, x), (-1.0, last)):
+        i = 0
+        while i < len(look.horizons) and look.horizons[i] < place:
+            i += 1
+        if i == 0:
+            continue
+        if i == len(look.horizons):
+            log_left += sign * look.lasting[i - 1]
+            continue
+        way = (place - look.horizons[i - 1]) / (look.horizons[i] - look.horizons[i - 1])
+        log_left += sign * (look.lasting[i - 1] + way * (look.lasting[i] - look.lasting[i - 1]))
+    return value * np.exp(min(log_left, 0.0))
+
+
 @njit(cache=True, nogil=True)
 def expected_paths(
     look: Lookahead,
     prices: Floats,
     usual: Floats,
+    when: Floats,
     ahead: Floats,
     interval: int,
     price_scale: float,
@@ -147,59 +198,85 @@ def expected_paths(
 ) -> Floats:
     """Expected prices of the path's steps at intervals ``first`` to the end: (N - first, S), currency/MWh.
 
-    ``prices`` (N,), newest last; ``usual`` (N + steps,), see ``usual_path``; ``ahead`` (H, N) forecasts, a row in which
-    one is missing has none. Without ``history`` each row knows its own price only.
+    ``prices`` (N,), newest last; ``usual`` (N + steps,), see ``usual_path``; ``ahead`` (G, N) forecasts of the prices
+    ``when`` (G,) intervals later, in order of time, NaN where there is none. They needn't be training's. Without
+    ``history`` each row knows its own price only.
     """
-    n, steps, horizons = len(prices), len(look.lengths), len(look.horizons)
+    n, steps, count = len(prices), len(look.lengths), len(look.whole)
+    partial = steps - count
     sums, usual_sums = _cumulative(np.arcsinh(prices / price_scale)), _cumulative(usual)
-    own, windows = np.empty(_OWN), np.empty((steps, _WINDOWS))
-    given = np.empty(horizons)
+    own, windows = np.empty(_OWN), np.empty((count, _WINDOWS))
+    places, path = np.zeros(count + 1), np.empty(count + 1)
+    begin = 1.0
+    for i in range(count):
+        places[i + 1] = begin + 0.5 * (look.whole[i] - 1)
+        begin += look.whole[i]
+    at, deviations = np.zeros(len(when) + 1), np.zeros(len(when) + 1)
+    trained = np.empty(len(look.horizons))
+    points, expected = np.zeros(len(when) + len(trained) + 1), np.empty(len(when) + len(trained) + 1)
     out = np.empty((n - first, steps))
     for t in range(first, n):
-        _inputs_of_row(sums, usual_sums, t, 0 if history else t, interval, look.lengths, own, windows)
-        known = horizons > 0
-        for h in range(horizons):
-            given[h] = np.arcsinh(ahead[h, t] / price_scale)
-            known = known and not np.isnan(given[h])
-        reach, passed, begin = look.horizons[horizons - 1] if known else 0, 0, 1
-        for i in range(steps):
-            middle = begin + 0.5 * (look.lengths[i] - 1)
-            begin += look.lengths[i]
-            if middle <= reach:
-                while look.horizons[passed] < middle:
-                    passed += 1
-                start = look.horizons[passed - 1] if passed else 0
-                value = ahead[passed - 1, t] if passed else prices[t]
-                way = (middle - start) / (look.horizons[passed] - start)
-                out[t - first, i] = value + way * (ahead[passed, t] - value)
-                continue
-            weights = look.weights[1 if known else 0, i]
+        _inputs_of_row(sums, usual_sums, t, 0 if history else t, interval, look.whole, own, windows)
+        path[0] = own[1]
+        for i in range(count):
             level = 0.0
             for j in range(_OWN):
-                level += weights[j] * own[j]
+                level += look.weights[i, j] * own[j]
             for j in range(_WINDOWS):
-                level += weights[_OWN + j] * windows[i, j]
-            if known:
-                for h in range(horizons):
-                    level += weights[_OWN + _WINDOWS + h] * given[h]
+                level += look.weights[i, _OWN + j] * windows[i, j]
+            path[i + 1] = min(max(level, -STEEPEST), STEEPEST)
+        given = 1
+        for g in range(len(when)):
+            if not np.isnan(ahead[g, t]):
+                at[given] = when[g]
+                deviations[given] = np.arcsinh(ahead[g, t] / price_scale) - _between(when[g], places, path, count + 1)
+                given += 1
+        for h in range(len(trained)):
+            trained[h] = _deviation(look, look.horizons[h], at, deviations, given)
+        # Points of the near path: the forecasts given, and training's horizons filled in from them.
+        expected[0], found, g, h = prices[t], 1, 1, 0
+        while given > 1 and (g < given or h < len(trained)):
+            if h == len(trained) or (g < given and at[g] <= look.horizons[h]):
+                points[found], deviation = at[g], deviations[g]
+                h += h < len(trained) and at[g] == look.horizons[h]
+                g += 1
+            else:
+                points[found], deviation = look.horizons[h], trained[h]
+                h += 1
+            level = _between(points[found], places, path, count + 1) + deviation
+            expected[found] = np.sinh(min(max(level, -STEEPEST), STEEPEST)) * price_scale
+            found += 1
+        for i in range(steps):
+            # The rest of the interval in hand has the middle of its prices half an interval ahead.
+            place = places[i - partial + 1] if i >= partial else 0.5
+            if found > 1 and place <= points[found - 1]:
+                out[t - first, i] = _between(place, points, expected, found)
+                continue
+            level = path[i - partial + 1] if i >= partial else _between(place, places, path, count + 1)
+            if i >= partial:
+                for h in range(len(trained)):
+                    level += look.beyond[i - partial, h] * trained[h]
             out[t - first, i] = np.sinh(min(max(level, -STEEPEST), STEEPEST)) * price_scale
     return out
 
 
 @njit(cache=True, nogil=True)
-def plan_slopes(look: Lookahead, paths: Floats, physics: Physics, hours: float, cells: int) -> Floats:
-    """What a MWh in the cells is worth after each interval if prices follow its path: (N, cells) currency/MWh.
+def plan_slopes(look: Lookahead, paths: Floats, physics: Physics, hours: float, slices: int) -> Floats:
+    """What a MWh in the cells is worth after each interval if prices follow its path: (N, slices) currency/MWh.
 
-    ``paths`` (N, S) currency/MWh; ``hours``: length of an interval. The charge range is cut into ``cells`` equal parts,
-    from empty to full. What is left after a day is worth the path's mean price.
+    ``paths`` (N, S) currency/MWh; ``hours``: length of an interval. The charge range is cut into equal slices, from
+    empty to full; the plan itself is made on cells at most a ``CELLS``-th of it. What is left after a day is worth the
+    path's mean price.
 
     With prices known, a step back in time moves slopes: where a MWh is worth more than buying one costs the battery
     charges, so that the slope there is that of the charge it arrives at, but not below the cost; and the other way
     round for selling (Zheng, Jaworski and Xu, arXiv 2108.06000). Nothing is optimised.
     """
     n, steps = paths.shape
+    each = -(-CELLS // slices)
+    cells = slices * each
     width = (physics.high - physics.low) / cells
-    out = np.empty((n, cells))
+    out = np.zeros((n, slices))
     slope, new = np.empty(cells), np.empty(cells)
     total = look.lengths[look.delay :].sum()
     for t in range(n):
@@ -215,6 +292,8 @@ def plan_slopes(look: Lookahead, paths: Floats, physics: Physics, hours: float, 
             up_part, down_part = up - up_cells, down - down_cells
             buy = (paths[t, i] + physics.buy_fee) / physics.charge_eff
             sell = (paths[t, i] - physics.sell_fee - physics.wear) * physics.discharge_eff
+            # At a negative price that pays for burning energy, a battery that can't do both charges.
+            sell = min(sell, buy)
             for c in range(cells):
                 worth = slope[c]
                 if worth > buy:
@@ -227,7 +306,8 @@ def plan_slopes(look: Lookahead, paths: Floats, physics: Physics, hours: float, 
                     worth += down_part * (min(sell, slope[b]) if b >= 0 else sell)
                 new[c] = worth
             slope, new = new, slope
-        out[t] = slope
+        for c in range(cells):
+            out[t, c // each] += slope[c] / each
     return out
 
 
@@ -238,6 +318,7 @@ def fit_lookahead(
     known: Sequence[Booleans],
     *,
     interval: int,
+    lead: float,
     horizons: Sequence[int],
     delay: int,
     most_rows: int,
@@ -249,14 +330,15 @@ def fit_lookahead(
     levels, minutes, ahead : per region the known intervals: asinh of price / typical price (N,), minute of the UTC day
         (N,), the forecasts in the same asinh (H, N).
     known : (N,) which levels were measured; paths over others aren't learned from.
-    interval : minutes. ``horizons`` : of the forecasts, minutes. ``delay`` : intervals.
+    interval : of the state, minutes. ``lead`` : intervals of the state until the battery acts again, at most 1.
+    horizons : of the forecasts, minutes. ``delay`` : intervals.
     most_rows : longer series are thinned out evenly to so many rows of all regions.
 
-    Returns (per region: Lookahead, its share still 1; the usual level of each known interval on other days (N,)).
+    Returns (per region: Lookahead; the usual level of each known interval on other days (N,)).
     """
-    lengths = path_lengths(interval, delay)
-    ends = 1 + np.cumsum(lengths)
-    reach, steps, count = int(lengths.sum()), len(lengths), len(horizons)
+    whole = path_lengths(interval, delay)
+    ends = 1 + np.cumsum(whole)
+    reach, steps = int(whole.sum()), len(whole)
     thin = max(1, -(-sum(map(len, levels)) // most_rows))
     usual, others, parts, targets = [], [], [], []
     for region, when, forecasts, there in zip(levels, minutes, ahead, known, strict=True):
@@ -267,25 +349,61 @@ def fit_lookahead(
         # Rows that know two days, where there are enough of them; else what there is.
         rows = np.arange(min(2 * 1440 // interval, n // 2), n, thin)
         seen = np.concatenate([own_day_out, usual_path(day, when, interval, reach)[n:]])
-        parts.append((*path_inputs(region, seen, interval, lengths, rows), forecasts[:, rows].T))
+        parts.append((*path_inputs(region, seen, interval, whole, rows), forecasts[:, rows].T))
         sums = _cumulative(region)
         after = np.minimum(rows[:, None] + ends, n)
-        before = np.minimum(after, rows[:, None] + ends - lengths)
-        mean = (sums[after] - sums[before]) / lengths
+        before = np.minimum(after, rows[:, None] + ends - whole)
+        mean = (sums[after] - sums[before]) / whole
         unknown = np.concatenate([[0], np.cumsum(~there)])
-        whole = (rows[:, None] + ends <= n) & (unknown[after] == unknown[before]) & there[rows][:, None]
-        targets.append(np.where(whole, mean, np.nan))
+        usable = (rows[:, None] + ends <= n) & (unknown[after] == unknown[before]) & there[rows][:, None]
+        targets.append(np.where(usable, mean, np.nan))
     own, windows, given = (np.concatenate(column) for column in zip(*parts, strict=True))
     y = np.concatenate(targets)
-    complete = np.isfinite(given).all(axis=1)
-    weights = np.zeros((2, steps, _OWN + _WINDOWS + count))
-    for with_forecasts in range(2 if count else 1):
-        for i in range(steps):
-            x = np.hstack([own, windows[:, i], given][: 2 + with_forecasts])
-            rows = np.isfinite(y[:, i]) & (complete if with_forecasts else True)
-            weights[with_forecasts, i, : x.shape[1]] = _ridge(x[rows], y[rows, i])
-    horizon = np.array([h // interval for h in horizons], dtype=np.int64)
-    return [Lookahead(lengths, day, weights, horizon, delay, 1.0) for day in usual], others
+    weights = np.zeros((steps, _OWN + _WINDOWS))
+    path = np.empty((len(y), steps + 1))
+    path[:, 0] = own[:, 1]
+    for i in range(steps):
+        x, rows = np.hstack([own, windows[:, i]]), np.isfinite(y[:, i])
+        weights[i] = _ridge(x[rows], y[rows, i])
+        path[:, i + 1] = x @ weights[i]
+    places = np.concatenate([[0.0], ends - 0.5 * (whole + 1)])
+    horizon = np.array(horizons, dtype=np.float64) / interval
+    lasting, beyond = _follow_forecasts(path, places, y, given, horizon)
+    lengths = whole.astype(np.float64)
+    if lead < 1.0 and not delay:
+        lengths = np.concatenate([[1.0 - lead], lengths])
+    return [Lookahead(lengths, whole, day, weights, horizon, lasting, beyond, delay) for day in usual], others
+
+
+def _follow_forecasts(
+    path: Floats, places: Floats, y: Floats, given: Floats, horizons: Floats
+) -> tuple[Floats, Floats]:
+    """(``lasting``, ``beyond``) of a Lookahead from paths without forecasts (R, 1 + S) at ``places`` (1 + S,), what
+    came (R, S) and the forecasts (R, H), all in asinh."""
+    count, steps = len(horizons), y.shape[1]
+    lasting, beyond = np.zeros(count), np.zeros((steps, count))
+    lower = np.clip(np.searchsorted(places, horizons, side="right") - 1, 0, steps - 1)
+    way = (horizons - places[lower]) / (places[lower + 1] - places[lower])
+    deviations = given - (path[:, lower] + way * (path[:, lower + 1] - path[:, lower]))
+    for h in range(1, count):
+        pair = deviations[:, h - 1 : h + 1]
+        near, far = pair[np.isfinite(pair).all(axis=1)].T
+        left = float(near @ far) / max(float(near @ near), 1e-12)
+        lasting[h] = lasting[h - 1] + np.log(min(max(left, LEAST_LEFT), 1.0))
+    complete = np.isfinite(deviations).all(axis=1)
+    for i in range(steps):
+        rows = complete & np.isfinite(y[:, i])
+        if count and places[i + 1] > horizons[-1] and rows.any():
+            beyond[i] = _nonnegative(deviations[rows], y[rows, i] - path[rows, i + 1])
+    return lasting, beyond
+
+
+def _nonnegative(x: Floats, y: Floats) -> Floats:
+    """Weights of (N, F) inputs, at least 0, by ridge regression."""
+    from scipy.optimize import nnls
+
+    root = np.linalg.cholesky(x.T @ x + np.diag(RIDGE * len(y) * (x.var(axis=0) + 1e-3)))
+    return np.asarray(nnls(root.T, np.linalg.solve(root, x.T @ y))[0], dtype=np.float64)
 
 
 def _ridge(x: Floats, y: Floats) -> Floats:

@@ -1,7 +1,7 @@
 """The obvious tabular Q-learning: what a textbook gives, as a baseline that shows what the rest is worth.
 
 What belongs here: equal-width bins of charge and price, the hour, 0.95 per step, one sampled transition per step and
-cash as reward. What doesn't: anything that makes it better (``learning``, ``value_model``).
+cash as reward. What doesn't: anything that makes it better (``learning``, ``lookahead``).
 """
 
 from __future__ import annotations

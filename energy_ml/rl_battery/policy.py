@@ -18,10 +18,10 @@ from energy_ml.artifacts import Complete, load_champion
 from energy_ml.config import project_root
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
 from energy_ml.names import ACTIONS, OUR_POLICY, POLICY_FILE
-from energy_ml.rl_battery.agent import BatteryAgent, Brain, act_now
+from energy_ml.rl_battery.agent import HISTORY_MINUTES, BatteryAgent, Brain, act_now
 from energy_ml.rl_battery.battery import Battery, Physics
+from energy_ml.rl_battery.lookahead import PATH_HOURS
 from energy_ml.rl_battery.strategy import Context
-from energy_ml.rl_battery.value_model import HISTORY_MINUTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class BatteryPolicy:
     def actions(self, context: Context) -> Floats:
         """Requested power in each interval of a backtest's span, (T,) MW at the grid, positive buys.
 
-        Uses forecasts where the context has all that it was trained with, and does without where it hasn't.
+        Uses the forecasts that the context has, of whichever horizons, and does without where it has none.
         Raises UnknownRegionError, or ModelError if interval or delay differ from those of training.
         """
         agent = self.agent(context.region)
@@ -162,16 +162,17 @@ class BatteryPolicy:
         hour, minute : UTC; ``minute`` sharpens the time of day (the middle of the hour if None).
         region : one of the policy's regions; FR or the first one if None.
         recent_prices : prices before this interval, one per interval, oldest first; two days are used.
-        forecasts : minutes ahead -> price, for any horizons that the policy was trained with.
+        forecasts : minutes ahead -> price, for any horizons up to a day, those of training or others.
 
-        Works with any of the optional ones missing; forecasts count only if all horizons of training are there. As in
-        backtests, state and history are those of the last multiple of the agent's ``dispatch_minutes``.
+        Works with any of the optional ones missing. Each forecast counts for what it says; horizons of training that
+        aren't given are filled in from the others. As in backtests, state and history are those of the last multiple of
+        the agent's ``dispatch_minutes``.
 
         Returns
         -------
         dict with ``action`` (charge, hold, discharge), ``q_values`` (action -> currency x reward_scale, above the empty
         battery; impossible actions left out), ``power_mw`` (at the grid, positive buys), ``energy_mwh`` (at the grid),
-        ``charge_after_mwh`` and ``why`` (one sentence).
+        ``charge_after_mwh``, ``forecasts_used`` (minutes ahead -> price) and ``why`` (one sentence).
 
         Raises BatteryError (charge outside 0..capacity, or numbers that aren't finite), UnknownRegionError, ModelError.
         """
@@ -195,9 +196,16 @@ class BatteryPolicy:
                 expected="a finite price, hour 0 to 23, minute 0 to 59",
             )
         given = {1: price_forecast_1m, 5: price_forecast_5m, 15: price_forecast_15m, 60: price_forecast_60m}
-        ahead = {h: v for h, v in given.items() if v}
-        if forecasts:
-            ahead.update((int(h), v) for h, v in forecasts.items() if v is not None)
+        ahead = {h: float(v) for h, v in given.items() if v}
+        ahead.update((int(h), float(v)) for h, v in (forecasts or {}).items() if v is not None)
+        ahead = dict(sorted(ahead.items()))
+        for horizon, value in ahead.items():
+            if not (0 < horizon <= PATH_HOURS * 60 and math.isfinite(value)):
+                raise BatteryError(
+                    f"the forecast for {horizon} minutes ahead is {value!r}",
+                    expected=f"a finite price for 1 to {PATH_HOURS * 60} minutes ahead",
+                    remedy="leave out what isn't known",
+                )
         interval, dispatch = agent.interval_minutes, agent.dispatch_minutes
         now = hour * 60 + (30 if minute is None else minute)
         past = () if recent_prices is None else recent_prices[-(HISTORY_MINUTES // interval) :]
@@ -210,11 +218,12 @@ class BatteryPolicy:
             prices = prices[oldest :: dispatch // interval] if oldest <= len(past) else prices[-1:]
         if not math.isfinite(prices.sum()):
             raise BatteryError("recent_prices hold values that aren't finite", remedy="fill or leave out gaps")
-        power, up, stay, down, row, after, energy = act_now(
+        up, stay, down, row, planned, after, energy = act_now(
             brain,
             np.ascontiguousarray(prices),
             now - now % dispatch,
-            np.array([ahead.get(h, np.nan) for h in agent.horizons]),
+            np.array(list(ahead), dtype=np.float64) / dispatch,
+            np.array(list(ahead.values()), dtype=np.float64)[:, None],
             price,
             physics,
             charge,
@@ -222,33 +231,32 @@ class BatteryPolicy:
         )
         values = {"charge": up, "hold": stay, "discharge": down}
         chosen = ACTIONS[0 if energy > 0 else 2 if energy < 0 else 1]
-        scale = self.learned.config["reward_scale"]
         return {
             "action": chosen,
-            "q_values": {name: value * scale for name, value in values.items() if math.isfinite(value)},
+            "q_values": {name: value * agent.reward_scale for name, value in values.items() if math.isfinite(value)},
             "power_mw": energy / (interval / 60.0),
             "energy_mwh": energy,
             "charge_after_mwh": after,
-            "why": _explain(chosen, battery, charge, price, row),
+            "forecasts_used": ahead,
+            "why": _explain(chosen, battery, charge, price, row, planned),
         }
 
 
-def _explain(chosen: str, battery: Battery, charge: float, price: float, row: Floats) -> str:
-    """Compare the price with what stored energy is worth around this charge."""
-    width = (battery.high_mwh - battery.low_mwh) / (len(row) - 1)
-    i = min(max(int((charge - battery.low_mwh) / width), 0), len(row) - 2)
-    worth = float(row[i + 1] - row[i]) / width
+def _explain(chosen: str, battery: Battery, charge: float, price: float, row: Floats, planned: Floats) -> str:
+    """Compare the price with what stored energy is worth around this charge, by the plan and by the table."""
+    width = (battery.high_mwh - battery.low_mwh) / len(planned)
+    i = min(max(int((charge - battery.low_mwh) / width), 0), len(planned) - 1)
+    worth, plan = float(row[i + 1] - row[i]) / width, float(planned[i])
     buy = (price + battery.buy_fee_per_mwh) / battery.charge_efficiency
     sell = (price - battery.sell_fee_per_mwh - battery.wear_cost_per_mwh) * battery.discharge_efficiency
+    table = f"{abs(worth - plan):.2f} {'more' if worth >= plan else 'less'} by the table"
+    stored = f"A stored MWh is worth about {worth:.2f} later, {plan:.2f} by the plan and {table}"
     if chosen == "charge":
-        return f"Storing a MWh costs {buy:.2f} at {price:.2f} and stored energy is worth about {worth:.2f}, so buy."
+        return f"{stored}; storing one costs {buy:.2f} at {price:.2f}, so buy."
     if chosen == "discharge":
-        return f"A stored MWh sells for {sell:.2f} at {price:.2f} and is worth about {worth:.2f} later, so sell."
+        return f"{stored}; it sells for {sell:.2f} at {price:.2f}, so sell."
     if charge >= battery.high_mwh - 1e-9 and worth > buy:
-        return f"Buying at {price:.2f} would pay, but the battery is at its upper limit."
+        return f"{stored}; buying at {price:.2f} would pay, but the battery is at its upper limit."
     if charge <= battery.low_mwh + 1e-9 and worth < sell:
-        return f"Selling at {price:.2f} would pay, but the battery is at its lower limit."
-    return (
-        f"Stored energy is worth about {worth:.2f} per MWh, between what selling yields ({sell:.2f}) "
-        f"and what buying costs ({buy:.2f}), so wait."
-    )
+        return f"{stored}; selling at {price:.2f} would pay, but the battery is at its lower limit."
+    return f"{stored}, between what selling yields ({sell:.2f}) and what buying costs ({buy:.2f}), so wait."

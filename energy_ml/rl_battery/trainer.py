@@ -1,4 +1,4 @@
-"""Trains battery policies: chooses the state design on validation profit, learns, saves.
+"""Trains battery policies: learns on train, scores on validation, learns again on both, saves.
 
 What belongs here: the course of training. What doesn't: the fits themselves (``fitting``), updates (``learning``).
 """
@@ -6,7 +6,7 @@ What belongs here: the course of training. What doesn't: the fits themselves (``
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,46 +20,22 @@ from energy_ml.errors import ModelError, UnknownRegionError
 from energy_ml.names import POLICY_FILE, TRAINING_RESULTS_FILE
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.fitting import (
-    fit_values,
+    fit_paths,
     learn_table,
     validation_profit,
 )
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
-from energy_ml.rl_battery.state_space import Design
 from energy_ml.rl_battery.training_data import default_split, training_window
 from energy_ml.splits import TimeSplit
 
 Progress = Callable[[float, dict[str, Any]], None]
 
-PATIENT_DISCOUNT = 0.995
-"""Per hour, an effective horizon of eight days: what research and our own measurements found best."""
-MARGIN = 0.25
-"""By how much of the best profit another design must beat the first on validation to be taken. A day and a half says
-little about designs: with 0.02 the choice cost a point of the optimum (mostly by taking the configured discount), with
-0.10 a bare table still got in by luck now and then, which is worth 20 points less."""
-
-
-def candidate_designs(config: RLBatteryConfig, with_forecasts: bool) -> list[Design]:
-    """The state designs to choose from; the first is taken unless another is clearly better on validation."""
-    designs = [
-        Design("value of energy", True, "value", 1, PATIENT_DISCOUNT),
-        Design("value of energy, binned", True, "value", 3, PATIENT_DISCOUNT),
-        Design("value of energy, configured discount", True, "value", 1, config.discount_factor),
-    ]
-    if config.execution_delay:
-        # Bare tables meet a price that they don't know; the lucky days on which they look good mislead.
-        return designs
-    designs.append(Design("price table", False, "price", config.price_bins, PATIENT_DISCOUNT, tails=True))
-    if with_forecasts:
-        designs.append(Design("forecast table", False, "forecast", config.price_bins, PATIENT_DISCOUNT, tails=True))
-    return designs
-
 
 class BatteryRLTrainer:
     """Learns one policy per region by tabular Q-learning.
 
-    Regions of one frame share the value model and the table, in units of each region's own price level: more data than
-    any region has alone. ``config`` may be an MLConfig or an RLBatteryConfig.
+    Regions of one frame share the weights of the price path and the table, in units of each region's own price level:
+    more data than any region has alone. ``config`` may be an MLConfig or an RLBatteryConfig.
     """
 
     def __init__(self, config: MLConfig | RLBatteryConfig | None = None) -> None:
@@ -106,9 +82,9 @@ class BatteryRLTrainer:
 
         Returns
         -------
-        dict with ``region``, ``policy`` (BatteryPolicy), ``agent`` (BatteryAgent), ``q_table``, ``axes``, ``design``,
-        ``validation`` (profit of each design per region), ``learning`` (frame step, value, region), ``converged``,
-        ``episodes``, ``updates``, ``seconds``, ``tables`` (region -> heat maps), ``metrics``.
+        dict with ``region``, ``policy`` (BatteryPolicy), ``agent`` (BatteryAgent), ``q_table``, ``axes``,
+        ``validation`` ("plan and table" and "plan alone" -> region -> profit), ``learning`` (frame step, value,
+        region), ``converged``, ``episodes``, ``updates``, ``seconds``, ``tables`` (region -> heat maps), ``metrics``.
 
         Raises UnknownRegionError, GapError, IntervalError, NoDataError (see ``strategy.region_series``), ModelError.
         """
@@ -154,34 +130,30 @@ class BatteryRLTrainer:
                 )
         report(0.02, {"stage": "preparing", "regions": len(known)})
 
-        threads = self.ml_config.threads
-        fitted = fit_values(window, config, battery, with_validation=False, threads=threads)
-        report(0.3, {"stage": "value of stored energy, on train"})
-        validation, curves = {}, {}
-        designs = candidate_designs(config, bool(window.horizons))
-        for number, design in enumerate(designs):
-            learned = learn_table(fitted, design, window, config, battery, passes, score=True)
-            validation[design.name] = {
-                f.series.region: validation_profit(a, f) for a, f in zip(learned.agents, fitted, strict=True)
-            }
-            curves[design.name] = learned.curve
-            report(0.3 + 0.1 * (number + 1) / len(designs), {"stage": "choosing the state", "design": design.name})
-        design = _choose(designs, validation)
-
-        fitted = fit_values(window, config, battery, with_validation=True, all_levels=True, threads=threads)
-        report(0.9, {"stage": "value of stored energy, on train and validation"})
-        learned = learn_table(fitted, design, window, config, battery, passes, score=False)
+        fitted = fit_paths(window, config, battery, with_validation=False)
+        report(0.3, {"stage": "price path, on train"})
+        learned = learn_table(fitted, window, config, battery, passes, score=True)
+        validation = {
+            name: {f.series.region: validation_profit(a, f) for a, f in zip(agents, fitted, strict=True)}
+            for name, agents in (
+                ("plan and table", learned.agents),
+                ("plan alone", [a.without_table() for a in learned.agents]),
+            )
+        }
+        curve = learned.curve
+        report(0.6, {"stage": "table, on train"})
+        fitted = fit_paths(window, config, battery, with_validation=True)
+        report(0.8, {"stage": "price path, on train and validation"})
+        learned = learn_table(fitted, window, config, battery, passes, score=False)
         by_region = {a.region: a for a in learned.agents if a.region in chosen}
         policy = LearnedPolicy(agents=by_region, battery=battery, config=asdict(config))
         agent = by_region[chosen[0]]
-        profits = validation[design.name]
         metrics = {
-            "validation_profit": float(sum(profits[r] for r in chosen)),
+            "validation_profit": float(sum(validation["plan and table"][r] for r in chosen)),
+            "validation_profit_plan_alone": float(sum(validation["plan alone"][r] for r in chosen)),
             "episodes": learned.passes,
-            "design": design.name,
         }
-        learning = curves[design.name]
-        learning = learning[learning["region"].isin(chosen)].reset_index(drop=True)
+        learning = curve[curve["region"].isin(chosen)].reset_index(drop=True)
         learning.attrs["value"] = "validation profit"
         result = {
             "region": chosen[0],
@@ -191,11 +163,10 @@ class BatteryRLTrainer:
             "agents": by_region,
             "q_table": agent.q_table,
             "axes": agent.axes,
-            "design": asdict(design),
             "validation": validation,
             "learning": learning,
             "tables": {region: a.heat_maps() for region, a in by_region.items()},
-            "finite": bool(np.isfinite(agent.table).all()),
+            "finite": bool(np.isfinite(agent.q_table).all()),
             "metrics": metrics,
             "seconds": time.perf_counter() - began,
             "split": split.to_dict(),
@@ -224,7 +195,6 @@ class BatteryRLTrainer:
                 key: result[key]
                 for key in (
                     "regions",
-                    "design",
                     "validation",
                     "metrics",
                     "converged",
@@ -238,15 +208,3 @@ class BatteryRLTrainer:
             | {"learning": result["learning"].to_dict("records"), "config": asdict(self.config), "sha256": sha256},
         )
         return {"path": str(path), "sha256": sha256}
-
-
-def _choose(designs: Sequence[Design], validation: Mapping[str, Mapping[str, float]]) -> Design:
-    """The first design, unless another earns clearly more in all regions together, each weighing the same."""
-    regions = list(validation[designs[0].name])
-    unit = {r: max(1e-9, max(abs(validation[d.name][r]) for d in designs)) for r in regions}
-
-    def score(design: Design) -> float:
-        return float(np.mean([validation[design.name][r] / unit[r] for r in regions]))
-
-    best = max(designs, key=score)
-    return best if score(best) > score(designs[0]) + MARGIN else designs[0]

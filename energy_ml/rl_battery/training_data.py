@@ -91,7 +91,7 @@ def training_window(
     dispatch = interval if delay else max(_held_minutes(list(whole.values()), interval), _refresh(interval))
     columns = {name: aligned_forecasts(forecasts, name, times) for name, (times, _, _) in whole.items()}
     common = set.intersection(*(set(c) for c in columns.values()))
-    horizons = tuple(h for h in sorted(common) if h % dispatch == 0)
+    horizons = tuple(sorted(common))
     series = []
     for name, (times, values, _) in whole.items():
         train = int((times < split.train_end).sum())

@@ -33,8 +33,8 @@ from energy_ml.model_management.comparison import numbers_of
 from energy_ml.names import POLICY_ID, PRICE, PRICE_PREDICTION, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
+from energy_ml.rl_battery.agent import HISTORY_MINUTES
 from energy_ml.rl_battery.policy import BatteryPolicy
-from energy_ml.rl_battery.value_model import HISTORY_MINUTES
 from energy_ml.service.answers import (
     ActionAnswer,
     DataAge,

@@ -91,9 +91,9 @@ def summary_of(backtest: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_policy_table() -> dict[str, Any]:
-    charge, hour, price = np.linspace(0.1, 0.9, 10), np.arange(24), np.linspace(-20, 200, 12)
-    action = np.where(price[None] < 40, 1, np.where(price[None] > 90, -1, 0)) * np.ones((10, 1))
-    return {"charge": charge, "hour": hour, "value": np.outer(1 - charge, hour + 1.0), "price": price, "action": action}
+    charge, hour, gap = np.linspace(0.1, 0.9, 10), np.arange(24), np.linspace(-1, 1, 12)
+    action = np.where(gap[None] > 0.1, 1, np.where(gap[None] < -0.1, -1, 0)) * np.ones((10, 1))
+    return {"charge": charge, "hour": hour, "value": np.outer(1 - charge, hour + 1.0), "gap": gap, "action": action}
 
 
 IMPORTANCE = pd.DataFrame(

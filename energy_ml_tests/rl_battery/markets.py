@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-
 import numpy as np
 import pandas as pd
-import pytest
 
-from energy_ml.rl_battery import fitting
+from energy_ml.rl_battery.lookahead import Lookahead, path_lengths
 from energy_ml.splits import TimeSplit, split_window
 
 
@@ -55,9 +50,18 @@ def true_forecasts(prices: pd.DataFrame, horizons: tuple[int, ...], minutes: int
     return pd.concat(frames).sort_values(["timestamp", "region", "horizon_minutes"]).reset_index(drop=True)
 
 
-@contextmanager
-def few_trees(rounds: int = 45) -> Iterator[None]:
-    """Value models of a few rounds, for what doesn't ask how well a policy earns."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "cross_fit", partial(fitting.cross_fit, rounds=rounds))
-        yield
+def random_lookahead(
+    rng: np.random.Generator, interval: int, horizons: tuple[int, ...] = (15, 60), delay: int = 0
+) -> Lookahead:
+    """A price path of random weights."""
+    whole, count = path_lengths(interval, delay), len(horizons)
+    return Lookahead(
+        lengths=whole.astype(np.float64),
+        whole=whole,
+        usual=rng.normal(0, 0.3, 24),
+        weights=rng.normal(0, 0.2, (len(whole), 10)),
+        horizons=np.array(horizons) / interval,
+        lasting=-np.cumsum(rng.uniform(0, 0.5, count)),
+        beyond=rng.uniform(0, 0.5, (len(whole), count)),
+        delay=delay,
+    )

@@ -15,7 +15,7 @@ from energy_ml.rl_battery.battery import Battery, simulate
 from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.rl_battery.optimum import perfect_foresight
 from energy_ml.rl_battery.strategy import last_known, region_series
-from energy_ml_tests.rl_battery.markets import few_trees, market, true_forecasts
+from energy_ml_tests.rl_battery.markets import market, true_forecasts
 
 HOLES = [("2026-01-06 18:00", "2026-01-07 18:00"), ("2026-01-13 07:00", "2026-01-13 07:30"),
          ("2026-01-14 09:00", "2026-01-14 12:15")]  # fmt: skip
@@ -85,10 +85,9 @@ def test_invented_prices_change_no_strategy_and_no_learned_value(delay):
     frames, tables = [], []
     for invented in (-3000.0, np.nan):
         prices, split, forecasts = holed(invented, ("FR", "DE"))
-        with few_trees(20):
-            trained = BatteryRLTrainer(config).train_all(prices=prices, forecasts=forecasts, split=split)
+        trained = BatteryRLTrainer(config).train_all(prices=prices, forecasts=forecasts, split=split)
         assert trained["finite"]
-        tables.append({region: agent.table for region, agent in trained["agents"].items()})
+        tables.append({region: agent.q_table for region, agent in trained["agents"].items()})
         policy: BatteryPolicy = trained["policy"]
         strategies = [policy, *baselines(with_forecasts=True), ObviousQLearning(RLBatteryConfig(episodes=5))]
         units = reference_units(["DE", "FR"], Battery.from_config(config.rl_battery))
@@ -115,6 +114,5 @@ def test_invented_prices_change_no_strategy_and_no_learned_value(delay):
 
 def test_hours_of_a_minute_market_are_left_out_of_its_held_prices():
     prices, split, _ = holed(np.nan, minutes=5)
-    with few_trees(20):
-        trained = BatteryRLTrainer(RLBatteryConfig(episodes=3)).train_all(prices=prices, split=split)
+    trained = BatteryRLTrainer(RLBatteryConfig(episodes=3)).train_all(prices=prices, split=split)
     assert trained["finite"]

@@ -6,34 +6,70 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energy_ml.rl_battery.battery import Battery, step
-from energy_ml.rl_battery.learning import Experience, decide, follow, possible_moves, sampled_episode, sweep
+from energy_ml.rl_battery.learning import (
+    Experience,
+    Learner,
+    Schedule,
+    decide,
+    follow,
+    possible_moves,
+    sampled_episode,
+    sweep,
+)
+from energy_ml.rl_battery.state_space import Places, Seen, find_places, stored_values
 
 HOURS = 0.5
-NODES = 5
+SLICES = 4
+NODES = SLICES + 1
 
 
-def make_experience(rng, n=40, states=3, nodes=NODES, prices=None):
-    prices = rng.normal(50, 60, n) if prices is None else prices
-    base = np.cumsum(rng.normal(8, 3, (n, nodes)), axis=1)
-    base -= base[:, :1]
+def places_of(rng, n, bins, times, slices=SLICES):
+    lower = rng.integers(0, bins, (n, slices))
+    share = np.where(lower < bins - 1, rng.choice([0.0, 0.3, 0.8], (n, slices)), 0.0)
+    return Places(rng.integers(0, 4, n), rng.integers(0, times, n), lower, share)
+
+
+def make_experience(rng, n=40, bins=3, times=2):
+    prices = rng.normal(50, 60, n)
     linked = np.ones(n, dtype=bool)
     linked[[n // 2, n - 1]] = False
-    return Experience(
-        prices + rng.normal(0, 1, n), prices, base, rng.uniform(0.5, 2, n), rng.integers(0, states, n), linked
-    )
+    planned = rng.normal(50, 20, (n, SLICES))
+    places = places_of(rng, n, bins, times)
+    return Experience(prices + rng.normal(0, 1, n), prices, planned, rng.uniform(20, 60, n), places, linked)
 
 
-def python_sweep(table, visits, battery, nodes, e, discount, trace, trust, first_rate, power):
+def empty(bins, times, slices=SLICES, trust=None):
+    day, hours = (4, 1, bins, slices), (4, times, bins, slices)
+    ones = (np.ones(day), np.ones(hours)) if trust is None else trust
+    return Learner(np.zeros(day), np.zeros(day), ones[0], np.zeros(hours), np.zeros(hours), ones[1])
+
+
+def python_sweep(learner, battery, e, schedule, power=0.7):
     """The update rule in the plainest words: every move by ``step``, values by ``np.interp``."""
     physics = battery.physics
-    charges = np.linspace(physics.low, physics.high, nodes)
+    charges = np.linspace(physics.low, physics.high, NODES)
+    width = charges[1] - charges[0]
+
+    def cells(t, j):
+        i, share = e.places.lower[t, j], e.places.share[t, j]
+        return [(i, 1 - share)] + ([(i + 1, share)] if share > 0 else [])
+
+    def added(t):
+        level, time = e.places.information[t], e.places.time[t]
+        entries = [
+            sum(w * (learner.day[level, 0, i, j] + learner.hours[level, time, i, j]) for i, w in cells(t, j))
+            for j in range(SLICES)
+        ]
+        return np.concatenate([[0.0], np.cumsum(width * e.scale[t] * np.array(entries))])
+
     for t in range(len(e.paid) - 1, -1, -1):
         if not e.linked[t]:
-            later = e.base[t] + e.scale[t] * table[e.state[t]]
+            gained = added(t)
             continue
-        row = e.base[t + 1] + e.scale[t + 1] * table[e.state[t + 1]]
-        went = (1 - trace) * row + trace * later
-        target = np.empty(nodes)
+        plan = np.concatenate([[0.0], np.cumsum(width * e.planned[t + 1])])
+        row = plan + added(t + 1)
+        went = plan + schedule.discount * ((1 - schedule.trace) * added(t + 1) + schedule.trace * gained)
+        earned = np.empty(NODES)
         for k, charge in enumerate(charges):
             powers = [0.0, physics.power, -physics.power]
             for goal in charges:
@@ -41,20 +77,31 @@ def python_sweep(table, visits, battery, nodes, e, discount, trace, trust, first
                 wanted = change / HOURS / physics.charge_eff if change > 0 else change / HOURS * physics.discharge_eff
                 if abs(wanted) < physics.power and goal != charge:
                     powers.append(wanted)
-            best, value = -np.inf, np.nan
+            best = -np.inf
             for wanted in powers:
-                after, _, cash, _ = step(physics, charge, wanted, HOURS, e.seen[t + 1], np.inf)
+                after, _, cash, _ = step(physics, charge, wanted, HOURS, e.expected[t + 1], np.inf)
                 worth = cash + np.interp(after, charges, row)
                 if worth > best + 1e-12:
-                    _, _, earned, _ = step(physics, charge, wanted, HOURS, e.paid[t + 1], np.inf)
-                    best, value = worth, earned + np.interp(after, charges, went)
-            target[k] = discount * value
-        later = target - target[0]
-        x = e.state[t]
-        rate = (1 / first_rate + visits[x]) ** -power
-        visits[x] += 1
-        for k in range(1, nodes):
-            table[x, k] += rate * (trust[x] * (later[k] - e.base[t, k]) / e.scale[t] - table[x, k])
+                    _, _, paid, _ = step(physics, charge, wanted, HOURS, e.paid[t + 1], np.inf)
+                    best, earned[k] = worth, paid + np.interp(after, charges, went)
+        gained = earned - earned[0] - np.concatenate([[0.0], np.cumsum(width * e.planned[t])])
+        for j in range(SLICES):
+            target = (gained[j + 1] - gained[j]) / width / e.scale[t]
+            level, time = e.places.information[t], e.places.time[t]
+            for i, weight in cells(t, j):
+                visits = learner.day_visits[level, 0, i, j]
+                old = learner.day[level, 0, i, j]
+                rate = weight * (1 / schedule.learning_rate + visits) ** -power
+                new = old + rate * (learner.day_trust[level, 0, i, j] * target - old)
+                learner.day[level, 0, i, j] = new
+                learner.day_visits[level, 0, i, j] += weight
+                visits = learner.hour_visits[level, time, i, j]
+                old = learner.hours[level, time, i, j]
+                rate = weight * (1 / schedule.learning_rate + visits) ** -power
+                learner.hours[level, time, i, j] += rate * (
+                    learner.hour_trust[level, time, i, j] * (target - new) - old
+                )
+                learner.hour_visits[level, time, i, j] += weight
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -62,16 +109,16 @@ def test_sweep_equals_plain_python(seed):
     rng = np.random.default_rng(seed)
     battery = Battery(wear_cost_per_mwh=3.0, buy_fee_per_mwh=1.0, sell_fee_per_mwh=2.0, power_mw=0.3 + 0.3 * seed)
     e = make_experience(rng)
-    fast, slow = np.zeros((3, NODES)), np.zeros((3, NODES))
-    fast_visits, slow_visits = np.zeros(3), np.zeros(3)
+    trust = rng.uniform(0, 1, (4, 1, 3, SLICES)), rng.uniform(0, 1, (4, 2, 3, SLICES))
+    fast, slow = empty(3, 2, trust=trust), empty(3, 2, trust=trust)
     moves = possible_moves(battery.physics, HOURS, NODES)
-    trace, trust = 0.3 * seed, rng.uniform(0, 1, 3)
+    schedule = Schedule(0.2, 0.97, 0.3 * seed)
     for _ in range(3):
-        sweep(fast, fast_visits, moves, e, 0.97, trace, trust, 0.2, 0.7)
-        python_sweep(slow, slow_visits, battery, NODES, e, 0.97, trace, trust, 0.2, 0.7)
-    np.testing.assert_allclose(fast, slow, rtol=1e-9, atol=1e-9)
-    np.testing.assert_array_equal(fast_visits, slow_visits)
-    assert (fast[:, 0] == 0).all()
+        sweep(fast, moves, e, schedule, (battery.high_mwh - battery.low_mwh) / SLICES)
+        python_sweep(slow, battery, e, schedule)
+    for ours, theirs in zip(fast, slow, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+    assert (fast.day != 0).any() and (fast.hours != 0).any()
 
 
 @settings(max_examples=60, deadline=None)
@@ -103,31 +150,37 @@ def test_decide_is_the_best_of_many_powers(share, price, slopes, power, allowanc
     assert physics.low - 1e-12 <= after <= physics.high + 1e-12
 
 
-def learn(prices, states, hours=1.0, nodes=6, passes=60, battery=None, discount=0.999):
-    battery = battery or Battery()
-    n = len(prices)
+def learn(prices, hour, slices=5, passes=60, sampled=False):
+    """Learn from a plan that says nothing: every MWh is worth the mean price. ``hour`` (N,) is the state."""
+    battery, n = Battery(), len(prices)
     linked = np.ones(n, dtype=bool)
     linked[-1] = False
-    e = Experience(prices, prices, np.zeros((n, nodes)), np.ones(n), states, linked)
-    table, visits = np.zeros((int(states.max()) + 1, nodes)), np.zeros(int(states.max()) + 1)
-    moves = possible_moves(battery.physics, hours, nodes)
-    for _ in range(passes):
-        sweep(table, visits, moves, e, discount, 0.5, np.ones(len(table)), 0.5, 0.7)
-    requests, cash, end = follow(
-        battery.physics, battery.initial_mwh, hours, prices, prices, e.base, e.scale, states, table, np.zeros(n, int)
-    )
-    return table, requests, cash, end
+    planned = np.full((n, slices), prices.mean())
+    minutes = np.asarray(hour, dtype=np.int64) * 60
+    seen = Seen(prices, prices, planned, np.ones(n), np.zeros(n, dtype=np.int64), minutes)
+    places = find_places(seen, np.zeros((4, 1)), 24)
+    e = Experience(prices, prices, planned, np.ones(n), places, linked)
+    learner, schedule = empty(1, 24, slices), Schedule(0.5, 0.999, 0.5)
+    moves = possible_moves(battery.physics, 1.0, slices + 1)
+    width, rng = (battery.high_mwh - battery.low_mwh) / slices, np.random.default_rng(0)
+    for episode in range(passes):
+        if sampled:
+            sampled_episode(learner, battery.physics, 1.0, e, schedule, 0.5, max(0.05, 0.99**episode), 500, rng)
+        else:
+            sweep(learner, moves, e, schedule, width)
+    values = learner.day + learner.hours
+    rows = stored_values(seen, values, places, np.ones(n), width)
+    requests, cash, end = follow(battery.physics, 0.5, 1.0, prices, prices, rows, np.zeros(n, dtype=np.int64))
+    return prices.mean() + values[0, :, 0], requests, cash, end
 
 
 def test_alternating_prices_are_bought_low_and_sold_high():
     prices = np.tile([20.0, 80.0], 100)
-    battery = Battery()
-    table, requests, cash, _ = learn(prices, np.tile([0, 1], 100))
+    worth, requests, cash, _ = learn(prices, np.tile([0, 1], 100))
     assert (requests[2::2] > 0).all() and (requests[3::2] < 0).all()
     per_cycle = 0.5 * (80.0 * 0.9 - 20.0)
     assert cash > 0.95 * 99 * per_cycle
-    assert (np.diff(table[1]) > 0).all(), "stored energy is worth something before a cheap hour"
-    assert battery.low_mwh < battery.high_mwh
+    assert (worth[:2] > 0).all(), "stored energy is worth something at any time"
 
 
 def test_spread_below_the_losses_is_left_alone():
@@ -149,18 +202,16 @@ def test_negative_prices_are_used_to_charge():
 
 
 def test_sampled_learning_finds_the_alternation_too():
-    rng = np.random.default_rng(0)
-    battery, nodes = Battery(), 6
-    prices, states = np.tile([20.0, 80.0], 100), np.tile([0, 1], 100)
-    linked = np.ones(200, dtype=bool)
-    linked[-1] = False
-    e = Experience(prices, prices, np.zeros((200, nodes)), np.ones(200), states, linked)
-    table = np.zeros((2, nodes))
-    for episode in range(300):
-        sampled_episode(
-            table, battery.physics, 1.0, e, battery.initial_mwh, 0.99, 0.1, max(0.05, 0.99**episode), 500, rng
-        )
-    _, cash, _ = follow(
-        battery.physics, 0.5, 1.0, prices, prices, e.base, e.scale, states, table, np.zeros(200, dtype=np.int64)
-    )
+    _, _, cash, _ = learn(np.tile([20.0, 80.0], 100), np.tile([0, 1], 100), passes=300, sampled=True)
     assert cash > 0.9 * 99 * 0.5 * (80.0 * 0.9 - 20.0)
+
+
+def test_a_charge_outside_the_limits_is_valued_by_the_same_function():
+    battery = Battery()
+    worth = np.linspace(0.0, 80.0, 6)
+    for charge in (0.0, 0.05, 0.09):
+        assert decide(battery.physics, charge, 1 / 12, -5.0, worth, np.inf)[0] > 0
+        assert decide(battery.physics, charge, 1 / 12, 120.0, worth, np.inf)[0] == 0
+    for charge in (0.91, 1.0):
+        assert decide(battery.physics, charge, 1 / 12, 1.0, worth, np.inf)[0] == 0
+        assert decide(battery.physics, charge, 1 / 12, 120.0, worth, np.inf)[0] < 0

@@ -11,7 +11,7 @@ from energy_ml.rl_battery.battery import Battery, simulate
 from energy_ml.rl_battery.policy import BatteryPolicy
 from energy_ml.rl_battery.strategy import build_context
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
-from energy_ml_tests.rl_battery.markets import few_trees, market, true_forecasts
+from energy_ml_tests.rl_battery.markets import market, true_forecasts
 
 HORIZONS = (5, 15)
 
@@ -22,8 +22,7 @@ def on_minutes(prices, split, noise=0.0):
     minute = prices.set_index("timestamp").reindex(times, method="ffill").reset_index()
     minute["real_time_price"] += np.random.default_rng(3).normal(0, noise, len(minute))
     forecasts = true_forecasts(minute, HORIZONS, 1, error=3.0)
-    with few_trees():
-        policy = BatteryRLTrainer().train_all(prices=minute, forecasts=forecasts, split=split)["policy"]
+    policy = BatteryRLTrainer().train_all(prices=minute, forecasts=forecasts, split=split)["policy"]
     return minute, split, forecasts, policy
 
 
@@ -71,8 +70,7 @@ def test_minutes_earn_what_five_minutes_earn(held):
     prices, split, forecasts, policy = held
     five = prices[prices["timestamp"].dt.minute % 5 == 0].reset_index(drop=True)
     theirs = forecasts[forecasts["timestamp"].dt.minute % 5 == 0].reset_index(drop=True)
-    with few_trees():
-        coarse = BatteryRLTrainer().train_all(prices=five, forecasts=theirs, split=split)["policy"]
+    coarse = BatteryRLTrainer().train_all(prices=five, forecasts=theirs, split=split)["policy"]
 
     def profit(frame, ahead, which):
         context = build_context(frame, "FR", split, Battery(), forecasts=ahead)
@@ -139,8 +137,64 @@ def test_works_with_nothing_but_charge_and_price(held):
 def test_zero_means_not_given_but_not_in_the_dict(held):
     policy = held[3]
     without = policy.get_action(0.5, 50.0, hour=3)
-    assert policy.get_action(0.5, 50.0, 0, 0, None, 3) == without
-    assert policy.get_action(0.5, 50.0, hour=3, forecasts={5: 0.0, 15: 0.0}) != without
+    assert policy.get_action(0.5, 50.0, 0, 0, None, 3) == without and without["forecasts_used"] == {}
+    zero = policy.get_action(0.5, 50.0, hour=3, forecasts={5: 0.0, 15: 0.0})
+    assert zero["q_values"] != without["q_values"] and zero["forecasts_used"] == {5: 0.0, 15: 0.0}
+
+
+STATES = [
+    (charge, price, hour) for charge in (0.2, 0.5, 0.8) for price in (20.0, 60.0, 110.0) for hour in range(0, 24, 3)
+]
+
+
+def test_any_combination_of_forecasts_counts(held):
+    policy = held[3]
+
+    def changed(near, far):
+        act = policy.get_action
+        return {s for s in STATES if act(s[0], s[1], hour=s[2], **near(s))["action"] != act(
+            s[0], s[1], hour=s[2], **far(s))["action"]}  # fmt: skip
+
+    full = changed(*(lambda s, f=f: {"forecasts": dict.fromkeys((1, 5, 15, 60), s[1] * f)} for f in (0.2, 5.0)))
+    three = changed(
+        *(lambda s, f=f: {f"price_forecast_{h}m": s[1] * f for h in (1, 5, 15)} for f in (0.2, 5.0)),
+    )
+    assert len(full) > len(STATES) / 3 and len(three & full) >= len(full) / 3
+    for horizon in (1, 5, 15, 30, 60, 120):
+        answers = [policy.get_action(0.5, 60.0, hour=8, forecasts={horizon: f}) for f in (0.0, 5000.0)]
+        assert answers[0]["q_values"]["hold"] < answers[1]["q_values"]["hold"]
+        assert list(answers[0]["forecasts_used"]) == [horizon]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from([1, 3, 5, 15, 30, 60, 240]), st.floats(-200, 2000), min_size=1),
+    st.floats(0, 800),
+    st.floats(0, 1),
+    st.floats(-50, 300),
+    st.integers(0, 23),
+)
+def test_higher_forecasts_never_lower_the_value_of_holding(held, ahead, rise, charge, price, hour):
+    policy = held[3]
+    low, high = (
+        policy.get_action(charge, price, hour=hour, forecasts=f)["q_values"]["hold"]
+        for f in (ahead, {h: v + rise for h, v in ahead.items()})
+    )
+    # Below the reserve a charge is worth less than the empty battery's, by as much as a MWh is worth.
+    assert high >= low - 1e-6 * (1 + abs(low)) or charge < 0.1
+
+
+def test_one_value_function_inside_and_outside_the_limits(held):
+    policy = held[3]
+    for charge in (0.0, 0.03, 0.06, 0.09):
+        assert policy.get_action(charge, -5.0, hour=8, forecasts={5: 300.0, 15: 300.0})["action"] == "charge"
+    for charge in (0.92, 0.95, 1.0):
+        assert policy.get_action(charge, 1.0, hour=8, forecasts={5: 500.0, 15: 500.0})["action"] == "hold"
+
+
+def test_why_says_what_plan_and_table_say(held):
+    answer = held[3].get_action(0.5, 500.0, hour=18)
+    assert "by the plan" in answer["why"] and "by the table" in answer["why"] and "so sell" in answer["why"]
 
 
 def test_the_last_bit_of_room_is_used(held):
@@ -159,6 +213,9 @@ def test_bad_input_is_refused_by_name(held, tmp_path):
         policy.get_action(0.5, 50.0, hour=24)
     with pytest.raises(BatteryError, match="recent_prices"):
         policy.get_action(0.5, 50.0, recent_prices=[float("nan")] * 300)
+    for ahead in ({0: 50.0}, {2000: 50.0}, {15: float("nan")}):
+        with pytest.raises(BatteryError, match="minutes ahead"):
+            policy.get_action(0.5, 50.0, forecasts=ahead)
     with pytest.raises(UnknownRegionError, match="XX"):
         policy.get_action(0.5, 50.0, region="XX")
     five = prices[prices["timestamp"].dt.minute % 5 == 0].reset_index(drop=True)

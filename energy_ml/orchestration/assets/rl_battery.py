@@ -58,7 +58,7 @@ def rl_battery_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         forecasts: pd.DataFrame,
         results: ResultsResource,
     ):
-        """When to charge, hold and discharge: tabular Q-learning per region on prices and out-of-sample forecasts."""
+        """When to charge, hold and discharge: a plan on out-of-sample forecasts, corrected by tabular Q-learning."""
         progress = results.progress(context.run.run_id)
         try:
             trained = BatteryRLTrainer(config).train_all(
