@@ -65,7 +65,7 @@ class PricePredictionConfig:
     min_training_days: float = 5.0
     """Least days' worth of measured prices that the training part must have of each region; of a short window's three
     quarters are enough."""
-    max_missing_share: float = 0.25
+    max_missing_share: float = 0.5
     """Largest share of validation, and of test, whose prices may be missing."""
     min_training_rows: int = 100
     """Fewest training rows, of all regions, with a price and what is needed before it."""

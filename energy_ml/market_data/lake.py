@@ -24,12 +24,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from energy_ml.errors import DataError, NoDataError, SchemaError, UnknownRegionError, UnreadableFileError
+from energy_ml.errors import (
+    DataError,
+    NoDataError,
+    SchemaError,
+    TimestampError,
+    UnknownRegionError,
+    UnreadableFileError,
+)
 from energy_ml.market_data.rows import infer_interval
 from energy_ml.market_data.schema import (
     BATTERY_ID,
     CHARGE,
     KEY_COLUMN,
+    MISSING_WORDS,
     OPTIONAL_COLUMNS,
     PRICE,
     REGION,
@@ -118,6 +126,8 @@ class _Footer:
     group_last: npt.NDArray[np.int64] | None = None
     group_keys: list[tuple[str, str] | None] = field(default_factory=list)
     """Smallest and largest region of each row group, None where unknown."""
+    error: DataError | None = None
+    """What is wrong with it, where that is more than that it can't be read."""
 
 
 class ParquetLake:
@@ -154,15 +164,23 @@ class ParquetLake:
         footers = [f for f in self._scan() if f.info.kind == kind and f.info.problem is None and f.info.rows]
         return self._merge_days(footers)
 
-    def latest_complete_day(self, interval: int | None = None, regions: Sequence[str] | None = None) -> dt.date:
-        """The last UTC day on which every region has its prices.
+    def latest_complete_day(
+        self,
+        interval: int | None = None,
+        regions: Sequence[str] | None = None,
+        *,
+        now: pd.Timestamp | None = None,
+    ) -> dt.date:
+        """The last UTC day that is over by ``now`` (None: the clock) and on which every region has its prices.
 
         Complete: at least 95 % of the day's intervals of ``interval`` minutes (None: inferred), none missing for more
-        than 30 minutes at its end, for each of ``regions`` (None: those seen on the day or the day before).
-        Only files near the end are looked into. Raises NoDataError if no day is complete.
+        than 30 minutes at its end, for each of ``regions`` (None: those seen on the day or the day before). Rows
+        without a price, such as placeholders for what is to come, don't count. Only files near the end are looked into.
+        Raises NoDataError if no day is complete.
         """
         footers = self._price_footers(regions)
-        last_ns = max(cast(pd.Timestamp, f.info.last).value for f in footers)
+        over = _utc(pd.Timestamp.now("UTC") if now is None else now).floor("D").value - 1
+        last_ns = min(max(cast(pd.Timestamp, f.info.last).value for f in footers), over)
         first_ns = min(cast(pd.Timestamp, f.info.first).value for f in footers)
         day = last_ns // _DAY_NS
         newer: _DayRows | None = None
@@ -346,6 +364,9 @@ class ParquetLake:
         raise self._unreadable(near[0].info, others=len(near) - 1)
 
     def _unreadable(self, info: FileInfo, others: int = 0) -> DataError:
+        kept = self._footers.get(info.path)
+        if kept is not None and isinstance(kept[1].error, TimestampError):
+            return kept[1].error
         kind = SchemaError if info.problem_kind == "schema" else UnreadableFileError
         more = f" (and {others} more such file{'s' if others > 1 else ''})" if others else ""
         return kind(
@@ -402,9 +423,13 @@ class ParquetLake:
     def _keys(
         self, footer: _Footer, groups: list[int] | None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[str]]:
-        """Timestamps (ns UTC) and key codes of the rows, with the names that the codes stand for."""
+        """Timestamps (ns UTC) and key codes of the rows, with the names that the codes stand for; of prices those that
+        are numbers."""
         key = KEY_COLUMN[cast(Kind, footer.info.kind)]
-        table = self._read_columns(footer, groups, [TIMESTAMP, key])
+        value = [PRICE] if footer.info.kind == "prices" else []
+        table = self._read_columns(footer, groups, [TIMESTAMP, key, *value])
+        for name in value:
+            table = table.filter(_is_number(table.column(name)))
         times = _times_ns(table.column(TIMESTAMP), footer.info.path)
         encoded = table.column(key).combine_chunks()
         if not pa.types.is_dictionary(encoded.type):
@@ -496,9 +521,9 @@ class ParquetLake:
     def _read_footer(self, path: str, details: dict[str, Any]) -> _Footer:
         size, mark = 0, hashlib.sha256()
 
-        def problem(kind: str, message: str, size: int = 0, mark: str = "") -> _Footer:
+        def problem(kind: str, message: str, size: int = 0, mark: str = "", error: DataError | None = None) -> _Footer:
             info = FileInfo(path, None, 0, None, None, (), size, mark, message, kind)
-            return _Footer(info, partitions=_partitions(path))
+            return _Footer(info, partitions=_partitions(path), error=error)
 
         try:
             with self._open(path) as handle:
@@ -534,7 +559,7 @@ class ParquetLake:
         except DataError as error:
             resembles = {PRICE, CHARGE} & set(names) or {TIMESTAMP, REGION} <= set(names)
             kind = "timestamps" if not isinstance(error, SchemaError) else "schema" if resembles else "other"
-            return problem(kind, error.found.rstrip("."), size, mark.hexdigest())
+            return problem(kind, error.found.rstrip("."), size, mark.hexdigest(), error)
         except (pa.ArrowException, OSError, ValueError) as error:
             return problem("corrupt", f"the file's footer can't be read ({_first_line(error)})", size, mark.hexdigest())
 
@@ -685,6 +710,16 @@ def _filter_time(table: pa.Table, start: pd.Timestamp, end: pd.Timestamp) -> pa.
     inside = pc.and_(pc.greater_equal(times, low), pc.less(times, high))
     inside = pc.fill_null(inside, True)  # missing timestamps are refused later, not lost here
     return table if pc.all(inside).as_py() else table.filter(inside)
+
+
+def _is_number(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which values are finite numbers; of texts, which are none of the words for a missing one."""
+    if pa.types.is_floating(column.type):
+        return pc.fill_null(pc.is_finite(column), False)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        word = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+        return pc.fill_null(pc.invert(pc.is_in(word, pa.array(sorted(MISSING_WORDS)))), False)
+    return pc.is_valid(column)
 
 
 def _times_ns(column: pa.ChunkedArray, path: str) -> npt.NDArray[np.int64]:

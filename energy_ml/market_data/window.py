@@ -15,7 +15,7 @@ import pandas as pd
 from energy_ml.errors import DataError, IncompleteWindowError, NoDataError
 from energy_ml.market_data.cleaning import MAX_ABS_PRICE, CleanPrices, DataProblem, clean_prices
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.names import PRICE
+from energy_ml.names import PRICE, TIMESTAMP
 from energy_ml.splits import PARTS, TimeSplit
 
 MOST_OF_TRAINING = 0.75
@@ -183,18 +183,28 @@ def read_recent_prices(
 ) -> pd.DataFrame:
     """Clean long prices of the last ``minutes`` in the files (or before ``until``): what a predictor is asked with.
 
-    Regions that stop earlier than the others keep NaN at their end. Raises NoDataError where there are no prices, and
-    the DataErrors of ``clean_prices``.
+    What the files hold of the time to come, by the clock, isn't known yet and left out. The newest row has a price;
+    regions that stop earlier than the others keep NaN at their end.
+
+    Raises
+    ------
+    NoDataError
+        There are no prices.
+    DataError
+        As ``clean_prices`` raises.
     """
     last = [info.last for info in lake.inventory() if info.kind == "prices" and info.last is not None]
     if not last:
         raise NoDataError(
             "there are no price files", file=lake.root, remedy="put parquet files there, or simulate some"
         )
-    end = min(max(last) + pd.Timedelta(minutes=1), until or pd.Timestamp.max.tz_localize("UTC"))
+    moment = pd.Timedelta(nanoseconds=1)  # the interval that begins now is known
+    end = min(max(last) + moment, pd.Timestamp.now("UTC") + moment if until is None else until)
     start = end - pd.Timedelta(minutes=minutes)
-    return clean_prices(
+    frame = clean_prices(
         lake.read_prices(start, end, regions=regions),
         regions=regions,
         max_gap_minutes=max_gap_minutes,
     ).frame
+    newest = frame.loc[frame[PRICE].notna(), TIMESTAMP].max()
+    return frame[frame[TIMESTAMP] <= newest].reset_index(drop=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +35,15 @@ class RecentPrices:
 class RecentMarket:
     """The end of the lake, for many threads."""
 
-    def __init__(self, lake: ParquetLake, regions: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        lake: ParquetLake,
+        regions: Sequence[str] | None = None,
+        *,
+        clock: Callable[[], pd.Timestamp] = lambda: pd.Timestamp.now("UTC"),
+    ) -> None:
         self.lake = lake
+        self._clock = clock
         self._regions = regions
         self._lock = threading.Lock()
         self._looked = -math.inf
@@ -67,8 +74,9 @@ class RecentMarket:
                 file=self.lake.root,
                 remedy="put parquet files there, or send prices with the request",
             )
-        # The interval's start at `end` belongs to the window; half-open windows therefore end a moment later.
-        last = newest if end is None else min(newest, end)
+        # The interval's start at `end` belongs to the window; half-open windows therefore end a moment later. Prices of
+        # the time to come, published ahead, aren't the present one.
+        last = min(newest, self._clock() if end is None else end)
         stop = last + pd.Timedelta(nanoseconds=1)
         start = last - pd.Timedelta(minutes=minutes)
         frame = self.lake.read_prices(start, stop, regions=self._regions)

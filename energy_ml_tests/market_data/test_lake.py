@@ -342,6 +342,20 @@ def test_a_warm_up_before_all_files_needs_no_file_but_a_window_does(tmp_path):
         refuse_too_few(window, split_window(day(-1), day(2)), min_training_days=5, max_missing_share=0.25)
 
 
+def test_texts_that_can_be_read_in_two_ways_are_refused_with_an_example_and_a_remedy(tmp_path):
+    frame = days(0, 1).assign(timestamp=lambda f: f["timestamp"].dt.strftime("%d/%m/%Y %H:%M"))
+    write(tmp_path / "italian.parquet", frame)
+    lake = ParquetLake(tmp_path)
+    (info,) = lake.inventory()
+    assert "can be told apart in no row" in info.problem
+    for ask in (lake.latest_complete_day, lambda: lake.read_prices(day(0), day(1))):
+        with pytest.raises(TimestampError, match="year first") as caught:
+            ask()
+        assert (caught.value.column, caught.value.rows) == ("timestamp", len(frame))
+        assert "italian.parquet" in str(caught.value)
+        assert "row 0: '01/02/2026 00:00'" in str(caught.value)
+
+
 def test_dates_above_the_root_say_nothing(tmp_path):
     root = UPath(tmp_path / "backup 2030-01-01")
     write(root / "good.parquet", days(0, 1)[5:])
@@ -487,6 +501,29 @@ class TestDays:
     def test_days_that_are_not_complete_are_passed_over(self, tmp_path, keep, expected):
         write(tmp_path / "x.parquet", days(0, 3)[keep])
         assert ParquetLake(tmp_path).latest_complete_day() == date(expected)
+
+    @pytest.mark.parametrize("form", [None, "text"])
+    @pytest.mark.parametrize("value", [np.nan, None, np.inf])
+    def test_rows_without_a_price_are_none(self, tmp_path, value, form):
+        frame = days(0, 3)
+        gone = (frame["region"] == "FR") & (frame["timestamp"] >= day(2.4))
+        price = frame["real_time_price"].astype(object).where(~gone, value)
+        if form == "text":
+            price = price.map(lambda p: "-" if p is None or not np.isfinite(p) else f"{p}")
+        else:
+            price = price.astype(float)
+        write(tmp_path / "x.parquet", frame.assign(real_time_price=price))
+        lake = ParquetLake(tmp_path)
+        assert lake.latest_complete_day() == date(1)
+        assert lake.latest_complete_day(regions=["DE"]) == date(2)
+        assert lake.coverage().loc[date(2)].to_dict() == {"DE": 288, "FR": 116}
+
+    @pytest.mark.parametrize("now, expected", [(2.0, 1), (2.99, 1), (3.0, 2), (3.5, 2), (9.0, 5)])
+    def test_a_day_that_is_not_over_is_not_complete_though_its_prices_are_published(self, tmp_path, now, expected):
+        write(tmp_path / "ahead.parquet", days(0, 6))
+        assert ParquetLake(tmp_path).latest_complete_day(now=day(now)) == date(expected)
+        with pytest.raises(NoDataError, match="complete"):
+            ParquetLake(tmp_path).latest_complete_day(now=day(0.5))
 
     def test_a_hole_of_months(self, tmp_path):
         write(tmp_path / "old.parquet", days(-200, 2))

@@ -8,7 +8,8 @@ import pytest
 
 from energy_ml.errors import IncompleteWindowError, IntervalError, ValueRangeError
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.market_data.window import PriceWindow, read_price_window, refuse_too_few
+from energy_ml.market_data.window import PriceWindow, read_price_window, read_recent_prices, refuse_too_few
+from energy_ml.service.recent import RecentMarket
 from energy_ml.splits import split_window
 from energy_ml_tests.market_data.frames import START, prices
 
@@ -124,3 +125,22 @@ def test_what_is_wrong_in_the_window_is_still_refused(tmp_path):
         window(tmp_path, TEN_DAYS.assign(real_time_price=1e9), warmup_minutes=6 * 1440)
     with pytest.raises(IntervalError):
         window(tmp_path, TEN_DAYS[TEN_DAYS["timestamp"].dt.minute.eq(0) | (TEN_DAYS.index > 900)], warmup_minutes=1440)
+
+
+def test_recent_prices_end_with_the_newest_that_is_known(tmp_path):
+    """Prices published ahead, and rows that wait for theirs, are no present."""
+    now = pd.Timestamp.now("UTC")
+    frame = prices(4 * 1440, interval=30, start=now.floor("D") - 2 * DAY)
+    waiting = frame.assign(real_time_price=frame["real_time_price"].where(frame["timestamp"] <= now - DAY / 24))
+    for number, published in enumerate((frame, waiting)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        published.to_parquet(folder / "ahead.parquet")
+        recent = read_recent_prices(ParquetLake(folder), minutes=1440)
+        newest = recent["timestamp"].max()
+        assert now - (1 + 2 * number) * pd.Timedelta(minutes=60) < newest <= now
+        assert recent["real_time_price"].notna().all()
+        market = RecentMarket(ParquetLake(folder), clock=lambda: now)
+        assert market.prices(1440).newest == newest
+        earlier = RecentMarket(ParquetLake(folder), clock=lambda: now - DAY)
+        assert earlier.prices(720).newest == (now - DAY).floor("30min")
