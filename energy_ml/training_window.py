@@ -7,12 +7,13 @@ what is made of the window (``day``).
 from __future__ import annotations
 
 import datetime as dt
+import zoneinfo
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from energy_ml.config import PricePredictionConfig, Settings, project_root
+from energy_ml.config import OperationsConfig, PricePredictionConfig, Settings, project_root
 from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
 from energy_ml.market_data.lake import ParquetLake
@@ -32,6 +33,16 @@ def newest(settings: Settings, lake: ParquetLake | None = None) -> dt.date:
     """
     day = (lake or ParquetLake(settings.data_dir)).latest_complete_day(regions=settings.regions)
     return day if settings.end_date is None else min(day, settings.end_date)
+
+
+def expected_day(operations: OperationsConfig, now: dt.datetime) -> dt.date:
+    """The UTC day that was over at the last nightly time up to ``now`` (aware)."""
+    local = now.astimezone(zoneinfo.ZoneInfo(operations.nightly_zone))
+    hour, minute = map(int, operations.nightly_at.split(":"))
+    nightly = local.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    if nightly > local:
+        nightly -= dt.timedelta(days=1)
+    return nightly.astimezone(dt.UTC).date() - dt.timedelta(days=1)
 
 
 def read_window(

@@ -73,6 +73,18 @@ def test_only_orchestration_loads_dagster() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_assets_are_thin() -> None:
+    """An asset hands over and records; what a step does stands in ``day``."""
+    for name in ("assets", "steps"):
+        for node in ast.walk(ast.parse((ROOT / f"orchestration/{name}.py").read_text())):
+            if isinstance(node, ast.FunctionDef) and any("asset" in ast.unparse(d) for d in node.decorator_list):
+                assert (node.end_lineno or 0) - node.lineno < 20, node.name
+
+
+def test_the_day_knows_no_face() -> None:
+    assert not _imports(ROOT / "day.py") & FACES
+
+
 def test_asset_modules_keep_their_annotations() -> None:
     """Postponed annotations break Dagster's reading of asset and resource signatures."""
     for path in (ROOT / "orchestration").rglob("*.py"):

@@ -9,13 +9,7 @@ from typing import Any
 import dagster as dg
 
 from energy_ml.config import Settings
-from energy_ml.orchestration.assets.evaluation import evaluation_assets
-from energy_ml.orchestration.assets.features import feature_assets
-from energy_ml.orchestration.assets.leaderboard import leaderboard_assets
-from energy_ml.orchestration.assets.model_management import model_management_assets
-from energy_ml.orchestration.assets.price_prediction import price_prediction_assets
-from energy_ml.orchestration.assets.raw import raw_assets
-from energy_ml.orchestration.assets.rl_battery import rl_battery_assets
+from energy_ml.orchestration.assets import all_assets
 from energy_ml.orchestration.executors import build_executor
 from energy_ml.orchestration.io_managers import ResultsIOManager
 from energy_ml.orchestration.jobs import build_jobs
@@ -31,15 +25,7 @@ def build_definitions(
     settings = settings or Settings.from_env()
     results = ResultsResource(root=settings.results_dir)
     return dg.Definitions(
-        assets=[
-            *raw_assets(settings),
-            *feature_assets(settings),
-            *price_prediction_assets(settings),
-            *rl_battery_assets(settings),
-            *evaluation_assets(settings),
-            *model_management_assets(settings),
-            *leaderboard_assets(settings),
-        ],
+        assets=all_assets(settings),
         jobs=build_jobs(),
         schedules=build_schedules(settings),
         sensors=build_sensors(settings),

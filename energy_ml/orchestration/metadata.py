@@ -4,6 +4,7 @@ What belongs here: conversion of numbers, tables and charts. What doesn't: decid
 """
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from energy_ml.artifacts import to_jsonable
 from energy_ml.evaluation.charts import to_markdown_image
 
 
@@ -52,19 +54,11 @@ def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
             value = value.isoformat()
         elif isinstance(value, pd.DataFrame):
             value = table(value)
+        elif isinstance(value, PurePath):
+            value = dg.MetadataValue.path(str(value))
         elif isinstance(value, Figure):
             value = dg.MetadataValue.md(to_markdown_image(value))
         elif type(value) in (dict, list, tuple):  # not Dagster's own records, which are tuples too
-            value = dg.MetadataValue.json(_plain(value))
+            value = dg.MetadataValue.json(to_jsonable(value))
         converted[name] = value
     return converted
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)

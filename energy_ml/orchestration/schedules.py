@@ -13,8 +13,8 @@ from energy_ml.config import Settings
 from energy_ml.errors import DataError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.orchestration.jobs import RETRAIN
-from energy_ml.orchestration.triggers import data_version, expected_day, request, taken, version_of_problem
-from energy_ml.training_window import newest
+from energy_ml.orchestration.triggers import data_version, request, taken, version_of_problem
+from energy_ml.training_window import expected_day, newest
 
 NIGHTLY = "nightly_retrain"
 

@@ -17,8 +17,7 @@ from energy_ml.errors import DataError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.watch import DayChange, WatchState, look
 from energy_ml.orchestration.alerts import failure_message, post
-from energy_ml.orchestration.assets.evaluation import REPORT
-from energy_ml.orchestration.assets.raw import BATTERY_TELEMETRY, MARKET_PRICES
+from energy_ml.orchestration.assets import BATTERY_TELEMETRY, MARKET_PRICES, REPORT
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
 from energy_ml.orchestration.triggers import STALE_TAG, data_version, request, short_days, taken
 from energy_ml.results import ResultsStore

@@ -6,13 +6,12 @@ What doesn't: the schedule and the sensor themselves.
 
 import datetime as dt
 import hashlib
-import zoneinfo
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from energy_ml.config import OperationsConfig, Settings
+from energy_ml.config import Settings
 from energy_ml.errors import DataError, EnergyMLError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.orchestration.jobs import RETRAIN
@@ -24,16 +23,6 @@ VERSION_TAG = "energy_ml/data_version"
 STALE_TAG = "energy_ml/stale_as_of"
 """Tag of a run: as-of dates that were trained on data which has changed since."""
 _SHORT = 16
-
-
-def expected_day(operations: OperationsConfig, now: dt.datetime) -> dt.date:
-    """The UTC day that was over at the last nightly time up to ``now`` (aware)."""
-    local = now.astimezone(zoneinfo.ZoneInfo(operations.nightly_zone))
-    hour, minute = map(int, operations.nightly_at.split(":"))
-    nightly = local.replace(hour=hour, minute=minute, second=0, microsecond=0)
-    if nightly > local:
-        nightly -= dt.timedelta(days=1)
-    return nightly.astimezone(dt.UTC).date() - dt.timedelta(days=1)
 
 
 def data_version(settings: Settings, lake: ParquetLake, day: dt.date) -> str:

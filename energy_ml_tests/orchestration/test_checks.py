@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from energy_ml import checks
+from energy_ml.day import Made
 from energy_ml.features import build_price_features, feature_columns
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.schema import DataProblem
-from energy_ml.orchestration import checks
+from energy_ml.orchestration.build import build_definitions
+from energy_ml.orchestration.steps import Step, asset_of
 from energy_ml.splits import split_window, window_of
 from energy_ml_tests.orchestration.folder import day, prices, put, settings_for
 
@@ -27,12 +30,10 @@ def test_late_input_is_said_in_days(tmp_path: Path) -> None:
     put(tmp_path, "days.parquet", prices(1, 2, 3))
     lake = ParquetLake(settings.data_dir)
     on_time = checks.data_recent(settings, lake, _now("2026-01-04T02:00"))
-    assert on_time.passed and on_time.severity is dg.AssetCheckSeverity.WARN
+    assert on_time.passed
     late = checks.data_recent(settings, lake, _now("2026-01-06T02:00"))
     assert not late.passed
-    assert late.description == (
-        "input is 2 days late: the newest complete day is 2026-01-03; 2026-01-05 was expected by now"
-    )
+    assert late.words == ("input is 2 days late: the newest complete day is 2026-01-03; 2026-01-05 was expected by now")
     ended = settings_for(tmp_path, END_DATE="2026-01-03")
     assert checks.data_recent(ended, lake, _now("2026-11-06T02:00")).passed, "data that has ended isn't late"
 
@@ -40,15 +41,15 @@ def test_late_input_is_said_in_days(tmp_path: Path) -> None:
 def test_no_data_at_all_is_late_too(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     found = checks.data_recent(settings, ParquetLake(settings.data_dir), _now("2026-01-04T02:00"))
-    assert not found.passed and "ENERGY_ML_DATA_DIR" in (found.description or "")
+    assert not found.passed and "ENERGY_ML_DATA_DIR" in found.words
 
 
 def test_absent_regions_are_named(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    assert checks.regions_present(settings, prices(1), []).description == "2 of 2 regions in the window: DE, FR"
+    assert checks.regions_present(settings, prices(1), []).words == "2 of 2 regions in the window: DE, FR"
     absent = DataProblem("region_absent", "region NL has no rows", 0, False, "NL", "region")
     found = checks.regions_present(settings, prices(1), [absent])
-    assert not found.passed and found.description == "2 of 3 regions in the window: DE, FR; without prices: NL"
+    assert not found.passed and found.words == "2 of 3 regions in the window: DE, FR; without prices: NL"
 
 
 @pytest.mark.parametrize(("factor", "stable"), [(1.0, True), (6.0, False)])
@@ -58,10 +59,10 @@ def test_a_newest_day_unlike_the_training_part_is_drift(tmp_path: Path, factor: 
     frame.loc[frame["timestamp"] >= pd.Timestamp(day(6), tz="UTC"), "real_time_price"] *= factor
     features = build_price_features(frame, lags=[1], windows=[5], include_regional=False)
     found = checks.features_stable(settings, features, feature_columns(features), split_window(*window_of(day(6), 6)))
-    assert found.passed is stable, found.description
-    assert "median PSI" in (found.description or "") and "most moved" in (found.description or "")
-    table = found.metadata["most_moved"].value
-    assert isinstance(table, str) and "psi" in table and "ks" in table
+    assert found.passed is stable, found.words
+    assert "median PSI" in found.words and "most moved" in found.words
+    table = found.facts["most_moved"]
+    assert isinstance(table, pd.DataFrame) and {"psi", "ks"} <= set(table)
 
 
 def _forecasts(newest_error: float) -> pd.DataFrame:
@@ -87,17 +88,31 @@ def _forecasts(newest_error: float) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("newest_error", "kept"), [(1.0, True), (1.2, True), (1.8, False)])
 def test_a_newest_day_worse_than_promised_is_told(tmp_path: Path, newest_error: float, kept: bool) -> None:
-    operations = settings_for(tmp_path).operations
-    passed, words, table = checks.newest_day_as_promised(operations, _forecasts(newest_error))
-    assert passed is kept
-    assert f"30 min: {newest_error / 2:.3f} against 0.500" in words
-    assert table["growth"].tolist() == pytest.approx([newest_error])
+    found = checks.newest_day_as_promised(settings_for(tmp_path), _forecasts(newest_error))
+    assert found.passed is kept
+    assert f"30 min: {newest_error / 2:.3f} against 0.500" in found.words
+    assert found.facts["by_horizon"]["growth"].tolist() == pytest.approx([newest_error])  # type: ignore[index]
 
 
 def test_a_blocking_check_fails_as_an_error(tmp_path: Path) -> None:
+    """Also one whose result is numpy's own False."""
     settings = settings_for(tmp_path, BLOCKING_CHECKS="features_stable")
-    key = dg.AssetKey("x")
-    assert checks.spec(settings, "features_stable", key, "").blocking
-    assert not checks.spec(settings, "data_recent", key, "").blocking
-    assert checks.result(settings, "features_stable", np.False_, "").severity is dg.AssetCheckSeverity.ERROR
-    assert checks.result(settings, "data_recent", False, "").severity is dg.AssetCheckSeverity.WARN
+    found = [checks.Check("features_stable", np.False_), checks.Check("data_recent", False)]  # type: ignore[arg-type]
+    step = Step(
+        "features/x",
+        "features/x.json",
+        lambda night: Made({}, checks=found),
+        {"json"},
+        "team:x",
+        checks={"features_stable": "", "data_recent": ""},
+        description="x",
+    )
+    asset = asset_of(settings, step)
+    assert {spec.name: spec.blocking for spec in asset.check_specs} == {"features_stable": True, "data_recent": False}
+    resources = build_definitions(settings).resources
+    ran = dg.materialize(
+        [asset], partition_key=settings.first_as_of.isoformat(), resources=resources, raise_on_error=False
+    )
+    severities = {e.check_name: e.severity for e in ran.get_asset_check_evaluations()}
+    assert severities["features_stable"] is dg.AssetCheckSeverity.ERROR
+    assert severities["data_recent"] is dg.AssetCheckSeverity.WARN

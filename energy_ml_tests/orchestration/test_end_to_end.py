@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from energy_ml.features.price_features import FAMILIES
-from energy_ml.orchestration.assets.features import PRICE_FEATURES
+from energy_ml.orchestration.assets import PRICE_FEATURES
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.day_lock import DayLock
 from energy_ml.orchestration.launch import backfill, project_instance
@@ -145,11 +145,11 @@ def test_a_backfill_is_one_run_per_day_and_never_dethrones_a_newer_champion(insi
 
 
 @pytest.mark.filterwarnings("ignore:.*superseded")
-def test_a_hole_in_the_window_is_a_failed_check_and_exit_code_one(inside: Project) -> None:
+def test_a_window_without_most_of_its_test_part_is_a_failed_check_and_exit_code_one(inside: Project) -> None:
     path = next((inside.root / "data/processed").glob("prices*.parquet"))
     whole = path.read_bytes()
     frame = pd.read_parquet(path)
-    gone = frame["timestamp"].between("2026-01-06 11:00", "2026-01-06 17:00")
+    gone = frame["timestamp"].between("2026-01-07 02:00", "2026-01-07 23:00")
     frame[~gone].to_parquet(path, index=False)
     try:
         definitions = ("-m", "energy_ml.definitions", "--select", "*", "--partition", str(inside.day(7)))
@@ -166,7 +166,7 @@ def test_the_failed_check_is_on_record(inside: Project) -> None:
             dg.AssetCheckKey(PRICE_FEATURES, "window_complete"), limit=1
         )
     evaluation = records[0].event.dagster_event.asset_check_evaluation_data
-    assert not evaluation.passed and evaluation.blocking and "2026-01-06 11:00" in (evaluation.description or "")
+    assert not evaluation.passed and evaluation.blocking and "DE lacks" in (evaluation.description or "")
 
 
 def test_a_second_run_of_the_day_waits_for_the_first(inside: Project) -> None:

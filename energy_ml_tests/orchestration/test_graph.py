@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from energy_ml.config import CHECK_NAMES, Settings, project_root
-from energy_ml.orchestration.assets.evaluation import REGISTRY_ENTRY
+from energy_ml.orchestration.assets import REGISTRY_ENTRY
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY
 
@@ -15,14 +15,22 @@ SETTINGS = Settings.from_env({})
 DEFS = build_definitions(SETTINGS)
 GRAPH = DEFS.resolve_asset_graph()
 
+_MODEL_EDGES = {"features/price_features", "features/time_split"}
 EDGES = {
     "raw/market_prices": set(),
     "raw/battery_telemetry": set(),
     "features/price_features": {"raw/market_prices"},
     "features/battery_features": {"raw/battery_telemetry", "features/price_features"},
-    "features/time_split": {"features/price_features"},
-    **{f"price_prediction/model_{h}min": {"features/price_features", "features/time_split"} for h in (1, 5, 15, 60)},
-    "price_prediction/forecasts": {f"price_prediction/model_{h}min" for h in (1, 5, 15, 60)},
+    "features/data": {"raw/market_prices"},
+    "features/time_split": {"features/price_features", "features/data"},
+    **{
+        f"price_prediction/{name}_{h}min": _MODEL_EDGES
+        for name in ("model", "forecasts", "importance", "provenance")
+        for h in (1, 5, 15, 60)
+    },
+    "price_prediction/forecasts": {
+        f"price_prediction/{name}_{h}min" for name in ("model", "forecasts") for h in (1, 5, 15, 60)
+    },
     "rl_battery/battery_policy": {
         "features/price_features",
         "features/time_split",
@@ -51,10 +59,21 @@ EDGES = {
         "rl_battery/battery_policy",
         "evaluation/price_evaluation",
         "evaluation/battery_backtest",
+        "evaluation/battery_summary",
+        "rl_battery/learning",
         "model_management/registry_entry",
+        *{f"price_prediction/importance_{h}min" for h in (1, 5, 15, 60)},
     },
     "evaluation/leaderboard": {"evaluation/report"},
 }
+# Files that a step leaves beside its result hang where the result hangs.
+for beside, result in {
+    "rl_battery/learning": "rl_battery/battery_policy",
+    "rl_battery/provenance": "rl_battery/battery_policy",
+    "evaluation/battery_summary": "evaluation/battery_backtest",
+    "evaluation/metrics": "evaluation/report",
+}.items():
+    EDGES[beside] = EDGES[result]
 PARTITIONED_JOBS = (RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY)
 UNPARTITIONED = {"evaluation/leaderboard"}
 

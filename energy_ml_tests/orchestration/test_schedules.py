@@ -12,8 +12,9 @@ from energy_ml.config import OperationsConfig, Settings
 from energy_ml.errors import ConfigError
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.schedules import NIGHTLY, build_schedules
-from energy_ml.orchestration.triggers import VERSION_TAG, expected_day, short_days
+from energy_ml.orchestration.triggers import VERSION_TAG, short_days
 from energy_ml.results import ResultsStore
+from energy_ml.training_window import expected_day
 from energy_ml_tests.orchestration.folder import day, prices, put, settings_for
 
 

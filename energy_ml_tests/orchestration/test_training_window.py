@@ -10,9 +10,9 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from energy_ml import checks
 from energy_ml.config import PricePredictionConfig
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.orchestration import checks
 from energy_ml.orchestration.schedules import build_schedules
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.results import ResultsStore

@@ -15,7 +15,7 @@ import pytest
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 
 from energy_ml.market_data.simulator import simulate_market
-from energy_ml.orchestration.assets.evaluation import REGISTRY_ENTRY
+from energy_ml.orchestration.assets import REGISTRY_ENTRY
 from energy_ml.orchestration.schedules import NIGHTLY
 from energy_ml.orchestration.sensors import NEW_PARQUET
 from energy_ml_tests.orchestration.project import DAYS, FIRST, Project

@@ -8,12 +8,10 @@ It has no partitions, being about all of them, and so is no part of the partitio
 import dagster as dg
 
 from energy_ml.artifacts import write_atomically
-from energy_ml.config import Settings
 from energy_ml.evaluation.charts import skill_over_time
 from energy_ml.evaluation.leaderboard import leaderboard as gather
 from energy_ml.evaluation.leaderboard import succession
 from energy_ml.evaluation.reports import render_leaderboard
-from energy_ml.orchestration.assets.evaluation import REPORT
 from energy_ml.orchestration.metadata import to_metadata
 from energy_ml.orchestration.resources import RegistryResource, ResultsResource
 
@@ -21,12 +19,12 @@ LEADERBOARD = dg.AssetKey(["evaluation", "leaderboard"])
 PAGE = "leaderboard.html"
 
 
-def leaderboard_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """The one leaderboard asset."""
+def leaderboard_asset(report: dg.AssetKey) -> dg.AssetsDefinition:
+    """The leaderboard, made after ``report``."""
 
     @dg.asset(
         key=LEADERBOARD,
-        deps=[REPORT],
+        deps=[report],
         group_name="evaluation",
         kinds={"html"},
         owners=["team:evaluation"],
@@ -60,4 +58,4 @@ def leaderboard_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             )
         )
 
-    return [leaderboard]
+    return leaderboard

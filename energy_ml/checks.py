@@ -1,55 +1,44 @@
 """Freshness and drift: checks that tell, in words and numbers, whether a day's input and results are as usual.
 
 What belongs here: what is compared and how it is said; which checks block is a setting. What doesn't: statistics
-(``evaluation.metrics``), and checks of an asset's own correctness, which stand beside the asset.
-Concept: https://docs.dagster.io/guides/test/asset-checks
+(``evaluation.metrics``), and checks of a step's own correctness, which stand in the step (``day``).
 """
 
-import datetime as dt
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
 
-import dagster as dg
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
 import numpy as np
 import pandas as pd
 
-from energy_ml.config import OperationsConfig, Settings
+from energy_ml.arrays import Floats
+from energy_ml.config import Settings
 from energy_ml.errors import DataError
 from energy_ml.evaluation.metrics import forecast_metrics, ks_distance, population_stability_index
 from energy_ml.features import feature_family
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.orchestration.metadata import to_metadata
-from energy_ml.orchestration.triggers import expected_day
+from energy_ml.market_data.schema import DataProblem
 from energy_ml.splits import TimeSplit
-from energy_ml.training_window import newest
+from energy_ml.training_window import expected_day, newest
 
 _SAMPLE = 4000
 """Rows that a feature's distribution is taken from; more change the index by less than it wavers from day to day."""
 _CALENDAR = "time"
 
 
-def spec(settings: Settings, name: str, asset: dg.AssetKey, description: str) -> dg.AssetCheckSpec:
-    """The check ``name`` on ``asset``; it blocks if the settings say so."""
-    return dg.AssetCheckSpec(
-        name, asset=asset, blocking=name in settings.operations.blocking_checks, description=description
-    )
+@dataclass(frozen=True)
+class Check:
+    """What a check found: whether it passed, in words, with figures. Whether it stops a run is not its affair."""
+
+    name: str
+    passed: bool
+    words: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
-def result(
-    settings: Settings, name: str, passed: Any, description: str, metadata: dict[str, Any] | None = None
-) -> dg.AssetCheckResult:
-    """The outcome: a warning, or an error if the settings let the check block."""
-    blocks = name in settings.operations.blocking_checks
-    return dg.AssetCheckResult(
-        check_name=name,
-        passed=bool(passed),
-        severity=dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN,
-        description=description,
-        metadata=to_metadata(metadata or {}),
-    )
-
-
-def data_recent(settings: Settings, lake: ParquetLake, now: dt.datetime) -> dg.AssetCheckResult:
+def data_recent(settings: Settings, lake: ParquetLake, now: dt.datetime) -> Check:
     """Whether the newest day that should be there by ``now`` is there, whichever day is being trained."""
     expected = expected_day(settings.operations, now)
     if settings.end_date is not None:
@@ -57,11 +46,10 @@ def data_recent(settings: Settings, lake: ParquetLake, now: dt.datetime) -> dg.A
     try:
         last = newest(settings, lake)
     except DataError as error:
-        return result(settings, "data_recent", False, str(error))
+        return Check("data_recent", False, str(error))
     late = (expected - last).days
     words = f"the newest complete day is {last}; {expected} was expected by now"
-    return result(
-        settings,
+    return Check(
         "data_recent",
         late <= 0,
         words if late <= 0 else f"input is {late} day{'s' if late > 1 else ''} late: {words}",
@@ -69,23 +57,20 @@ def data_recent(settings: Settings, lake: ParquetLake, now: dt.datetime) -> dg.A
     )
 
 
-def regions_present(settings: Settings, prices: pd.DataFrame, problems: Sequence[Any]) -> dg.AssetCheckResult:
+def regions_present(settings: Settings, prices: pd.DataFrame, problems: Sequence[DataProblem]) -> Check:
     """Whether every region that is chosen, or that any file knows, is in the window."""
     found = sorted(map(str, prices["region"].unique()))
     absent = sorted({str(p.example) for p in problems if p.kind == "region_absent"})
     total = len(found) + len(absent)
     words = f"{len(found)} of {total} regions in the window: {', '.join(found)}"
-    return result(
-        settings,
+    return Check(
         "regions_present",
         not absent,
         words if not absent else f"{words}; without prices: {', '.join(absent)}",
     )
 
 
-def features_stable(
-    settings: Settings, features: pd.DataFrame, names: Sequence[str], split: TimeSplit
-) -> dg.AssetCheckResult:
+def features_stable(settings: Settings, features: pd.DataFrame, names: Sequence[str], split: TimeSplit) -> Check:
     """Whether the newest day's features are distributed as in the training part.
 
     Days differ, and a day's values hang together, so single features beyond the threshold are usual; the check fails
@@ -114,8 +99,7 @@ def features_stable(
     beyond = int((table["psi"] > limit).sum())
     middle = float(table["psi"].median()) if len(table) else 0.0
     top = "; ".join(f"{r['feature']} {r['psi']:.2f}" for r in table.head(3).to_dict("records"))
-    return result(
-        settings,
+    return Check(
         "features_stable",
         middle <= limit,
         f"newest day against training part: median PSI {middle:.2f} (limit {limit:g}), {beyond} of {len(table)} "
@@ -124,7 +108,25 @@ def features_stable(
     )
 
 
-def newest_day_as_promised(operations: OperationsConfig, forecasts: pd.DataFrame) -> tuple[bool, str, pd.DataFrame]:
+def intervals_honest(settings: Settings, test: pd.DataFrame, level: float) -> Check:
+    """Whether intervals cover about as much as they promise; ``test`` has a row with ``coverage`` per horizon."""
+    limit = settings.operations.max_coverage_gap
+    found = ", ".join(f"{r['horizon_minutes']} min: {r['coverage']:.1%}" for r in test.to_dict("records"))
+    honest = bool((test["coverage"] - level).abs().le(limit).all())
+    return Check("intervals_honest", honest, f"{level:.0%} promised, {limit:.0%} either way allowed; {found}")
+
+
+def beats_threshold_rule(policy: float, threshold: float) -> Check:
+    """Whether the policy's share of the optimum is above that of the threshold rule."""
+    return Check(
+        "beats_threshold_rule",
+        bool(policy > threshold),
+        f"{policy:.1%} of the optimum against {threshold:.1%}",
+        {"share_of_optimum": policy, "share_of_threshold_rule": threshold},
+    )
+
+
+def newest_day_as_promised(settings: Settings, forecasts: pd.DataFrame) -> Check:
     """The newest day's error beside that on validation, both relative to "the price stays", by horizon."""
     newest = forecasts["timestamp"] >= forecasts["timestamp"].max().floor("D")
     parts = {
@@ -137,15 +139,15 @@ def newest_day_as_promised(operations: OperationsConfig, forecasts: pd.DataFrame
     }
     table = pd.DataFrame(ratios)
     table["growth"] = table["newest"] / table["promised"]
-    bad = table[table["growth"] > operations.max_error_growth]
+    kept = bool((table["growth"] <= settings.operations.max_error_growth).all())
     words = ", ".join(
         f"{h} min: {row['newest']:.3f} against {row['promised']:.3f}" for h, row in table.to_dict("index").items()
     )
     said = f"newest day's error over that of 'the price stays', against validation: {words}"
-    return bad.empty, said, table.reset_index()
+    return Check("newest_day_as_promised", kept, said, {"by_horizon": table.reset_index()})
 
 
-def _sample(values: pd.Series) -> np.ndarray:
+def _sample(values: pd.Series) -> Floats:
     found = values.to_numpy(dtype=np.float64)
     found = found[np.isfinite(found)]
     return found[:: max(len(found) // _SAMPLE, 1)]

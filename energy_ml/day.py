@@ -1,0 +1,497 @@
+"""One night, told once: what is made of an as-of date, from its price window to the report, in plain functions.
+
+What belongs here: the order of the core's calls, and what each step leaves behind (its value, files beside it, facts
+for people, checks). What doesn't: the work itself, and who calls: Dagster's assets are these functions, one each.
+
+An as-of date D means "everything known at the end of day D". ``price_features`` reads the days up to D,
+``train_price`` learns one model per horizon, ``train_policy`` a battery policy on their out-of-sample forecasts,
+``evaluate`` and ``backtest`` judge both on days that neither has seen, ``decide`` makes a new version champion if it is
+better, ``report`` writes the page.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pandas as pd
+
+from energy_ml import checks
+from energy_ml.checks import Check
+from energy_ml.config import MLConfig, Settings
+from energy_ml.evaluation import charts
+from energy_ml.evaluation.backtest_evaluator import backtest as run_backtest
+from energy_ml.evaluation.backtest_evaluator import (
+    mark_to_market,
+    pool_summary,
+    reference_units,
+    telemetry_units,
+)
+from energy_ml.evaluation.metrics import ForecastScores, family_importance, forecast_metrics
+from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render_report
+from energy_ml.features import build_battery_features, feature_columns, feature_family, prices_of
+from energy_ml.market_data.cleaning import clean_batteries
+from energy_ml.market_data.lake import ParquetLake
+from energy_ml.model_management.challenge import judge_policy, judge_price_model
+from energy_ml.model_management.comparison import Decision
+from energy_ml.model_management.promotion import register_and_decide, write_training_results
+from energy_ml.model_management.registry import ModelRegistry
+from energy_ml.names import (
+    BATTERY_ID,
+    CHARGE_END,
+    HORIZON,
+    LOWER,
+    OUR_POLICY,
+    POLICY_FILE,
+    POLICY_ID,
+    POOLED,
+    PRICE_FORECAST,
+    PRICE_PREDICTION,
+    REGION,
+    REPORT_FILE,
+    RL_BATTERY,
+    SPLIT,
+    THRESHOLD,
+    TIMESTAMP,
+    UPPER,
+    price_model_id,
+    price_model_name,
+)
+from energy_ml.price_prediction import PricePredictionModel, PricePredictionTrainer
+from energy_ml.progress import ProgressLog
+from energy_ml.provenance import provenance
+from energy_ml.results import ResultsStore
+from energy_ml.rl_battery import BatteryPolicy, BatteryRLTrainer
+from energy_ml.rl_battery.baselines import baselines
+from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.obvious import ObviousQLearning
+from energy_ml.rl_battery.policy import LearnedPolicy
+from energy_ml.rl_battery.strategy import Blind
+from energy_ml.splits import PARTS, TimeSplit, split_window, window_of
+from energy_ml.training_window import newest, open_day
+
+__all__ = [
+    "Made",
+    "Night",
+    "backtest",
+    "battery_features",
+    "decide",
+    "evaluate",
+    "forecasts",
+    "newest",
+    "open_day",
+    "price_features",
+    "report",
+    "time_split",
+    "train_policy",
+    "train_price",
+]
+
+_NO_TELEMETRY = {
+    "timestamp": "datetime64[ns, UTC]",
+    "battery_id": "str",
+    "region": "str",
+    "charge_level_mwh": "float64",
+    "capacity_mwh": "float64",
+    "power_mw": "float64",
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a step made: its ``value``, ``files`` beside it by name, ``facts`` for people, ``checks``."""
+
+    value: object
+    files: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Night:
+    """What the steps of one as-of date share: settings, where things lie, and where progress is told."""
+
+    settings: Settings
+    as_of: dt.date
+    run_id: str
+    lake: ParquetLake
+    store: ResultsStore
+    registry: ModelRegistry
+    trainer: PricePredictionTrainer
+    """One for all horizons, so that they share the binned features."""
+    progress: ProgressLog
+
+    @property
+    def config(self) -> MLConfig:
+        """The model configs of the settings."""
+        return self.settings.ml_config()
+
+    @property
+    def window(self) -> tuple[pd.Timestamp, pd.Timestamp]:
+        """The trailing window, [start, end) in UTC."""
+        return window_of(self.as_of, self.settings.training_window_days)
+
+    def prices_of(self, price_features: pd.DataFrame) -> pd.DataFrame:
+        """The prices alone, as battery strategies see them."""
+        return prices_of(price_features, self.config.price_prediction.target_column)
+
+    def record(self, fingerprint: object, config: object, **more: object) -> dict[str, object]:
+        """Provenance of something made from data of that fingerprint with this config."""
+        return provenance(
+            as_of=str(self.as_of), data_fingerprint=str(fingerprint), config=config, run_id=self.run_id, **more
+        )
+
+
+def price_features(night: Night) -> Made:
+    """The cleaned price window of the as-of date with every feature, one row per interval and region.
+
+    Rows cover [D - window + 1 day, D + 1 day) UTC; a feature at t uses prices up to t alone.
+    """
+    day = open_day(night.settings, night.lake, night.as_of)
+    window, features, names, repaired = day.window, day.features, day.feature_names, day.repaired_rows
+    families = pd.Series([feature_family(name) for name in names]).value_counts()
+    facts = {
+        "window": f"{window.start} … {window.end}",
+        "interval_minutes": window.interval_minutes,
+        "regions": ", ".join(sorted(features[REGION].unique())),
+        "features": len(names),
+        "families": pd.DataFrame({"family": families.index, "features": families.to_numpy()}),
+        "prices": features.groupby(REGION)[night.config.price_prediction.target_column].describe().reset_index(),
+        "warm_up_rows": int((~window.in_window).sum()),
+        "data_fingerprint": window.fingerprint,
+        "problems": "\n".join(p.message for p in window.problems) or "none",
+    }
+    whole = f"{len(features):,} rows, every {window.interval_minutes} min; {window.holes or 'no gap left'}"
+    data = {
+        "fingerprint": window.fingerprint,
+        "interval_minutes": window.interval_minutes,
+        "problems": [problem.to_dict() for problem in window.problems],
+    }
+    return Made(
+        features,
+        {"data": data},
+        facts,
+        [
+            Check("window_complete", True, whole),
+            Check(
+                "few_repairs",
+                repaired < 0.01 * len(features),
+                f"{repaired:,} of {len(features):,} prices weren't measured",
+            ),
+            checks.data_recent(night.settings, night.lake, dt.datetime.now(dt.UTC)),
+            checks.regions_present(night.settings, features, window.problems),
+            checks.features_stable(night.settings, features, names, day.split),
+        ],
+    )
+
+
+def battery_features(night: Night, price_features: pd.DataFrame) -> Made:
+    """Battery telemetry of the window with features of its state; empty where there is no telemetry."""
+    telemetry, messages = night.lake.read_batteries(*night.window), []
+    if len(telemetry):
+        cleaned = clean_batteries(telemetry)
+        messages = [problem.message for problem in cleaned.problems]
+        features = build_battery_features(cleaned.frame, price_features)
+    else:
+        features = pd.DataFrame(columns=list(_NO_TELEMETRY)).astype(_NO_TELEMETRY)
+    facts = {
+        "batteries": ", ".join(sorted(features[BATTERY_ID].unique())) or "no telemetry",
+        "problems": "\n".join(messages) or "none",
+    }
+    plausible = Check("telemetry_plausible", not messages, "; ".join(messages) or "no problem found")
+    return Made(features, facts=facts, checks=[plausible])
+
+
+def time_split(night: Night, price_features: pd.DataFrame, data: Mapping[str, object]) -> Made:
+    """Train | validation | test by time (70 / 15 / 15 %), purged by each horizon before each boundary."""
+    config, horizons = night.config.price_prediction, night.settings.horizons
+    split = split_window(*night.window, config.train_end_pct, config.val_end_pct)
+    counts = {
+        str(horizon): {part: int(split.mask(price_features[TIMESTAMP], part, horizon).sum()) for part in PARTS}
+        for horizon in horizons
+    }
+    empty = [f"{part} at {horizon} min" for horizon, n in counts.items() for part in PARTS if not n[part]]
+    facts = {
+        **split.to_dict(),
+        "rows": pd.DataFrame([{"horizon": f"{h} min", **n} for h, n in counts.items()]),
+        "timeline": charts.split_timeline(split.to_dict(), horizons),
+        "data_fingerprint": data["fingerprint"],
+    }
+    words = f"no rows: {', '.join(empty)}" if empty else "all parts have rows"
+    return Made(
+        {**split.to_dict(), "rows": counts, **data},
+        facts=facts,
+        checks=[Check("parts_filled", not empty, words)],
+    )
+
+
+def train_price(night: Night, horizon: int, price_features: pd.DataFrame, time_split: dict[str, object]) -> Made:
+    """One horizon's model for all regions, its forecasts of the whole window, and what it looked at."""
+    config, name = night.config.price_prediction, price_model_id(horizon)
+    trained = night.trainer.train_for_horizon(
+        price_features,
+        feature_columns(price_features),
+        horizon,
+        split=TimeSplit.from_dict(time_split),
+        progress=night.progress.callback(name),
+    )
+    model: PricePredictionModel = trained["model"]
+    forecasts: pd.DataFrame = trained["forecasts"]
+    importance = model.importance_table()
+    record = night.record(time_split["fingerprint"], config, metrics=trained["metrics"])
+    test = forecast_metrics(forecasts[forecasts[SPLIT] == "test"], by=[HORIZON]).iloc[0]
+    night.progress.write(name, 1.0, {"mae": test["mae"], "rmae": test["rmae"]}, state="completed")
+    chart = charts.forecast_chart(
+        forecasts, region=charts.shown_region(forecasts[REGION].unique()), level=config.interval_level
+    )
+    facts = {
+        "mae": test["mae"],
+        "rmse": test["rmse"],
+        "mae_price_stays": test["persistence_mae"],
+        "rmae": test["rmae"],
+        "coverage": test["coverage"],
+        "rows_left_out": model.provenance["rows_left_out"],
+        "forecast_chart": chart,
+        "importance_chart": charts.importance_chart(importance),
+        "importance": importance.head(12),  # a longer table would be hidden behind a click
+        "importance_by_family": family_importance(importance),
+        "provenance": record,
+    }
+    finite = bool(forecasts[[PRICE_FORECAST, LOWER, UPPER]].notna().all().all())
+    words = f"test MAE {test['mae']:.2f} against {test['persistence_mae']:.2f}: {test['rmae']:.3f}"
+    return Made(
+        model,
+        {"forecasts": forecasts, "importance": importance, "provenance": record},
+        facts,
+        [
+            Check("forecasts_finite", finite),
+            Check("beats_persistence", bool(test["rmae"] < 1), words, {"rmae": test["rmae"]}),
+        ],
+    )
+
+
+def forecasts(night: Night, **by_horizon: pd.DataFrame) -> Made:
+    """Out-of-sample forecasts of all horizons over the window, cross-fitted in the training part."""
+    frame = pd.concat([by_horizon[f"of_{horizon}"] for horizon in night.settings.horizons], ignore_index=True)
+    counts = pd.crosstab(frame[HORIZON], frame[SPLIT]).reset_index()
+    whole = len(counts) == len(night.settings.horizons) and bool((counts.drop(columns=HORIZON) > 0).all().all())
+    facts = {"rows": counts, "test": forecast_metrics(frame[frame[SPLIT] == "test"], by=[HORIZON])}
+    return Made(frame, facts=facts, checks=[Check("every_horizon_in_every_split", whole)])
+
+
+def train_policy(
+    night: Night, price_features: pd.DataFrame, time_split: dict[str, object], forecasts: pd.DataFrame
+) -> Made:
+    """When to charge, hold and discharge: a plan on out-of-sample forecasts, corrected by tabular Q-learning."""
+    trained = BatteryRLTrainer(night.config).train_all(
+        sorted(price_features[REGION].unique()),
+        prices=night.prices_of(price_features),
+        forecasts=forecasts,
+        split=TimeSplit.from_dict(time_split),
+        progress=night.progress.callback(POLICY_ID),
+    )
+    metrics = trained["metrics"]
+    record = night.record(time_split["fingerprint"], night.config.rl_battery, metrics=metrics)
+    night.progress.write(POLICY_ID, 1.0, metrics, state="completed")
+    tables, profit = trained["tables"], metrics["validation_profit"]
+    shown = charts.shown_region(tables)
+    facts = {
+        "regions": trained["regions"],
+        "policy_map": charts.policy_maps(tables[shown], title=shown),
+        "learning_curve": charts.learning_curve(trained["learning"]),
+        "provenance": record,
+    }
+    return Made(
+        trained["policy"].learned,
+        {"learning": trained["learning"], "provenance": record},
+        facts,
+        [
+            Check("values_finite", bool(trained["finite"])),
+            Check("earns_on_validation", profit > 0, f"validation profit {profit:,.2f} over all regions"),
+        ],
+    )
+
+
+def evaluate(night: Night, forecasts: pd.DataFrame) -> Made:
+    """Errors, intervals, spikes and significance of the forecasts, beside "the price stays" and yesterday."""
+    config, settings = night.config.price_prediction, night.settings
+    scores = ForecastScores.of(forecasts, interval_level=config.interval_level, spike_quantile=config.spike_quantile)
+    tested = scores.part("test")
+    test = tested.overall
+    shown = [HORIZON, "mae", "persistence_mae", "rmae", "rmse", "dm_p_value", "coverage", "winkler"]
+    facts = {
+        "test": test[shown],
+        "error_relative_to_price_stays": charts.rmae_by_horizon(test, tested.by_region),
+        "error_by_hour": charts.error_by_hour(tested.by_hour),
+    }
+    finite = bool(test["mae"].notna().all() and len(test) == len(settings.horizons))
+    return Made(
+        scores.to_records(),
+        facts=facts,
+        checks=[
+            Check("metrics_finite", finite),
+            checks.intervals_honest(settings, test, config.interval_level),
+            checks.newest_day_as_promised(settings, forecasts),
+        ],
+    )
+
+
+def backtest(
+    night: Night,
+    price_features: pd.DataFrame,
+    battery_features: pd.DataFrame,
+    time_split: dict[str, object],
+    forecasts: pd.DataFrame,
+    battery_policy: LearnedPolicy,
+) -> Made:
+    """Every strategy on the test days: the policy, with forecasts and without, baselines and the optimum.
+
+    One reference battery in each region, and every battery of the telemetry.
+    """
+    split, config = TimeSplit.from_dict(time_split), night.config.rl_battery
+    prices = night.prices_of(price_features)
+    regions = sorted(prices[REGION].unique())
+    units = reference_units(regions, Battery.from_config(config))
+    fleet, problems = telemetry_units(battery_features, split, config, regions) if len(battery_features) else ([], [])
+    policy = BatteryPolicy.of(battery_policy)
+    frame, summary = run_backtest(
+        prices,
+        [policy, Blind(policy), *baselines(with_forecasts=True), ObviousQLearning()],
+        [*units, *fleet],
+        split,
+        forecasts=forecasts,
+        execution_delay=config.execution_delay,
+    )
+    pooled = pool_summary(summary)
+    share = pooled.set_index("strategy")["share"]
+    limits = {(u.region, u.battery_id): (u.battery.low_mwh, u.battery.high_mwh) for u in [*units, *fleet]}
+    inside = all(
+        rows[CHARGE_END].between(limits[key][0] - 1e-9, limits[key][1] + 1e-9).all()
+        for key, rows in frame.groupby([REGION, BATTERY_ID])
+    )
+    facts = {
+        "strategies": pooled[["strategy", "profit", "share", "cycles_per_day"]],
+        "share_of_optimum": charts.share_of_optimum(pooled),
+        "cumulative_profit": charts.cumulative_profit(mark_to_market(frame, summary)),
+        "batteries": ", ".join(u.battery_id for u in fleet) or "no telemetry: reference battery only",
+    }
+    return Made(
+        frame,
+        {"summary": {"summary": summary.to_dict("records"), "problems": [p.to_dict() for p in problems]}},
+        facts,
+        [
+            Check("within_limits", bool(inside)),
+            checks.beats_threshold_rule(share[OUR_POLICY], share[THRESHOLD]),
+        ],
+    )
+
+
+def decide(night: Night, price_features: pd.DataFrame, time_split: dict[str, object], forecasts: pd.DataFrame) -> Made:
+    """New versions of all models, each compared with its champion on the same newest test window.
+
+    A version becomes champion only if it is better and its as-of date isn't older; the reason is on record.
+    """
+    models, config, split = night.registry, night.config, TimeSplit.from_dict(time_split)
+    version, decisions = models.new_version(), {}
+
+    def submit(model_type: str, model_id: str, name: str, judge: Callable[..., Decision]) -> None:
+        artefact = f"{model_type}/{name}.pkl"
+        decision = register_and_decide(
+            models,
+            model_type=model_type,
+            model_id=model_id,
+            version=version,
+            filepath=str(night.store.path(night.as_of, artefact)),
+            metadata=night.store.read(night.as_of, f"{model_type}/{name}.json"),
+            judge=lambda champion: judge(
+                night.store.read(night.as_of, artefact),
+                None if champion is None else functools.partial(models.load, model_id, champion["version"]),
+                as_of=str(night.as_of),
+                as_of_champion=None if champion is None else champion["metadata"].get("as_of"),
+                rule=config.promotion,
+            ),
+            who="energy_ml",
+            max_backups=config.max_backups if config.keep_backup else 0,
+        )
+        decisions[model_id] = {
+            "promote": decision.promote,
+            "reason": decision.reason,
+            "version": version,
+            "numbers": decision.numbers,
+        }
+
+    judge_prices = functools.partial(judge_price_model, features=price_features, forecasts=forecasts, split=split)
+    for horizon in night.settings.horizons:
+        submit(PRICE_PREDICTION, price_model_id(horizon), price_model_name(horizon), judge_prices)
+    judge_battery = functools.partial(
+        judge_policy,
+        prices=night.prices_of(price_features),
+        forecasts=forecasts,
+        split=split,
+        battery=Battery.from_config(config.rl_battery),
+        execution_delay=config.rl_battery.execution_delay,
+    )
+    submit(RL_BATTERY, POLICY_ID, POLICY_FILE.removesuffix(".pkl"), judge_battery)
+    write_training_results(models)
+    shown = [{"model": name, "promoted": d["promote"], "why": d["reason"]} for name, d in decisions.items()]
+    facts = {
+        "version": version,
+        "promoted": sum(bool(d["promote"]) for d in decisions.values()),
+        "decisions": pd.DataFrame(shown),
+        "registry": models.path,
+    }
+    return Made(decisions, facts=facts)
+
+
+def report(
+    night: Night,
+    battery_policy: LearnedPolicy,
+    forecasts: pd.DataFrame,
+    time_split: Mapping[str, Any],
+    price_evaluation: Mapping[str, list[dict[str, object]]],
+    battery_backtest: pd.DataFrame,
+    battery_summary: dict[str, list[dict[str, object]]],
+    learning: pd.DataFrame,
+    registry_entry: dict[str, dict[str, object]],
+    **importance: pd.DataFrame,
+) -> Made:
+    """One self-contained HTML page: verdicts, forecasts, intervals, the battery's day, what was decided and why."""
+    config, summary = night.config, pd.DataFrame(battery_summary["summary"])
+    scores = ForecastScores.from_records(price_evaluation)
+    test = scores.part("test").overall
+    looked_at = [importance[f"importance_{h}"].assign(**{HORIZON: h}) for h in night.settings.horizons]
+    record = night.record(time_split["fingerprint"], config)
+    html = render_report(
+        as_of=str(night.as_of),
+        split=time_split,
+        forecasts=ForecastResults(
+            forecasts, scores, pd.concat(looked_at, ignore_index=True), config.price_prediction.interval_level
+        ),
+        battery=BatteryResults(
+            battery_backtest,
+            summary,
+            {name: cast("charts.PolicyTable", agent.heat_maps()) for name, agent in battery_policy.agents.items()},
+            learning,
+        ),
+        decisions=registry_entry,
+        problems=[*time_split["problems"], *battery_summary["problems"]],
+        provenance=record,
+    )
+    pooled = pool_summary(summary)
+    metrics = {
+        "as_of": str(night.as_of),
+        "prices": scores.overall[scores.overall[SPLIT] == "test"].to_dict("records"),
+        "battery": pooled.to_dict("records"),
+        "batteries": summary[summary[REGION] != POOLED].to_dict("records"),
+        "decisions": [f"{model_id}: {decision['reason']}" for model_id, decision in registry_entry.items()],
+        "provenance": record,
+    }
+    facts = {
+        "report": night.store.path(night.as_of, REPORT_FILE),
+        "prices": test[[HORIZON, "mae", "persistence_mae", "rmae"]],
+        "battery": pooled[["strategy", "profit", "share"]],
+    }
+    return Made(html, {"metrics": metrics}, facts)

@@ -1,0 +1,264 @@
+"""The asset graph: which steps a day has, what each reads and leaves, and what is checked of it.
+
+What belongs here: the table of steps, the user's files as external assets, the leaderboard. What doesn't: what a step
+does (``energy_ml.day``), and how it becomes an asset (``steps``).
+"""
+
+import datetime as dt
+import functools
+
+import dagster as dg
+
+from energy_ml import day
+from energy_ml.config import Settings
+from energy_ml.names import (
+    BACKTEST_FILE,
+    FORECASTS_FILE,
+    METRICS_FILE,
+    POLICY_FILE,
+    POLICY_ID,
+    REPORT_FILE,
+    price_model_id,
+    price_model_name,
+)
+from energy_ml.orchestration.leaderboard import leaderboard_asset
+from energy_ml.orchestration.partitions import raw_days
+from energy_ml.orchestration.steps import Step, asset_of, key_of
+
+MARKET_PRICES, BATTERY_TELEMETRY = key_of("raw/market_prices"), key_of("raw/battery_telemetry")
+REPORT, REGISTRY_ENTRY = key_of("evaluation/report"), key_of("model_management/registry_entry")
+PRICE_FEATURES = key_of("features/price_features")
+
+_PRICES = """Real-time prices, one row per interval and region: `timestamp` (start of the interval, UTC), `region`,
+`real_time_price` (currency/MWh). Any `*.parquet` in the data folder that has these columns. The sensor `new_parquet`
+reports which days the files cover."""
+_TELEMETRY = """Battery telemetry: `timestamp`, `battery_id`, `charge_level_mwh`, `capacity_mwh`, optionally `region`
+and `power_mw`. Optional: without it the policy is judged on the reference battery alone."""
+_FORECASTERS, _STORAGE, _JUDGES, _OPERATORS = "team:forecasting", "team:storage", "team:evaluation", "team:operations"
+_FEATURES, _SPLIT, _FORECASTS = "features/price_features", "features/time_split", "price_prediction/forecasts"
+
+
+def all_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+    """The whole graph: the user's files, a day's steps, and the leaderboard over all days."""
+    return [
+        *raw_assets(settings),
+        *(asset_of(settings, step) for step in day_steps(settings)),
+        leaderboard_asset(REPORT),
+    ]
+
+
+def raw_assets(settings: Settings) -> list[dg.AssetSpec]:
+    """The user's parquet files as external assets; nothing here computes them."""
+    return [
+        dg.AssetSpec(
+            key,
+            description=description,
+            group_name="raw",
+            partitions_def=raw_days(settings),
+            kinds={"parquet"},
+            owners=["team:market-data"],
+            metadata={"data_dir": settings.data_dir},
+        )
+        for key, description in ((MARKET_PRICES, _PRICES), (BATTERY_TELEMETRY, _TELEMETRY))
+    ]
+
+
+def day_steps(settings: Settings) -> list[Step]:
+    """The steps of one as-of date, in the order of the day."""
+    horizons = settings.horizons
+    return [
+        *_feature_steps(),
+        *(_model_step(horizon) for horizon in horizons),
+        Step(
+            _FORECASTS,
+            FORECASTS_FILE,
+            day.forecasts,
+            {"pandas", "parquet"},
+            _FORECASTERS,
+            inputs={f"of_{h}": f"price_prediction/forecasts_{h}min" for h in horizons},
+            after=tuple(_model_key(h) for h in horizons),
+            checks={
+                "every_horizon_in_every_split": "Policy and evaluation get forecasts of each horizon in each split."
+            },
+            must_pass=frozenset({"every_horizon_in_every_split"}),
+        ),
+        _policy_step(),
+        *_evaluation_steps(),
+        Step(
+            "model_management/registry_entry",
+            "model_management/decisions.json",
+            day.decide,
+            {"json", "python"},
+            _OPERATORS,
+            inputs={"price_features": _FEATURES, "time_split": _SPLIT, "forecasts": _FORECASTS},
+            after=(
+                *(_model_key(h) for h in horizons),
+                "rl_battery/battery_policy",
+                "evaluation/price_evaluation",
+                "evaluation/battery_backtest",
+            ),
+            # The nightly run has until noon. A backfill of an old day counts too: data_recent sees through that.
+            freshness=dg.FreshnessPolicy.cron(
+                deadline_cron="0 12 * * *", lower_bound_delta=dt.timedelta(hours=12), timezone="UTC"
+            ),
+        ),
+        Step(
+            "evaluation/report",
+            REPORT_FILE,
+            day.report,
+            {"html"},
+            _JUDGES,
+            inputs={
+                "battery_policy": "rl_battery/battery_policy",
+                "forecasts": _FORECASTS,
+                "time_split": _SPLIT,
+                "price_evaluation": "evaluation/price_evaluation",
+                "battery_backtest": "evaluation/battery_backtest",
+                "battery_summary": "evaluation/battery_summary",
+                "learning": "rl_battery/learning",
+                "registry_entry": "model_management/registry_entry",
+                **{f"importance_{h}": f"price_prediction/importance_{h}min" for h in horizons},
+            },
+            beside={"metrics": ("evaluation/metrics", METRICS_FILE)},
+        ),
+    ]
+
+
+def _model_key(horizon: int) -> str:
+    return f"price_prediction/{price_model_name(horizon)}"
+
+
+def _feature_steps() -> list[Step]:
+    return [
+        Step(
+            _FEATURES,
+            "features/price_features.parquet",
+            day.price_features,
+            {"pandas", "parquet"},
+            _FORECASTERS,
+            raw=MARKET_PRICES,
+            beside={"data": ("features/data", "features/data.json")},
+            checks={
+                "window_complete": "The window is readable, on one interval, and holds enough of each region.",
+                "few_repairs": "Under 1 % of the window's prices weren't measured.",
+                "data_recent": "The day that should be there by now is there.",
+                "regions_present": "Every region that the files know has prices.",
+                "features_stable": "The newest day's features are distributed as in training.",
+            },
+            must_pass=frozenset({"window_complete"}),
+            gate="window_complete",
+        ),
+        Step(
+            "features/battery_features",
+            "features/battery_features.parquet",
+            day.battery_features,
+            {"pandas", "parquet"},
+            _FORECASTERS,
+            inputs={"price_features": _FEATURES},
+            raw=BATTERY_TELEMETRY,
+            checks={"telemetry_plausible": "No charge above capacity, no jump beyond power."},
+        ),
+        Step(
+            _SPLIT,
+            "features/time_split.json",
+            day.time_split,
+            {"json"},
+            _FORECASTERS,
+            inputs={"price_features": _FEATURES, "data": "features/data"},
+            checks={"parts_filled": "Every part has rows at every horizon after the purge."},
+            must_pass=frozenset({"parts_filled"}),
+        ),
+    ]
+
+
+def _model_step(horizon: int) -> Step:
+    name = price_model_name(horizon)
+    return Step(
+        _model_key(horizon),
+        f"price_prediction/{name}.pkl",
+        functools.partial(day.train_price, horizon=horizon),
+        {"xgboost", "python"},
+        _FORECASTERS,
+        inputs={"price_features": _FEATURES, "time_split": _SPLIT},
+        beside={
+            "forecasts": (
+                f"price_prediction/forecasts_{horizon}min",
+                f"price_prediction/forecasts_{horizon}min.parquet",
+            ),
+            "importance": (
+                f"price_prediction/importance_{horizon}min",
+                f"price_prediction/importance_{horizon}min.parquet",
+            ),
+            "provenance": (f"price_prediction/provenance_{horizon}min", f"price_prediction/{name}.json"),
+        },
+        checks={
+            "forecasts_finite": "No forecast is NaN or infinite.",
+            "beats_persistence": "Test error below that of 'the price stays'.",
+        },
+        must_pass=frozenset({"forecasts_finite"}),
+        told_as=price_model_id(horizon),
+        description=f"The price {horizon} minutes ahead, one model for all regions: the change from the price now, "
+        "learned on train, stopped on validation, judged on test beside 'the price stays'.",
+    )
+
+
+def _policy_step() -> Step:
+    return Step(
+        "rl_battery/battery_policy",
+        f"rl_battery/{POLICY_FILE}",
+        day.train_policy,
+        {"numba", "python"},
+        _STORAGE,
+        inputs={"price_features": _FEATURES, "time_split": _SPLIT, "forecasts": _FORECASTS},
+        beside={
+            "learning": ("rl_battery/learning", "rl_battery/learning.parquet"),
+            "provenance": ("rl_battery/provenance", f"rl_battery/{POLICY_ID}.json"),
+        },
+        checks={
+            "values_finite": "No value in the tables is NaN.",
+            "earns_on_validation": "Validation profit above that of holding.",
+        },
+        must_pass=frozenset({"values_finite"}),
+        told_as=POLICY_ID,
+    )
+
+
+def _evaluation_steps() -> list[Step]:
+    return [
+        Step(
+            "evaluation/price_evaluation",
+            "evaluation/price_evaluation.json",
+            day.evaluate,
+            {"pandas", "json"},
+            _JUDGES,
+            inputs={"forecasts": _FORECASTS},
+            after=(_SPLIT,),
+            checks={
+                "metrics_finite": "Every horizon has an error.",
+                "intervals_honest": "Intervals cover about as much as they promise, at every horizon.",
+                "newest_day_as_promised": "The newest day's error is about that of validation, both relative to "
+                "'the price stays'.",
+            },
+            must_pass=frozenset({"metrics_finite"}),
+        ),
+        Step(
+            "evaluation/battery_backtest",
+            BACKTEST_FILE,
+            day.backtest,
+            {"pandas", "parquet"},
+            _JUDGES,
+            inputs={
+                "price_features": _FEATURES,
+                "battery_features": "features/battery_features",
+                "time_split": _SPLIT,
+                "forecasts": _FORECASTS,
+                "battery_policy": "rl_battery/battery_policy",
+            },
+            beside={"summary": ("evaluation/battery_summary", "evaluation/battery_summary.json")},
+            checks={
+                "within_limits": "No strategy ever leaves the charge limits.",
+                "beats_threshold_rule": "The policy earns more than the threshold rule.",
+            },
+            must_pass=frozenset({"within_limits"}),
+        ),
+    ]
