@@ -20,6 +20,7 @@ from typing import Any, cast
 import pandas as pd
 
 from energy_ml import checks
+from energy_ml.artifacts import write_atomically
 from energy_ml.checks import Check
 from energy_ml.config import MLConfig, Settings
 from energy_ml.evaluation import charts
@@ -30,8 +31,10 @@ from energy_ml.evaluation.backtest_evaluator import (
     reference_units,
     telemetry_units,
 )
+from energy_ml.evaluation.leaderboard import leaderboard as gather_leaderboard
+from energy_ml.evaluation.leaderboard import succession
 from energy_ml.evaluation.metrics import ForecastScores, family_importance, forecast_metrics
-from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render_report
+from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render_leaderboard, render_report
 from energy_ml.features import build_battery_features, feature_columns, feature_family, prices_of
 from energy_ml.market_data.cleaning import clean_batteries
 from energy_ml.market_data.lake import ParquetLake
@@ -43,6 +46,7 @@ from energy_ml.names import (
     BATTERY_ID,
     CHARGE_END,
     HORIZON,
+    LEADERBOARD_FILE,
     LOWER,
     OUR_POLICY,
     POLICY_FILE,
@@ -81,6 +85,7 @@ __all__ = [
     "decide",
     "evaluate",
     "forecasts",
+    "leaderboard",
     "newest",
     "open_day",
     "price_features",
@@ -389,7 +394,14 @@ def backtest(
     )
 
 
-def decide(night: Night, price_features: pd.DataFrame, time_split: dict[str, object], forecasts: pd.DataFrame) -> Made:
+def decide(
+    night: Night,
+    price_features: pd.DataFrame,
+    time_split: dict[str, object],
+    forecasts: pd.DataFrame,
+    policy_provenance: dict[str, object],
+    **provenance: dict[str, object],
+) -> Made:
     """New versions of all models, each compared with its champion on the same newest test window.
 
     A version becomes champion only if it is better and its as-of date isn't older; the reason is on record.
@@ -397,15 +409,14 @@ def decide(night: Night, price_features: pd.DataFrame, time_split: dict[str, obj
     models, config, split = night.registry, night.config, TimeSplit.from_dict(time_split)
     version, decisions = models.new_version(), {}
 
-    def submit(model_type: str, model_id: str, name: str, judge: Callable[..., Decision]) -> None:
-        artefact = f"{model_type}/{name}.pkl"
+    def submit(artefact: str, model_id: str, metadata: dict[str, object], judge: Callable[..., Decision]) -> None:
         decision = register_and_decide(
             models,
-            model_type=model_type,
+            model_type=artefact.partition("/")[0],
             model_id=model_id,
             version=version,
             filepath=str(night.store.path(night.as_of, artefact)),
-            metadata=night.store.read(night.as_of, f"{model_type}/{name}.json"),
+            metadata=metadata,
             judge=lambda champion: judge(
                 night.store.read(night.as_of, artefact),
                 None if champion is None else functools.partial(models.load, model_id, champion["version"]),
@@ -425,7 +436,8 @@ def decide(night: Night, price_features: pd.DataFrame, time_split: dict[str, obj
 
     judge_prices = functools.partial(judge_price_model, features=price_features, forecasts=forecasts, split=split)
     for horizon in night.settings.horizons:
-        submit(PRICE_PREDICTION, price_model_id(horizon), price_model_name(horizon), judge_prices)
+        artefact = f"{PRICE_PREDICTION}/{price_model_name(horizon)}.pkl"
+        submit(artefact, price_model_id(horizon), provenance[f"provenance_{horizon}"], judge_prices)
     judge_battery = functools.partial(
         judge_policy,
         prices=night.prices_of(price_features),
@@ -434,7 +446,7 @@ def decide(night: Night, price_features: pd.DataFrame, time_split: dict[str, obj
         battery=Battery.from_config(config.rl_battery),
         execution_delay=config.rl_battery.execution_delay,
     )
-    submit(RL_BATTERY, POLICY_ID, POLICY_FILE.removesuffix(".pkl"), judge_battery)
+    submit(f"{RL_BATTERY}/{POLICY_FILE}", POLICY_ID, policy_provenance, judge_battery)
     write_training_results(models)
     shown = [{"model": name, "promoted": d["promote"], "why": d["reason"]} for name, d in decisions.items()]
     facts = {
@@ -495,3 +507,28 @@ def report(
         "battery": pooled[["strategy", "profit", "share"]],
     }
     return Made(html, {"metrics": metrics}, facts)
+
+
+def leaderboard(store: ResultsStore, registry: ModelRegistry) -> Made:
+    """Over all as-of dates: forecast skill by horizon, share of the optimum by region, who was champion when.
+
+    A backfill fills it; ``results/leaderboard.html`` is the same as a page.
+    """
+    listed = registry.list_models()
+    frame, unreadable = gather_leaderboard(store, listed)
+    reigns = succession(listed, registry.history())
+    page = store.root / LEADERBOARD_FILE
+    write_atomically(str(page), render_leaderboard(frame, reigns).encode())
+    skill, shares = (frame[frame["metric"] == metric] for metric in ("rmae", "share"))
+    by_horizon = skill.pivot_table(index="as_of", columns=HORIZON, values="value").add_suffix(" min")
+    by_region = shares.pivot_table(index="as_of", columns=REGION, values="value")
+    facts = {
+        "as_of_dates": int(frame["as_of"].nunique()),
+        "skill_over_time": charts.skill_over_time(skill.rename(columns={"value": "rmae"})),
+        "error_relative_to_price_stays": by_horizon.sort_index(ascending=False).reset_index(),
+        "share_of_optimum": by_region.sort_index(ascending=False).reset_index(),
+        "champions": reigns.drop(columns=["who"]),
+        "page": page,
+        "unreadable": "; ".join(unreadable) or "none",
+    }
+    return Made(frame, facts=facts)

@@ -48,6 +48,8 @@ FORECASTS_FILE: Final = "forecasts.parquet"
 BACKTEST_FILE: Final = "battery_backtest.parquet"
 METRICS_FILE: Final = "metrics.json"
 REPORT_FILE: Final = "report.html"
+LEADERBOARD_FILE: Final = "leaderboard.html"
+"""Over all as-of dates, beside their folders."""
 
 # --- actions and strategies -----------------------------------------------------------------------
 ACTIONS: Final = ("charge", "hold", "discharge")

@@ -17,7 +17,7 @@ import joblib
 import pandas as pd
 from upath import UPath
 
-from energy_ml.artifacts import write_atomically
+from energy_ml.artifacts import to_jsonable, write_atomically
 from energy_ml.errors import ArtifactError, NoDataError
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -87,7 +87,7 @@ class ResultsStore:
 
 def _encode(value: Any, suffix: str) -> bytes:
     if suffix == ".json":
-        return (json.dumps(value, indent=2, sort_keys=False, default=_jsonable) + "\n").encode()
+        return (json.dumps(value, indent=2, default=to_jsonable) + "\n").encode()
     if suffix == ".html":
         return str(value).encode()
     buffer = io.BytesIO()
@@ -108,11 +108,3 @@ def _decode(content: bytes, suffix: str) -> Any:
     if suffix == ".parquet":
         return pd.read_parquet(io.BytesIO(content))
     return joblib.load(io.BytesIO(content))
-
-
-def _jsonable(value: Any) -> Any:
-    if hasattr(value, "item"):
-        return value.item()
-    if isinstance(value, pd.Timestamp | dt.date):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} isn't JSON")

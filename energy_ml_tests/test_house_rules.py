@@ -81,6 +81,11 @@ def test_assets_are_thin() -> None:
                 assert (node.end_lineno or 0) - node.lineno < 20, node.name
 
 
+def test_what_is_private_of_dagster_stands_in_one_file() -> None:
+    users = {path.name for path in MODULES if "dagster._" in path.read_text()}
+    assert users == {"private.py"}
+
+
 def test_the_day_knows_no_face() -> None:
     assert not _imports(ROOT / "day.py") & FACES
 

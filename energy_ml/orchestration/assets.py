@@ -21,8 +21,9 @@ from energy_ml.names import (
     price_model_id,
     price_model_name,
 )
-from energy_ml.orchestration.leaderboard import leaderboard_asset
+from energy_ml.orchestration.metadata import to_metadata
 from energy_ml.orchestration.partitions import raw_days
+from energy_ml.orchestration.resources import RegistryResource, ResultsResource
 from energy_ml.orchestration.steps import Step, asset_of, key_of
 
 MARKET_PRICES, BATTERY_TELEMETRY = key_of("raw/market_prices"), key_of("raw/battery_telemetry")
@@ -43,7 +44,7 @@ def all_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
     return [
         *raw_assets(settings),
         *(asset_of(settings, step) for step in day_steps(settings)),
-        leaderboard_asset(REPORT),
+        leaderboard_asset(),
     ]
 
 
@@ -90,7 +91,13 @@ def day_steps(settings: Settings) -> list[Step]:
             day.decide,
             {"json", "python"},
             _OPERATORS,
-            inputs={"price_features": _FEATURES, "time_split": _SPLIT, "forecasts": _FORECASTS},
+            inputs={
+                "price_features": _FEATURES,
+                "time_split": _SPLIT,
+                "forecasts": _FORECASTS,
+                "policy_provenance": "rl_battery/provenance",
+                **{f"provenance_{h}": f"price_prediction/provenance_{h}min" for h in horizons},
+            },
             after=(
                 *(_model_key(h) for h in horizons),
                 "rl_battery/battery_policy",
@@ -262,3 +269,24 @@ def _evaluation_steps() -> list[Step]:
             must_pass=frozenset({"within_limits"}),
         ),
     ]
+
+
+def leaderboard_asset() -> dg.AssetsDefinition:
+    """All as-of dates at a glance.
+
+    It has no partitions, being about all of them, and so is no part of the partitioned jobs; a run of ``'*'`` has it.
+    """
+
+    @dg.asset(
+        key=key_of("evaluation/leaderboard"),
+        deps=[REPORT],
+        group_name="evaluation",
+        kinds={"html"},
+        owners=[_JUDGES],
+        description=day.leaderboard.__doc__,
+    )
+    def leaderboard(results: ResultsResource, registry: RegistryResource) -> dg.MaterializeResult:
+        made = day.leaderboard(results.store(), registry.registry())
+        return dg.MaterializeResult(metadata=to_metadata(made.facts))
+
+    return leaderboard

@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.instance.ref import InstanceRef
 from sqlalchemy.exc import DatabaseError
 
 from energy_ml.config import project_root
 from energy_ml.errors import EnergyMLError
+from energy_ml.orchestration.private import InstanceRef
 
 
 @contextlib.contextmanager

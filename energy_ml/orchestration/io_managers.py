@@ -8,10 +8,10 @@ Concept: https://docs.dagster.io/guides/build/io-managers
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 from pydantic import PrivateAttr
 
 from energy_ml.orchestration.day_lock import DayLock
+from energy_ml.orchestration.partitions import PARTITION_TAG
 from energy_ml.orchestration.resources import ResultsResource
 
 FILE = "energy_ml/file"
@@ -31,7 +31,7 @@ class ResultsIOManager(dg.ConfigurableIOManager):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Wait for other runs of the day, then clear away what a killed one left."""
-        day = context.run.tags.get(PARTITION_NAME_TAG) if context.run is not None else None
+        day = context.run.tags.get(PARTITION_TAG) if context.run is not None else None
         if self.locks_dir is None or day is None:
             return
         self._lock = DayLock(self.locks_dir, day)

@@ -11,13 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.definitions.job_base import IJob, InMemoryJob
-from dagster._core.definitions.reconstruct import ReconstructableRepository
-from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
-from dagster._core.execution.api import execute_run
-from dagster._core.origin import JobPythonOrigin
-from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
-from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, DataError
@@ -26,6 +19,18 @@ from energy_ml.orchestration.alerts import step_error
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.instance import project_instance
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
+from energy_ml.orchestration.private import (
+    SINGLETON_REPOSITORY_NAME,
+    IJob,
+    InMemoryJob,
+    JobPythonOrigin,
+    LoadableTargetOrigin,
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    ReconstructableRepository,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+    execute_run,
+)
 from energy_ml.orchestration.triggers import data_version, taken
 
 MODULE = "energy_ml.definitions"

@@ -13,6 +13,9 @@ import dagster as dg
 
 from energy_ml.config import Settings
 
+PARTITION_TAG = "dagster/partition"
+"""Tag of a run: its partition key, by Dagster's own name."""
+
 
 def _daily(first: dt.date, last: dt.date | None) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(

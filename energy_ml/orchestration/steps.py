@@ -90,10 +90,11 @@ def asset_of(settings: Settings, step: Step) -> dg.AssetsDefinition:
         except EnergyMLError as error:
             if step.told_as is not None:
                 night.progress.write(step.told_as, 0.0, {"error": str(error)}, state="failed")
-            if step.gate is not None and isinstance(error, DataError):
+            gate = dg.AssetCheckKey(key_of(step.key), step.gate or "")
+            if isinstance(error, DataError) and gate in context.selected_asset_check_keys:
                 # The check is on record in the UI, and nothing downstream runs on half a window.
                 yield dg.AssetCheckResult(
-                    asset_key=key_of(step.key), check_name=step.gate, passed=False, description=str(error)
+                    asset_key=gate.asset_key, check_name=gate.name, passed=False, description=str(error)
                 )
             raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
         yield from _record(context, step, made, blocking)

@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from energy_ml.config import Settings
 from energy_ml.errors import DataError, EnergyMLError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.orchestration.jobs import RETRAIN
+from energy_ml.orchestration.partitions import PARTITION_TAG
 from energy_ml.results import ResultsStore
 from energy_ml.training_window import read_window
 
@@ -45,7 +45,7 @@ def taken(instance: dg.DagsterInstance, settings: Settings, day: dt.date, versio
                 return f"{day} is trained on this data (version {version})"
     except (EnergyMLError, KeyError, TypeError):
         pass  # unreadable results are no reason not to make them again
-    runs = instance.get_runs(dg.RunsFilter(tags={PARTITION_NAME_TAG: day.isoformat()}), limit=50)
+    runs = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: day.isoformat()}), limit=50)
     newest = next((run for run in runs if VERSION_TAG in run.tags), None)
     if newest is None or newest.tags[VERSION_TAG] != version:
         return None
