@@ -30,7 +30,7 @@ def work(folder: Path, number: int, kinds: list[str]) -> list[tuple[str, str, li
     done = []
     for kind in kinds:
         model_id = chance.choice(list(MODELS))
-        known = [v["version"] for v in registry.list_models().get(model_id, {"versions": []})["versions"]]
+        known = [v for model in registry.list_models() if model["model_id"] == model_id for v in model["versions"]]
         started = time.perf_counter()
         touched: list[str] = []
         try:
@@ -76,7 +76,7 @@ def main() -> None:
         recorded = collections.defaultdict(set)
         for event in registry.history():
             recorded[event["event"]].add((event["model_id"], event["version"]))
-        present = {(m, v["version"]) for m, model in registry.list_models().items() for v in model["versions"]}
+        present = {(model["model_id"], v) for model in registry.list_models() for v in model["versions"]}
         lost = (
             (told["register"] ^ recorded["registered"])
             | (told["prune"] ^ recorded["pruned"])

@@ -15,9 +15,10 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO
 
 import joblib
@@ -29,6 +30,7 @@ PathLike = str | os.PathLike[str]
 Content = bytes | Callable[[BinaryIO], None]
 
 _COMPRESSION = 3
+_PRICE_MODEL = re.compile(r"price_prediction_(\d+)m", re.ASCII)
 _READ_ATTEMPTS = 20
 
 
@@ -270,7 +272,7 @@ def _champion_bytes(folder: Path, relative: str, registry: dict[str, Any]) -> by
         raise _unknown(path, "a file of a model that the registry lists")
     served = _read_bytes(path)
     champion = _version_of(model, model.get("champion"))
-    known = {version["sha256"] for version in model["versions"]}
+    known = {version["sha256"] for version in model["details"].values()}
     if champion is None:
         if served is None:
             raise ModelNotFoundError(
@@ -278,7 +280,7 @@ def _champion_bytes(folder: Path, relative: str, registry: dict[str, Any]) -> by
                 expected="a promoted version",
                 remedy="see why with `energy-ml models show`, or promote one by hand with `energy-ml models promote`",
             )
-        if digest(served) in known:
+        if digest(served) in known or None in known:  # bare version names vouch for no bytes, and deny none
             return served
         raise _unknown(path, "the bytes of a registered version")
     if served is not None and digest(served) == champion["sha256"]:
@@ -301,7 +303,43 @@ def _model_at(registry: dict[str, Any], relative: str) -> dict[str, Any] | None:
 
 
 def _version_of(model: dict[str, Any], version: str | None) -> dict[str, Any] | None:
-    return next((v for v in model["versions"] if v["version"] == version), None)
+    entry: dict[str, Any] | None = model["details"].get(version)
+    return entry
+
+
+def champion_path(model_type: str, model_id: str) -> str:
+    """Where a model's champion lies, relative to the registry's folder: ``price_prediction/model_15min.pkl``."""
+    horizon = _PRICE_MODEL.fullmatch(model_id)
+    return f"{model_type}/{f'model_{horizon[1]}min' if horizon else model_id}.pkl"
+
+
+def _complete(model_id: str, model: dict[str, Any]) -> None:
+    """Give a model's entry its present form: ``versions`` are names, newest first, and ``details`` stand beside.
+
+    Before, ``versions`` held the details themselves. A file of bare names is complete too: what isn't known is null.
+    """
+    listed = model["versions"]
+    details = {v["version"]: v for v in listed if isinstance(v, dict)} or model.get("details", {})
+    names = sorted({v["version"] if isinstance(v, dict) else v for v in listed}, reverse=True)
+    path = model.setdefault("champion_path", champion_path(model.setdefault("type", ""), model_id))
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"a version of {model_id} is no name: {name!r}")
+        own = PurePosixPath(model["type"], "versions", name, PurePosixPath(path).name).as_posix()
+        bare: dict[str, Any] = {
+            "version": name,
+            "filepath": own,
+            "sha256": None,
+            "size": None,
+            "registered_at": None,
+            "metadata": {},
+        }
+        if not {"version", "sha256", "filepath"} <= details.setdefault(name, bare).keys():
+            raise KeyError(f"version, sha256 or filepath of {model_id} {name}")
+    model["versions"], model["details"] = names, {name: details[name] for name in names}
+    model.setdefault("latest", names[0] if names else None)
+    model.setdefault("champion", None)
+    model.setdefault("champions", [] if model["champion"] is None else [model["champion"]])
 
 
 def _read_registry_bytes(path: Path) -> tuple[bytes, dict[str, Any]] | None:
@@ -327,13 +365,11 @@ def _read_registry_bytes(path: Path) -> tuple[bytes, dict[str, Any]] | None:
         if not isinstance(registry["models"], dict):
             raise TypeError("'models' is no object")
         for name, model in registry["models"].items():
-            for version in model["versions"]:
-                if not {"version", "sha256", "filepath"} <= version.keys():
-                    raise KeyError(f"version, sha256 or filepath of {name}")
+            _complete(name, model)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RegistryError(
             f"{path} ({len(data):,} bytes) is damaged: {type(error).__name__}: {error}",
-            expected='JSON of the form {"models": {id: {"type", "versions": [...], "latest"}}, "history": [...]}',
+            expected='JSON of the form {"models": {id: {"type", "versions": [names], "latest"}}, "history": [...]}',
             remedy=remedy,
         ) from error
     registry.setdefault("history", [])

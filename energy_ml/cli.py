@@ -520,29 +520,25 @@ def _models_list(as_json: _AsJson = False) -> None:
             {
                 "model": "{model_id}",
                 "champion": lambda model: model["champion"],
-                "as of": lambda model: next((_as_of(v) for v in model["versions"] if _serves(v, model)), None),
+                "as of": lambda model: _as_of(model["details"].get(model["champion"], {})),
                 "latest": lambda model: model["latest"],
                 "versions": lambda model: len(model["versions"]),
             },
-            ({"model_id": model_id, **model} for model_id, model in sorted(models.items())),
+            models,
         )
 
     _emit(models, as_json, show)
 
 
 def _as_of(version: _Row) -> str | None:
-    return version["metadata"].get("as_of")
-
-
-def _serves(version: _Row, model: _Row) -> bool:
-    return bool(version["version"] == model["champion"])
+    return version.get("metadata", {}).get("as_of")
 
 
 @_models_app.command("show")
 def _models_show(model_id: str, as_json: _AsJson = False) -> None:
     """The versions of one model and its latest history."""
     registry = _registry()
-    models = registry.list_models()
+    models = {model["model_id"]: model for model in registry.list_models()}
     if model_id not in models:
         raise ModelNotFoundError(
             f"there is no model {model_id!r}",
@@ -555,13 +551,13 @@ def _models_show(model_id: str, as_json: _AsJson = False) -> None:
         _print_table(
             model_id,
             {
-                "version": lambda v: ("* " if _serves(v, model) else "  ") + v["version"],
+                "version": lambda v: ("* " if v["version"] == model["champion"] else "  ") + v["version"],
                 "as of": _as_of,
-                "registered (UTC)": "{registered_at:.19}",
-                "size": lambda v: f"{v['size'] / 1e6:.2f} MB",
+                "registered (UTC)": lambda v: (v["registered_at"] or "")[:19],
+                "size": lambda v: f"{v['size'] / 1e6:.2f} MB" if v["size"] is not None else "",
                 "decision": lambda v: (v.get("decision") or {}).get("reason", ""),
             },
-            model["versions"],
+            reversed(model["details"].values()),
             texts=9,
         )
         _print_table(

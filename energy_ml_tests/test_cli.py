@@ -129,7 +129,10 @@ def test_models(run, registry: tuple[ModelRegistry, list[str]]) -> None:
     assert f"* {versions[1]}" in shown and "odd nights" in shown and "ada" in shown
     compared = json.loads(run("models", "compare", model, versions[0], versions[2], "--json")[1])
     assert compared["numbers"]["metrics.test.mae"]["difference"] == -2.0
-    assert json.loads(run("models", "list", "--json")[1])[model]["champion"] == versions[1]
+    assert (
+        next(row["champion"] for row in json.loads(run("models", "list", "--json")[1]) if row["model_id"] == model)
+        == versions[1]
+    )
     code, _, err = run("models", "promote", model, "v20000101_000000", "--reason", "x")
     assert code == 1 and "Remedy" in err
 

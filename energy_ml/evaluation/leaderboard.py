@@ -5,7 +5,7 @@ What belongs here: gathering what the runs left behind. What doesn't: drawing (`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -26,7 +26,7 @@ from energy_ml.names import (
 )
 from energy_ml.results import ResultsStore
 
-Models = Mapping[str, Mapping[str, Any]]
+Models = Sequence[Mapping[str, Any]]
 """``ModelRegistry.list_models()``."""
 _COLUMNS = ("as_of", "model_id", "version", "metric", "value", HORIZON, REGION, "champion")
 _SUCCESSION = ("since", "until", "model_id", "version", "as_of", "how", "who", "reason")
@@ -42,10 +42,11 @@ def leaderboard(store: ResultsStore, models: Models) -> tuple[pd.DataFrame, list
     now).
     """
     rows: list[dict[str, object]] = []
+    champions = {model["model_id"]: model["champion"] for model in models}
     unreadable = []
     for day in store.as_of_dates():
         try:
-            rows += _rows_of(store, str(day), models)
+            rows += _rows_of(store, str(day), champions)
         except (EnergyMLError, KeyError, TypeError, ValueError) as error:
             unreadable.append(f"{day}: {type(error).__name__}: {error}")
     return pd.DataFrame(rows, columns=list(_COLUMNS)), unreadable
@@ -58,9 +59,9 @@ def succession(models: Models, history: Iterable[Mapping[str, Any]]) -> pd.DataF
     for versions that were pruned since), ``how`` (promoted, rolled_back), ``who``, ``reason``.
     """
     as_of = {
-        (model_id, entry["version"]): str(entry["metadata"].get("as_of", ""))
-        for model_id, model in models.items()
-        for entry in model["versions"]
+        (model["model_id"], version): str(entry["metadata"].get("as_of", ""))
+        for model in models
+        for version, entry in model["details"].items()
     }
     reigns: list[dict[str, object]] = []
     current: dict[str, dict[str, object]] = {}
@@ -84,7 +85,7 @@ def succession(models: Models, history: Iterable[Mapping[str, Any]]) -> pd.DataF
     return pd.DataFrame(reigns[::-1], columns=list(_SUCCESSION))
 
 
-def _rows_of(store: ResultsStore, day: str, models: Models) -> list[dict[str, object]]:
+def _rows_of(store: ResultsStore, day: str, champions: Mapping[str, str | None]) -> list[dict[str, object]]:
     decisions = "model_management/decisions.json"
     versions = {
         model_id: decision["version"]
@@ -93,7 +94,7 @@ def _rows_of(store: ResultsStore, day: str, models: Models) -> list[dict[str, ob
 
     def row(model_id: str, metric: str, value: float, horizon: float, region: str) -> dict[str, object]:
         version = versions.get(model_id, "")
-        champion = bool(version) and models.get(model_id, {}).get("champion") == version
+        champion = bool(version) and champions.get(model_id) == version
         return dict(zip(_COLUMNS, (day, model_id, version, metric, value, horizon, region, champion), strict=True))
 
     rows = [

@@ -62,10 +62,10 @@ def register_and_decide(
 def write_training_results(registry: ModelRegistry) -> None:
     """Write ``<type>/training_results.json`` beside the champions: what each was trained on and how it did."""
     by_type: dict[str, dict[str, object]] = {}
-    for model_id, model in registry.list_models().items():
-        champion = next((v for v in model["versions"] if v["version"] == model["champion"]), None)
+    for model in registry.list_models():
+        champion = model["details"].get(model["champion"])
         if champion is not None:
-            by_type.setdefault(model["type"], {})[model_id] = {
+            by_type.setdefault(model["type"], {})[model["model_id"]] = {
                 "file": Path(model["champion_path"]).name,
                 "version": champion["version"],
                 "sha256": champion["sha256"],

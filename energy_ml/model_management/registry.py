@@ -36,7 +36,6 @@ HISTORY_TAIL = 2000
 """Events that stay in ``registry.json``; when there are more, the older half moves to ``registry_history/``."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
-_PRICE_MODEL = re.compile(r"price_prediction_(\d+)m", re.ASCII)
 _TEMP = ".registry-"
 _POLL_SECONDS = 0.01
 
@@ -52,9 +51,9 @@ class ModelRegistry:
 
     Entries are plain dicts. A version has ``version``, ``filepath`` (relative to the registry's folder), ``sha256``,
     ``size`` (bytes), ``registered_at``, ``metadata`` and, once judged, ``decision``. A model has ``type``,
-    ``champion_path``, ``versions`` (oldest first), ``latest``, ``champion`` (a version or None) and ``champions`` (the
-    succession that ``rollback`` walks back, oldest first). Every method raises RegistryError for a damaged
-    ``registry.json`` and ArtifactError when the disk refuses; nothing is then half changed.
+    ``champion_path``, ``versions`` (names, newest first), ``details`` (their entries by name), ``latest``, ``champion``
+    (a name or None) and ``champions`` (the succession that ``rollback`` walks back, oldest first). Every method raises
+    RegistryError for a damaged ``registry.json`` and ArtifactError when the disk refuses; nothing is then half changed.
     """
 
     def __init__(
@@ -79,14 +78,14 @@ class ModelRegistry:
 
     # --- reading: no lock, because registry.json is only ever replaced as a whole ------------------------------------
 
-    def list_models(self) -> dict[str, dict[str, Any]]:
-        """All models by id, each as its entry; empty when there is no registry yet."""
-        return dict(self._read()["models"])
+    def list_models(self) -> list[dict[str, Any]]:
+        """All models by id, each as its entry with its ``model_id``; empty when there is no registry yet."""
+        return [{"model_id": model_id, **model} for model_id, model in sorted(self._read()["models"].items())]
 
-    def get_latest_version(self, model_id: str) -> str | None:
-        """The newest registered version, champion or not; None when there is none."""
+    def get_latest_version(self, model_id: str) -> dict[str, Any] | None:
+        """The entry of the newest registered version, champion or not; None when there is none."""
         model = self._read()["models"].get(model_id)
-        return None if model is None else model["latest"]
+        return None if model is None or model["latest"] is None else _find(model, model_id, model["latest"])
 
     def champion(self, model_id: str) -> dict[str, Any] | None:
         """The entry of the version that serves; None when there is none (yet)."""
@@ -151,7 +150,7 @@ class ModelRegistry:
             now = self._clock()
             if last := registry.get("last_version"):
                 now = max(now, parse_version(last) + dt.timedelta(seconds=1))
-            taken = {v["version"] for model in registry["models"].values() for v in model["versions"]}
+            taken = {version for model in registry["models"].values() for version in model["versions"]}
             registry["last_version"] = new_version(taken, now=now)
             self._commit(registry)
             return str(registry["last_version"])
@@ -165,7 +164,7 @@ class ModelRegistry:
         metadata: Mapping[str, Any] | None = None,
         *,
         who: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> None:
         """Copy an artefact into the registry as a version of a model. It doesn't become champion by that.
 
         Parameters
@@ -177,8 +176,8 @@ class ModelRegistry:
         metadata : what should be known about it: ``as_of``, ``metrics``, provenance. Must have a JSON form.
 
         Registering the same bytes as the same version again changes nothing (and restores a lost copy).
-        Returns the version's entry. Raises ModelNotFoundError when there is no such file, RegistryError when names are
-        impossible or the version is taken by other bytes.
+        Raises ModelNotFoundError when there is no such file, RegistryError when names are impossible or the version is
+        taken by other bytes.
         """
         for what, name in (("model type", model_type), ("model id", model_id)):
             if not _NAME.fullmatch(name) or name == "versions":
@@ -199,21 +198,22 @@ class ModelRegistry:
                     expected="one type per model",
                     remedy="register it with that type, or under another id",
                 )
-            entry = next((v for v in model["versions"] if v["version"] == version), None)
-            if entry is not None and entry["sha256"] != sha256:
+            entry = model["details"].get(version)
+            known = None if entry is None else entry["sha256"]
+            if known not in (None, sha256):
                 raise RegistryError(
-                    f"{model_id} {version} is already registered with other content (SHA-256 {entry['sha256'][:12]}…, "
+                    f"{model_id} {version} is already registered with other content (SHA-256 {known[:12]}…, "
                     f"the new file has {sha256[:12]}…)",
                     expected="a version that never changes once registered",
                     remedy="register the file as a new version, see ModelRegistry.new_version",
                 )
             name = PurePosixPath(model["champion_path"]).name
             relative = PurePosixPath(model_type, "versions", version, name).as_posix()
-            if entry is not None:
+            if known is not None:
                 if self._digest_of(relative) != sha256:
                     with self._several_files():
                         artifacts.write_atomically(self.folder / relative, data, temp_prefix=_TEMP)
-                return entry
+                return
             entry = {
                 "version": version,
                 "filepath": relative,
@@ -225,10 +225,9 @@ class ModelRegistry:
             with self._several_files():
                 artifacts.write_atomically(self.folder / relative, data, temp_prefix=_TEMP)
                 registry["models"][model_id] = model
-                model["versions"] = sorted([*model["versions"], entry], key=lambda v: v["version"])
-                model["latest"] = model["versions"][-1]["version"]
+                model["details"][version] = entry
+                _order(model)
                 self._commit(registry, _event("registered", model_id, version, who, None, sha256=sha256))
-            return entry
 
     def promote(
         self,
@@ -283,7 +282,7 @@ class ModelRegistry:
         with self._changing() as registry:
             model = _model(registry, model_id)
             if len(model["champions"]) < 2:
-                others = [v["version"] for v in model["versions"] if v["version"] != model["champion"]]
+                others = [version for version in model["versions"] if version != model["champion"]]
                 raise PromotionError(
                     f"{model_id} has no earlier champion to go back to (champion: {model['champion']})",
                     expected="a version that was champion before and wasn't pruned",
@@ -298,23 +297,23 @@ class ModelRegistry:
             return entry
 
     def prune(self, model_id: str, max_backups: int, *, who: str | None = None) -> list[str]:
-        """Delete all but the champion and the ``max_backups`` newest other versions. Returns the deleted ones.
+        """Delete all but the champion, the one before it and the ``max_backups`` newest others. Returns the deleted.
 
-        Their artefacts go, their history stays.
+        The champion before stays whatever ``max_backups`` says, so that ``rollback`` has somewhere to go. Artefacts
+        go, history stays.
         """
         if max_backups < 0:
             raise RegistryError(f"max_backups is {max_backups}", expected="0 or more", remedy="correct the setting")
         with self._changing() as registry:
             model = _model(registry, model_id)
-            others = [v for v in model["versions"] if v["version"] != model["champion"]]
-            doomed = others[: max(len(others) - max_backups, 0)]
-            if not doomed:
+            others = [version for version in model["versions"] if version != model["champion"]]
+            names = [version for version in reversed(others[max_backups:]) if version not in model["champions"][-2:]]
+            if not names:
                 return []
-            names = [v["version"] for v in doomed]
             with self._several_files():
-                model["versions"] = [v for v in model["versions"] if v["version"] not in names]
+                doomed = [model["details"].pop(version) for version in names]
                 model["champions"] = [v for v in model["champions"] if v not in names]
-                model["latest"] = model["versions"][-1]["version"] if model["versions"] else None
+                _order(model)
                 self._commit(
                     registry, *(_event("pruned", model_id, v, who, f"max_backups {max_backups}") for v in names)
                 )
@@ -339,14 +338,12 @@ class ModelRegistry:
         problems = []
         with self._changing() as registry:
             for model_id, model in registry["models"].items():
-                names = [v["version"] for v in model["versions"]]
-                if names != sorted(set(names)):
-                    problems.append(f"{model_id}: versions are not in order or not unique: {names}")
-                if model["latest"] != (names[-1] if names else None):
-                    problems.append(f"{model_id}: latest is {model['latest']}, the newest version is {names[-1:]}")
-                for entry in model["versions"]:
+                names = model["versions"]
+                if model["latest"] != (names[0] if names else None):
+                    problems.append(f"{model_id}: latest is {model['latest']}, the newest version is {names[:1]}")
+                for entry in model["details"].values():
                     found = self._digest_of(entry["filepath"])
-                    if found != entry["sha256"]:
+                    if entry["sha256"] not in (None, found):
                         problems.append(f"{model_id} {entry['version']}: {_differs(entry['filepath'], found)}")
                 if model["champion"] is None:
                     continue
@@ -367,12 +364,6 @@ class ModelRegistry:
     def _read(self) -> dict[str, Any]:
         registry = artifacts.read_registry(self.path) or {"models": {}, "history": []}
         registry.setdefault("sequence", max((event.get("seq", 0) for event in registry["history"]), default=0))
-        for model_id, model in registry["models"].items():
-            model.setdefault("type", "")
-            model.setdefault("champion_path", _champion_path(model["type"], model_id))
-            model.setdefault("latest", model["versions"][-1]["version"] if model["versions"] else None)
-            model.setdefault("champion", None)
-            model.setdefault("champions", [] if model["champion"] is None else [model["champion"]])
         return registry
 
     @contextlib.contextmanager
@@ -433,6 +424,7 @@ class ModelRegistry:
     def _champion_file(self, model: dict[str, Any], entry: dict[str, Any]) -> Iterator[None]:
         """Stage the entry's bytes beside the champion's path; rename them over it after the body has committed."""
         data = artifacts.read_artifact(self.folder / entry["filepath"], entry["sha256"])
+        entry["sha256"], entry["size"] = artifacts.digest(data), len(data)
         target = self.folder / model["champion_path"]
         with self._several_files():
             temp = artifacts.stage(target, data, temp_prefix=_TEMP)
@@ -472,8 +464,8 @@ class ModelRegistry:
             self._delete(path)
             done.append(f"deleted {path.relative_to(self.folder).as_posix()}, which the registry doesn't name")
         for model in registry["models"].values():
-            entry = next((v for v in model["versions"] if v["version"] == model["champion"]), None)
-            if entry is None:
+            entry = model["details"].get(model["champion"])
+            if entry is None or entry["sha256"] is None:
                 continue
             served, own = self._digest_of(model["champion_path"]), self._digest_of(entry["filepath"])
             if own != entry["sha256"] and served == entry["sha256"]:
@@ -491,7 +483,7 @@ class ModelRegistry:
 
     def _strays(self, registry: dict[str, Any]) -> list[Path]:
         """Files that a dead writer left: unfinished ones of ours, and artefacts that no entry names."""
-        named = {v["filepath"] for model in registry["models"].values() for v in model["versions"]}
+        named = {v["filepath"] for model in registry["models"].values() for v in model["details"].values()}
         strays = {
             path for pattern in ("", "*/", "*/versions/v*/") for path in self.folder.glob(f"{pattern}{_TEMP}*.tmp")
         }
@@ -522,13 +514,8 @@ class ModelRegistry:
         return self._clock().astimezone(dt.UTC).isoformat(timespec="seconds")
 
 
-def _champion_path(model_type: str, model_id: str) -> str:
-    horizon = _PRICE_MODEL.fullmatch(model_id)
-    return f"{model_type}/{f'model_{horizon[1]}min' if horizon else model_id}.pkl"
-
-
 def _new_model(registry: dict[str, Any], model_type: str, model_id: str) -> dict[str, Any]:
-    path = _champion_path(model_type, model_id)
+    path = artifacts.champion_path(model_type, model_id)
     for other, model in registry["models"].items():
         if model["champion_path"] == path:
             raise RegistryError(
@@ -543,7 +530,14 @@ def _new_model(registry: dict[str, Any], model_type: str, model_id: str) -> dict
         "champion": None,
         "champions": [],
         "versions": [],
+        "details": {},
     }
+
+
+def _order(model: dict[str, Any]) -> None:
+    """``versions`` and ``latest`` as ``details`` has them."""
+    model["versions"] = sorted(model["details"], reverse=True)
+    model["latest"] = model["versions"][0] if model["versions"] else None
 
 
 def _model(registry: dict[str, Any], model_id: str) -> dict[str, Any]:
@@ -558,13 +552,12 @@ def _model(registry: dict[str, Any], model_id: str) -> dict[str, Any]:
 
 
 def _find(model: dict[str, Any], model_id: str, version: str) -> dict[str, Any]:
-    entry: dict[str, Any]
-    for entry in model["versions"]:
-        if entry["version"] == version:
-            return entry
+    if version in model["details"]:
+        entry: dict[str, Any] = model["details"][version]
+        return entry
     raise RegistryError(
         f"{model_id} has no version {version!r}",
-        expected=f"one of {', '.join(v['version'] for v in model['versions']) or 'none'}",
+        expected=f"one of {', '.join(model['versions']) or 'none'}",
         remedy="see `energy-ml models show`; older versions may have been pruned (max_backups)",
     )
 
@@ -594,8 +587,11 @@ def _lines(items: list[dict[str, Any]], indent: str = "") -> str:
 def _render(registry: dict[str, Any]) -> str:
     models = []
     for model_id, model in sorted(registry["models"].items()):
-        fields = [f"      {json.dumps(k)}: {json.dumps(v)}" for k, v in model.items() if k != "versions"]
-        fields.append(f'      "versions": {_lines(model["versions"], "      ")}')
+        fields = [f"      {json.dumps(k)}: {json.dumps(v)}" for k, v in model.items() if k != "details"]
+        details = [
+            f"        {json.dumps(v)}: {json.dumps(model['details'][v], ensure_ascii=False)}" for v in model["versions"]
+        ]
+        fields.append('      "details": {\n' + ",\n".join(details) + "\n      }" if details else '      "details": {}')
         models.append(f"    {json.dumps(model_id)}: {{\n" + ",\n".join(fields) + "\n    }")
     parts = ['  "models": {\n' + ",\n".join(models) + "\n  }" if models else '  "models": {}']
     parts += [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in registry.items() if k not in ("models", "history")]

@@ -184,8 +184,6 @@ class Champions:
             self._problem("registry", f"{self._registry} is gone. The models in memory go on serving.")
             return
         listed = {} if registry is None else registry["models"]
-        for entry in listed.values():
-            entry.setdefault("champion", None)
         loaded = {m: c for m, c in before.loaded.items() if m in listed and listed[m]["champion"] is not None}
         problems = {m: text for m, text in before.problems.items() if m in listed}
         self._set = ChampionSet(MappingProxyType(loaded), MappingProxyType(listed), MappingProxyType(problems))
@@ -233,7 +231,8 @@ class Champions:
 
 def champion_of(model: RegistryEntry) -> RegistryEntry:
     """The champion's version of a registry entry; empty if none was promoted."""
-    return next((v for v in model["versions"] if v["version"] == model["champion"]), {})
+    champion: RegistryEntry = model["details"].get(model["champion"], {})
+    return champion
 
 
 def _checked(model_id: str, loaded: Any) -> Any:

@@ -124,7 +124,7 @@ class MLService:
                 "as_of": version.get("metadata", {}).get("as_of"),
                 "metrics": version.get("metadata", {}).get("metrics", {}),
             }
-            for version in entry["versions"]
+            for version in reversed(entry["details"].values())
         ]
         return ModelDetail(**vars(self._info(now, model_id)), history=history)
 

@@ -11,15 +11,16 @@ from energy_ml.evaluation.leaderboard import leaderboard, succession
 from energy_ml.evaluation.reports import render_leaderboard
 from energy_ml.results import ResultsStore
 
-MODELS = {
-    "price_prediction_5m": {
+MODELS = [
+    {
+        "model_id": "price_prediction_5m",
         "champion": "v2",
-        "versions": [
-            {"version": "v1", "metadata": {"as_of": "2026-01-03"}},
-            {"version": "v2", "metadata": {"as_of": "2026-01-04"}},
-        ],
+        "details": {
+            "v2": {"version": "v2", "metadata": {"as_of": "2026-01-04"}},
+            "v1": {"version": "v1", "metadata": {"as_of": "2026-01-03"}},
+        },
     }
-}
+]
 
 
 def _event(time: str, event: str, version: str, **more: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the registry promises to one caller at a time; many at once are in ``test_registry_under_fire``."""
 
+import copy
 import datetime as dt
 import errno
 import json
@@ -45,15 +46,15 @@ def registry(folder):
 def register(registry, version, payload=None, model_id=MODEL, model_type="price_prediction", **kwargs):
     path = registry.folder.parent / "trained.pkl"
     save_artifact(version if payload is None else payload, path)
-    return registry.register_model(model_type, model_id, version, path, **kwargs)
+    registry.register_model(model_type, model_id, version, path, **kwargs)
 
 
 def versions(registry, model_id=MODEL):
-    return [v["version"] for v in registry.list_models()[model_id]["versions"]]
+    return next(model["versions"] for model in registry.list_models() if model["model_id"] == model_id)
 
 
 def test_an_empty_registry_answers_and_makes_nothing(registry, folder):
-    assert registry.list_models() == {}
+    assert registry.list_models() == []
     assert registry.get_latest_version(MODEL) is None
     assert registry.champion(MODEL) is None
     assert registry.history() == []
@@ -68,8 +69,8 @@ def test_the_file_has_the_promised_form(registry, folder):
     content = json.loads((folder / "registry.json").read_text("utf-8"))
     model = content["models"][MODEL]
     assert (model["type"], model["latest"], model["champion"]) == ("price_prediction", V[0], V[0])
-    (entry,) = model["versions"]
-    assert entry["version"] == V[0]
+    assert model["versions"] == [V[0]]
+    entry = model["details"][V[0]]
     assert entry["filepath"] == f"price_prediction/versions/{V[0]}/model_15min.pkl"
     assert entry["metadata"] == {"as_of": "2026-02-01", "metrics": {"mae": 2.5, "r2": None}}
     for relative in (entry["filepath"], "price_prediction/model_15min.pkl"):
@@ -78,7 +79,7 @@ def test_the_file_has_the_promised_form(registry, folder):
     assert content["models"]["battery_policy"]["champion_path"] == "rl_battery/battery_policy.pkl"
     assert load_artifact(folder / "rl_battery" / "battery_policy.pkl") == V[1]
     assert [e["event"] for e in content["history"]] == ["registered", "registered", "promoted", "promoted"]
-    assert registry.list_models().keys() == {MODEL, "battery_policy"}
+    assert [model["model_id"] for model in registry.list_models()] == ["battery_policy", MODEL]
 
 
 def test_a_folder_of_models_can_be_moved(registry, folder, tmp_path):
@@ -93,8 +94,8 @@ def test_a_folder_of_models_can_be_moved(registry, folder, tmp_path):
 def test_latest_is_the_newest_version_in_whatever_order_they_come(registry):
     for version in (V[3], V[0], V[5], V[2]):
         register(registry, version)
-    assert versions(registry) == [V[0], V[2], V[3], V[5]]
-    assert registry.get_latest_version(MODEL) == V[5]
+    assert versions(registry) == [V[5], V[3], V[2], V[0]]
+    assert registry.get_latest_version(MODEL) == registry.version(MODEL, V[5])
 
 
 def test_registering_does_not_promote(registry, folder):
@@ -105,9 +106,9 @@ def test_registering_does_not_promote(registry, folder):
 
 
 def test_the_same_again_changes_nothing_and_other_content_is_refused(registry, folder):
-    first = register(registry, V[0], "one", metadata={"metrics": {"mae": 1}})
+    register(registry, V[0], "one", metadata={"metrics": {"mae": 1}})
     before = (folder / "registry.json").read_bytes()
-    assert register(registry, V[0], "one", metadata={"metrics": {"mae": 2}}) == first
+    register(registry, V[0], "one", metadata={"metrics": {"mae": 2}})
     with pytest.raises(RegistryError, match="already registered with other content"):
         register(registry, V[0], "two")
     assert (folder / "registry.json").read_bytes() == before
@@ -220,7 +221,7 @@ def test_rollback_walks_the_succession_back(registry, folder):
     for expected in (V[2], V[0]):
         assert registry.rollback(MODEL, reason="bad forecasts", who="ops")["version"] == expected
         assert load_champion(folder, SERVED) == expected
-    with pytest.raises(PromotionError, match=rf"no earlier champion.*{V[1]}, {V[2]}, {V[3]}"):
+    with pytest.raises(PromotionError, match=rf"no earlier champion.*{V[3]}, {V[2]}, {V[1]}"):
         registry.rollback(MODEL, reason="bad", who="ops")
     event = registry.history(MODEL)[-1]
     assert (event["event"], event["version"], event["previous"]) == ("rolled_back", V[0], V[2])
@@ -228,13 +229,65 @@ def test_rollback_walks_the_succession_back(registry, folder):
     assert registry.verify() == []
 
 
+def test_rollback_has_somewhere_to_go_after_many_nights_without_a_promotion(registry):
+    for version in V[:2]:
+        register(registry, version)
+        registry.promote(MODEL, version, reason="r", who="w")
+    for version in V[2:8]:
+        register(registry, version)
+        registry.prune(MODEL, 1)
+    assert versions(registry) == [V[7], V[1], V[0]]
+    assert registry.rollback(MODEL, reason="bad", who="ops")["version"] == V[0]
+    assert registry.load(MODEL) == V[0] and registry.verify() == []
+
+
 def test_rollback_skips_what_was_pruned(registry):
     for version in V[:5]:
         register(registry, version)
-    for version in (V[4], V[0], V[1]):
+    for version in (V[4], V[0], V[3], V[1]):
         registry.promote(MODEL, version, reason="r", who="w")
     assert registry.prune(MODEL, 2) == [V[0], V[2]]
-    assert registry.rollback(MODEL, reason="bad", who="ops")["version"] == V[4]
+    assert [registry.rollback(MODEL, reason="bad", who="ops")["version"] for _ in range(2)] == [V[3], V[4]]
+
+
+def test_a_registry_of_details_in_a_list_is_migrated_once_and_loses_nothing(registry, folder):
+    for version in V[:3]:
+        register(registry, version, metadata={"as_of": version[1:9], "metrics": {"mae": 1.5}})
+    for version in V[:2]:
+        registry.promote(MODEL, version, reason="r", who="w", decision=Decision(True, "r", {"p_value": 0.01}))
+    path = folder / "registry.json"
+    new = json.loads(path.read_text())
+    old = copy.deepcopy(new)
+    model = old["models"][MODEL]
+    model["versions"] = [model["details"][v] for v in reversed(model["versions"])]
+    del model["details"]
+    path.write_text(json.dumps(old))
+    assert [registry.version(MODEL, v) for v in V[:3]] == model["versions"]
+    assert load_champion(folder, SERVED) == V[1] and registry.verify() == []
+    register(registry, V[3])
+    written = json.loads(path.read_text())
+    assert written["models"][MODEL]["versions"] == [V[3], V[2], V[1], V[0]]
+    assert written["models"][MODEL]["details"].pop(V[3])["version"] == V[3]
+    assert written["models"][MODEL]["details"] == new["models"][MODEL]["details"]
+    assert written["models"][MODEL]["champions"] == [V[0], V[1]]
+    assert written["history"][:-1] == new["history"]
+    assert registry.rollback(MODEL, reason="bad", who="ops")["version"] == V[0]
+
+
+def test_a_registry_of_bare_names_is_read_served_and_extended(registry, folder):
+    save_artifact("served", folder / SERVED)
+    own = folder / "price_prediction" / "versions" / V[1] / "model_15min.pkl"
+    save_artifact("named", own)
+    bare = {"type": "price_prediction", "versions": [V[1], V[0]], "latest": V[1]}
+    (folder / "registry.json").write_text(json.dumps({"models": {MODEL: bare}}))
+    assert registry.get_latest_version(MODEL)["version"] == V[1]
+    assert load_champion(folder, SERVED) == "served" and registry.verify() == []
+    register(registry, V[2])
+    assert versions(registry) == [V[2], V[1], V[0]] and own.exists()
+    assert registry.promote(MODEL, V[1], reason="r", who="w")["sha256"] == sha256_of(own)
+    with pytest.raises(ModelNotFoundError):
+        registry.promote(MODEL, V[0], reason="its artefact was never here", who="w")
+    assert registry.load(MODEL) == "named" and registry.verify() == []
 
 
 @pytest.mark.parametrize("champion", [None, 0, 4, 7])
@@ -251,7 +304,7 @@ def test_prune_keeps_the_champion_and_the_newest_others(registry, folder, champi
     root = folder / "price_prediction" / "versions"
     assert {path.name for path in root.iterdir()} == keep
     assert {e["version"] for e in registry.history() if e["event"] == "registered"} == set(V[:8])
-    assert registry.get_latest_version(MODEL) == (max(keep) if keep else None)
+    assert (registry.get_latest_version(MODEL) or {}).get("version") == (max(keep) if keep else None)
     assert registry.prune(MODEL, backups) == []
     assert registry.verify() == []
 
@@ -390,7 +443,7 @@ def test_repair_puts_right_what_can_be(registry, folder):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "models").write_text("a file in the folder's place")
     registry = ModelRegistry(tmp_path / "models" / "registry.json")
-    assert registry.list_models() == {}
+    assert registry.list_models() == []
     with pytest.raises(RegistryError, match=r"can't be changed.*ENERGY_ML_MODELS_DIR"):
         registry.new_version()
 
@@ -401,7 +454,7 @@ def test_a_lock_that_never_comes_free_is_named(registry, folder):
         impatient = ModelRegistry(folder / "registry.json", lock_timeout=0.05)
         with pytest.raises(RegistryError, match=r"registry\.json\.lock"):
             impatient.new_version()
-        assert impatient.get_latest_version(MODEL) == V[0], "readers need no lock"
+        assert impatient.get_latest_version(MODEL)["version"] == V[0], "readers need no lock"
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace", "open"])
@@ -504,7 +557,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(backups=st.integers(0, 4))
     def prune(self, backups):
         others = sorted(v for v in self.alive if v not in self.succession[-1:])
-        doomed = others[: max(len(others) - backups, 0)]
+        doomed = [v for v in others[: max(len(others) - backups, 0)] if v not in self.succession[-2:]]
         assert self.registry.prune(MODEL, backups) == doomed
         self.events += len(doomed)
         self.succession = [v for v in self.succession if v not in doomed]
@@ -517,10 +570,11 @@ class AnyOrder(RuleBasedStateMachine):
         history = self.registry.history()
         assert len(history) == self.events and history[: len(self.seen)] == self.seen
         self.seen = history
-        model = self.registry.list_models().get(MODEL)
-        if model is None:
+        listed = self.registry.list_models()
+        if not listed:
             return
-        assert [v["version"] for v in model["versions"]] == sorted(self.alive)
+        (model,) = listed
+        assert model["versions"] == sorted(self.alive, reverse=True)
         assert model["champion"] == (self.succession[-1] if self.succession else None)
         if self.succession:
             assert load_champion(self.registry.folder, SERVED) == self.alive[self.succession[-1]]

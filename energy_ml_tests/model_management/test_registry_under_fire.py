@@ -57,10 +57,12 @@ def test_eight_processes_lose_nothing(place, outcome):
     assert len(registered) > 40 and max(done[("register", *key)] for key in registered) == 1
     assert len({version for _, version in registered}) == len(registered), "versions are unique over all processes"
     pruned = {key[1:] for key in done if key[0] == "prune"}
-    present = {(name, v["version"]) for name, model in registry.list_models().items() for v in model["versions"]}
+    present = {(model["model_id"], version) for model in registry.list_models() for version in model["versions"]}
     assert present == registered - pruned
-    for name, model in registry.list_models().items():
-        changes = [e for e in history if e["model_id"] == name and e["event"] in ("promoted", "rolled_back")]
+    for model in registry.list_models():
+        changes = [
+            e for e in history if e["model_id"] == model["model_id"] and e["event"] in ("promoted", "rolled_back")
+        ]
         assert model["champion"] == (changes[-1]["version"] if changes else None)
         for before, after in itertools.pairwise(changes):
             assert after["previous"] == before["version"], "each change follows from the one before it"
@@ -87,7 +89,7 @@ def test_threads_that_share_a_registry_lose_nothing(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         versions = [version for mine in pool.map(work, range(8)) for version in mine]
     assert len(set(versions)) == 64
-    assert [v["version"] for v in registry.list_models()[MODEL]["versions"]] == sorted(versions)
+    assert registry.list_models()[0]["versions"] == sorted(versions, reverse=True)
     assert len(registry.history()) == 128
     assert registry.verify() == []
 

@@ -88,9 +88,9 @@ def storm(folder: Path, processes: int = 8, operations: int = 25) -> dict[str, A
                 if action == "register":
                     done.append([action, model_id, register(registry, folder.parent, model_id, who)])
                 elif action == "promote":
-                    known = registry.list_models().get(model_id, {"versions": []})["versions"]
+                    known = [v for m in registry.list_models() if m["model_id"] == model_id for v in m["versions"]]
                     if known:
-                        version = chance.choice(known)["version"]
+                        version = chance.choice(known)
                         registry.promote(model_id, version, reason="storm", who=who)
                         done.append([action, model_id, version])
                 elif action == "rollback":
@@ -230,7 +230,7 @@ def killed_at(call: int) -> None:
 def leftovers(folder: Path) -> dict[str, Any]:
     """Files that should not be there once the next holder of the lock has cleaned up."""
     registry = ModelRegistry(folder / "registry.json")
-    named = {folder / v["filepath"] for model in registry.list_models().values() for v in model["versions"]}
+    named = {folder / v["filepath"] for model in registry.list_models() for v in model["details"].values()}
     found = [p for p in folder.rglob("*") if p.is_file() and ("versions" in p.parts or p.suffix == ".tmp")]
     return {"leftovers": [str(p) for p in found if p not in named], "lost": [str(p) for p in named if not p.exists()]}
 

@@ -84,7 +84,7 @@ class Project:
 
     def champions(self) -> dict[str, str]:
         """Model -> version of its champion."""
-        return {name: model["champion"] for name, model in self.registry.list_models().items()}
+        return {model["model_id"]: model["champion"] for model in self.registry.list_models()}
 
     def assert_champions_serve(self, versions: Mapping[str, str]) -> None:
         """Champions are these versions and answer; loading compares them with their digests."""

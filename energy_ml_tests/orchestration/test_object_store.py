@@ -64,7 +64,10 @@ def test_a_day_is_trained_from_and_into_an_object_store(
     assert backfill(last, last, only_missing=True) == [], "results in the store are found again"
 
     registry = ModelRegistry(project.root / "models/registry.json")
-    assert set(registry.list_models()) == {"price_prediction_60m", "battery_policy"} and registry.verify() == []
+    assert {model["model_id"] for model in registry.list_models()} == {
+        "price_prediction_60m",
+        "battery_policy",
+    } and registry.verify() == []
     assert len(PricePredictor(project.root / "models/price_prediction").get_feature_importance(60))
     beside = {path.name for path in project.root.iterdir()}
     assert "results" not in beside, "nothing of the results is on the local disk"
