@@ -15,7 +15,6 @@ import io
 import json
 import math
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
@@ -25,12 +24,12 @@ import joblib
 import numpy as np
 
 from energy_ml.errors import ArtifactError, ModelNotFoundError, RegistryError
+from energy_ml.names import TRAINING_RESULTS_FILE, horizon_of_id, price_model_name
 
 PathLike = str | os.PathLike[str]
 Content = bytes | Callable[[BinaryIO], None]
 
 _COMPRESSION = 3
-_PRICE_MODEL = re.compile(r"price_prediction_(\d+)m", re.ASCII)
 _READ_ATTEMPTS = 20
 
 
@@ -105,6 +104,20 @@ def write_json(path: PathLike, value: Any, *, indent: int | None = 2) -> None:
     """Write ``value`` as JSON, atomically. NumPy values, dates and paths become plain; NaN and infinities null."""
     text = json.dumps(to_jsonable(value), indent=indent, ensure_ascii=False, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
+
+
+def save_training_results(folder: PathLike, trained: Mapping[str, tuple[PathLike, str, Mapping[str, object]]]) -> None:
+    """Write ``training_results.json`` beside models: per model id its ``file``, ``sha256`` and what is known of it.
+
+    ``trained`` has, by model id, the model's file, its SHA-256 and the facts, such as ``metrics`` and ``config``.
+    """
+    write_json(
+        f"{folder}/{TRAINING_RESULTS_FILE}",
+        {
+            model_id: {"file": PurePath(file).name, "sha256": sha256, **facts}
+            for model_id, (file, sha256, facts) in sorted(trained.items())
+        },
+    )
 
 
 def to_jsonable(value: Any) -> Any:
@@ -309,8 +322,8 @@ def _version_of(model: dict[str, Any], version: str | None) -> dict[str, Any] | 
 
 def champion_path(model_type: str, model_id: str) -> str:
     """Where a model's champion lies, relative to the registry's folder: ``price_prediction/model_15min.pkl``."""
-    horizon = _PRICE_MODEL.fullmatch(model_id)
-    return f"{model_type}/{f'model_{horizon[1]}min' if horizon else model_id}.pkl"
+    horizon = horizon_of_id(model_id)
+    return f"{model_type}/{model_id if horizon is None else price_model_name(horizon)}.pkl"
 
 
 def _complete(model_id: str, model: dict[str, Any]) -> None:

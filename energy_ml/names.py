@@ -66,6 +66,8 @@ PERFECT_FORESIGHT: Final = "perfect_foresight"
 # --- groups of a table ----------------------------------------------------------------------------
 POOLED: Final = "all"
 """Region (or battery) of a row that sums over all of them."""
+ONE_REGION: Final = "single"
+"""Region of prices whose frame has no region column."""
 FLEET: Final = "fleet"
 """Region of a row that sums over the telemetry's batteries."""
 REFERENCE: Final = "reference"

@@ -22,6 +22,7 @@ from energy_ml.errors import (
     UnknownRegionError,
     ValueRangeError,
 )
+from energy_ml.names import ONE_REGION, REGION
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -75,6 +76,11 @@ class Panel:
             "region": np.tile(np.asarray(self.regions, dtype=object), n_times),
         }
         return pd.DataFrame(frame | {name: matrix.reshape(-1) for name, matrix in self.columns.items()})
+
+
+def with_region(df: pd.DataFrame, name: str = ONE_REGION) -> pd.DataFrame:
+    """The frame itself, or one with region ``name`` where it has no region column: such prices are one region's."""
+    return df if REGION in df.columns else df.assign(**{REGION: name})
 
 
 def to_panel(

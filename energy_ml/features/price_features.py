@@ -30,7 +30,7 @@ from energy_ml.features.market_state_features import (
     write_market_state,
 )
 from energy_ml.features.newest_row import NewestRowPlan, newest_row
-from energy_ml.features.panel import Panel, to_panel
+from energy_ml.features.panel import Panel, to_panel, with_region
 from energy_ml.features.regional_features import (
     MOVE_STEPS,
     NEAREST_COLUMNS,
@@ -318,6 +318,7 @@ def price_features(
     interval_minutes: int | None = None,
 ) -> pd.DataFrame:
     """``build_price_features`` for a spec."""
+    df = with_region(df)
     panel = to_panel(df, [price_col, *spec.extra_columns], interval_minutes=interval_minutes)
     names, cube = price_feature_cube(panel, spec)
     flat = cube.reshape(len(names), -1)

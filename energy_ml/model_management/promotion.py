@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from energy_ml.artifacts import write_json
+from energy_ml.artifacts import save_training_results
 from energy_ml.errors import PromotionError
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.registry import ModelRegistry
-from energy_ml.names import TRAINING_RESULTS_FILE
 
 Judge = Callable[[dict[str, Any] | None], Decision]
 """Given the champion's registry entry (None if there is none), the decision on the new version."""
@@ -61,15 +60,14 @@ def register_and_decide(
 
 def write_training_results(registry: ModelRegistry) -> None:
     """Write ``<type>/training_results.json`` beside the champions: what each was trained on and how it did."""
-    by_type: dict[str, dict[str, object]] = {}
+    by_type: dict[str, dict[str, tuple[str, str, dict[str, object]]]] = {}
     for model in registry.list_models():
         champion = model["details"].get(model["champion"])
         if champion is not None:
-            by_type.setdefault(model["type"], {})[model["model_id"]] = {
-                "file": Path(model["champion_path"]).name,
-                "version": champion["version"],
-                "sha256": champion["sha256"],
-                **champion["metadata"],
-            }
+            by_type.setdefault(model["type"], {})[model["model_id"]] = (
+                model["champion_path"],
+                champion["sha256"],
+                {"version": champion["version"], **champion["metadata"]},
+            )
     for model_type, results in by_type.items():
-        write_json(registry.folder / model_type / TRAINING_RESULTS_FILE, results)
+        save_training_results(registry.folder / model_type, results)

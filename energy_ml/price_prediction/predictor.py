@@ -38,9 +38,9 @@ from energy_ml.features import (
     required_history,
     to_panel,
 )
-from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns
+from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns, with_region
 from energy_ml.features.price_features import price_features
-from energy_ml.names import IS_FILLED
+from energy_ml.names import IS_FILLED, REGION
 from energy_ml.price_prediction.design import VOL
 from energy_ml.price_prediction.model import Forecast, PricePredictionModel
 
@@ -193,9 +193,11 @@ class PricePredictor:
         price_now, known_region, recent_missing, penalty``; see ``predict``. ``level`` defaults to the model's own.
 
         ``recent_missing``: how many of the prices that lags and windows look at weren't measured; ``penalty`` says in
-        words what makes the forecast worse than usual, or is None."""
+        words what makes the forecast worse than usual, or is None. ``prediction`` is the price and
+        ``confidence_interval`` the pair (lower, upper) again, under the names of other libraries."""
         panel, name, forecasts = self._one(current_data, [horizon], region, now)
-        return self._as_rows(horizon, [name], forecasts[horizon], panel, level)[0]
+        row = self._as_rows(horizon, [name], forecasts[horizon], panel, level)[0]
+        return row | {"prediction": row["price"], "confidence_interval": (row["lower"], row["upper"])}
 
     def predict_many(
         self,
@@ -290,8 +292,13 @@ class PricePredictor:
                 raise SchemaError(f"the panel has no column {missing[0]!r}", expected="every column of training")
             self._check(data, model, self._spec(model), now)
             return data
-        if "region" not in data.columns and (region is not None or len(model.regions) == 1):
-            data = data.assign(region=region or model.regions[0])
+        if REGION not in data.columns and region is None and len(model.regions) > 1:
+            raise UnknownRegionError(
+                "the recent prices have no region column and no region was named",
+                expected=f"region= one of {', '.join(model.regions)}",
+                remedy="name the region that the prices are of",
+            )
+        data = with_region(data, region or model.regions[0])
         spec = self._spec(model)
         columns = [model.price_col, *spec.extra_columns]
         if IS_FILLED in data.columns:

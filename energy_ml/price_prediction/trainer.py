@@ -26,14 +26,14 @@ import xgboost as xgb
 from threadpoolctl import threadpool_limits
 
 from energy_ml import __version__
-from energy_ml.artifacts import load_artifact, save_artifact, write_json
+from energy_ml.artifacts import load_artifact, save_artifact, save_training_results
 from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.errors import ModelError, ModelNotFoundError
 from energy_ml.evaluation.metrics import forecast_metrics
 from energy_ml.features import PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.names import IS_FILLED
+from energy_ml.names import IS_FILLED, TRAINING_RESULTS_FILE, horizon_of_id, price_model_id
 from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
 from energy_ml.price_prediction.design import to_arcsinh, to_volatility
@@ -41,6 +41,7 @@ from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Pre
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted, PricePredictionModel, interval_around
+from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.price_prediction.prepared import PreparedWindow, prepare_window
 from energy_ml.splits import PARTS, TimeSplit, split_window
 from energy_ml.training_window import newest, read_window, settings_for
@@ -209,51 +210,68 @@ class PricePredictionTrainer:
 
     # --- files --------------------------------------------------------------------------------------------------------
 
-    def save_models(self, output_dir: str | Path | None = None) -> dict[int, Path]:
+    def save_models(self, output_dir: str | Path = "models/price_prediction") -> dict[int, Path]:
         """Write ``model_{h}min.pkl`` for each trained horizon and ``training_results.json``, each atomically."""
         if not self.models:
             raise ModelError("no model was trained yet", remedy="call train_for_horizon or train_all first")
-        folder = Path(output_dir or Path(MLConfig().models_path) / "price_prediction")
+        folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         paths, digests = {}, {}
         for horizon, model in sorted(self.models.items()):
             paths[horizon] = folder / f"model_{horizon}min.pkl"
             digests[horizon] = save_artifact(model, paths[horizon])
-        write_json(
-            folder / "training_results.json",
+        save_training_results(
+            folder,
             {
-                str(horizon): {
-                    "file": paths[horizon].name,
-                    "sha256": digests[horizon],
-                    "metrics": model.metrics,
-                    "provenance": model.provenance,
-                }
-                for horizon, model in sorted(self.models.items())
+                price_model_id(horizon): (
+                    paths[horizon],
+                    digests[horizon],
+                    {"metrics": model.metrics, "provenance": model.provenance},
+                )
+                for horizon, model in self.models.items()
             },
         )
         return paths
 
+    @classmethod
     def load_models(
-        self, models_dir: str | Path, horizons: Sequence[int] | None = None
+        cls, models_dir: str | Path = "models/price_prediction", horizons: Sequence[int] | None = None
     ) -> dict[int, PricePredictionModel]:
-        """Load saved models (all that ``training_results.json`` names by default), their digests verified."""
-        folder = Path(models_dir)
+        """Load the models that ``training_results.json`` names, or those of ``horizons``, their digests verified.
+
+        Where a registry put them there, the registry says which bytes are the champion's, as for the PricePredictor,
+        which also says where a relative folder lies.
+
+        Raises
+        ------
+        ModelNotFoundError, ArtifactError
+            There is no such folder or model; a file isn't the one that was saved.
+        """
+        predictor = PricePredictor(models_dir)
+        folder = predictor.models_dir
         try:
-            saved = json.loads((folder / "training_results.json").read_text())
+            saved = json.loads((folder / TRAINING_RESULTS_FILE).read_text())
         except FileNotFoundError:
             raise ModelNotFoundError(
-                f"{folder} holds no training_results.json",
-                expected="a folder that save_models wrote",
+                f"{folder} holds no {TRAINING_RESULTS_FILE}",
+                expected="a folder that save_models or a nightly run wrote",
                 remedy="train first, or name another folder",
             ) from None
-        for horizon in horizons or sorted(map(int, saved)):
-            entry = saved.get(str(horizon))
+        found = {minutes: entry for name, entry in saved.items() if (minutes := horizon_of_id(name)) is not None}
+        models = {}
+        for horizon in horizons or sorted(found):
+            entry = found.get(horizon)
             if entry is None:
                 raise ModelNotFoundError(
-                    f"{folder} holds no model for {horizon} minutes", expected=f"one of {', '.join(sorted(saved))}"
+                    f"{folder} holds no model for {horizon} minutes",
+                    expected=f"one of {', '.join(map(str, sorted(found))) or '(none)'}",
+                    remedy="ask for one of these, or train that horizon and save it",
                 )
-            self.models[horizon] = load_artifact(folder / entry["file"], entry["sha256"])
-        return dict(self.models)
+            if "version" in entry:  # a registry's champion, which a rollback may have exchanged since
+                models[horizon] = predictor.model(horizon)
+            else:
+                models[horizon] = load_artifact(folder / entry["file"], entry["sha256"])
+        return models
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

@@ -45,9 +45,12 @@ class BatteryRLTrainer:
         self.config = self.ml_config.rl_battery
         self.battery = Battery.from_config(self.config)
         self._trained: dict[str, Any] | None = None
+        self._prices: pd.DataFrame | None = None
 
     def load_data(self) -> pd.DataFrame:
         """Clean prices of the last complete training window under the configured data path; long frame.
+
+        ``train`` uses what was loaded last.
 
         Raises the DataErrors of the lake and of cleaning.
         """
@@ -58,7 +61,8 @@ class BatteryRLTrainer:
         settings = settings_for(config)
         lake = ParquetLake(settings.data_dir)
         window = read_window(settings, lake, newest(settings, lake), config)
-        return window.prices[window.in_window].reset_index(drop=True)
+        self._prices = window.prices[window.in_window].reset_index(drop=True)
+        return self._prices
 
     def train(
         self,
@@ -108,7 +112,8 @@ class BatteryRLTrainer:
         """
         began = time.perf_counter()
         report = progress or (lambda fraction, metrics: None)
-        prices = self.load_data() if prices is None else prices
+        if prices is None:
+            prices = self.load_data() if self._prices is None else self._prices
         split = split or default_split(prices)
         passes = n_episodes or self.config.episodes
         config, battery = self.config, self.battery
@@ -178,7 +183,7 @@ class BatteryRLTrainer:
         report(1.0, metrics)
         return result
 
-    def save(self, output_dir: str | Path) -> dict[str, Any]:
+    def save(self, output_dir: str | Path = "models/rl_battery") -> dict[str, Any]:
         """Write ``battery_policy.pkl`` and ``training_results.json`` to a folder, each whole or not at all.
 
         Returns {"path", "sha256"}. Raises ModelError if nothing was trained yet.

@@ -22,6 +22,8 @@ from energy_ml.errors import (
     TimestampError,
     UnknownRegionError,
 )
+from energy_ml.model_management import ModelRegistry
+from energy_ml.model_management.promotion import write_training_results
 from energy_ml.price_prediction import PricePredictionTrainer, PricePredictor
 from energy_ml_tests.price_prediction.conftest import REGIONS, market, small_config, whole_split
 
@@ -79,6 +81,7 @@ def test_feeding_many_prices_at_once_equals_feeding_them_one_by_one(
 
 def test_point_and_interval_agree_between_all_calls(predictor: PricePredictor, prices: pd.DataFrame) -> None:
     told = predictor.predict_with_confidence(prices, 60, "BB")
+    assert told["prediction"] == told["price"] and told["confidence_interval"] == (told["lower"], told["upper"])
     assert predictor.predict(prices, 60, "BB") == told["price"]
     assert predictor.predict_all_horizons(prices, "BB")[60] == told["price"]
     assert told["lower"] <= told["price"] <= told["upper"]
@@ -143,6 +146,32 @@ def test_a_folder_is_served_and_a_stranger_beside_a_registry_is_not(
     found = served.predict_many(prices, [60])
     assert list(found["region"]) == list(REGIONS)
     np.testing.assert_array_equal(found["price"], batch)
+
+
+def test_the_champions_of_a_registry_load_as_the_trainers_do(
+    trained: PricePredictionTrainer, prices: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = ModelRegistry(tmp_path / "models" / "registry.json")
+    path = trained.save_models(tmp_path / "own")[60]
+    for version in ("v20260201_013000", "v20260202_013000"):
+        registry.register_model("price_prediction", "price_prediction_60m", version, path)
+        registry.promote("price_prediction_60m", version, reason="r", who="w")
+    write_training_results(registry)
+    registry.rollback("price_prediction_60m", reason="bad", who="ops")
+    monkeypatch.chdir(tmp_path)
+    loaded = PricePredictionTrainer.load_models()
+    assert set(loaded) == set(PricePredictionTrainer.load_models(horizons=[60])) == {60}
+    features, _ = trained.prepare_data(prices)
+    np.testing.assert_array_equal(loaded[60].predict(features), trained.models[60].predict(features))
+
+
+def test_prices_without_a_region_are_one_region(predictor: PricePredictor, prices: pd.DataFrame) -> None:
+    one = prices[prices["region"] == "AA"].drop(columns="region")
+    with pytest.raises(UnknownRegionError, match="no region column"):
+        predictor.predict(one, 60)
+    assert predictor.predict_with_confidence(one, 60, "AA")["known_region"]
+    features, names = PricePredictionTrainer(small_config()).prepare_data(one)
+    assert set(features["region"]) == {"single"} and len(features) == len(one) and names
 
 
 def test_importance_by_gain_and_shap_in_shares(predictor: PricePredictor) -> None:

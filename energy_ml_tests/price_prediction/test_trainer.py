@@ -144,11 +144,13 @@ def test_saved_models_load_with_the_same_forecasts_and_damage_is_noticed(
     paths = trained.save_models(tmp_path)
     assert {path.name for path in paths.values()} == {"model_15min.pkl", "model_60min.pkl"}
     features, _ = trained.prepare_data(prices)
-    loaded = PricePredictionTrainer().load_models(tmp_path)
+    loaded = PricePredictionTrainer.load_models(tmp_path)
+    assert set(loaded) == set(PricePredictionTrainer().load_models(tmp_path)) == {15, 60}
     for horizon, model in loaded.items():
         np.testing.assert_array_equal(model.predict(features), trained.models[horizon].predict(features))
     results = json.loads((tmp_path / "training_results.json").read_text())
-    assert results["60"]["metrics"]["test"]["rmae"] == pytest.approx(trained.results[60]["metrics"]["test"]["rmae"])
+    sixty = results["price_prediction_60m"]["metrics"]["test"]
+    assert sixty["rmae"] == pytest.approx(trained.results[60]["metrics"]["test"]["rmae"])
     paths[15].write_bytes(paths[15].read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError):
         PricePredictionTrainer().load_models(tmp_path, [15])
