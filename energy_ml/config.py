@@ -44,13 +44,17 @@ class PricePredictionConfig:
     include_time_features: bool = True
     include_regional_features: bool = True
     n_estimators: int = 200
+    """Most trees of each member of the ensemble (of each quantile, for the one that learns quantiles)."""
     max_depth: int = 6
+    """Depth of trees. This and the next three are the ``brief`` member's; the others' follow in proportion."""
     learning_rate: float = 0.1
     subsample: float = 0.8
     colsample_bytree: float = 0.8
     random_state: int = 42
     early_stopping_rounds: int = 20
+    """Rounds without gain after which boosting stops; steady members wait twice as long, quantiles less."""
     early_stopping_threshold: float = 0.001
+    """Least relative gain that counts as one."""
     horizons: list[int] = field(default_factory=lambda: [1, 5, 15, 60])
     """Minutes ahead, one model each."""
     preset: str = "best"

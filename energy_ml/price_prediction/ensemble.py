@@ -25,7 +25,7 @@ LARGEST_LEAF = 150.0
 USUAL_DAYS = 7.0
 """Days of the training part that the presets' rows and trees are meant for: those of a ten-day window."""
 LARGEST_GROWTH = 4.0
-"""A longer training part has at most so many times these rows, and the root of it times the trees."""
+"""A longer training part has at most so many times these rows."""
 
 
 @dataclass(frozen=True)
@@ -65,32 +65,23 @@ class Preset:
     def for_span(self, days: float) -> Preset:
         """The preset for a training part of so many days.
 
-        Neighbouring minutes are nearly the same, other days aren't: a longer part may use more rows, and the steady
-        members more trees. Thinned to the rows of a week, a month teaches little more than a week (measured on 30 and
-        60 days: half of the gain of the longer window, or all of it, was lost).
+        Neighbouring minutes are nearly the same, other days aren't: a longer part may use more rows. Thinned to the
+        rows of a week, a month teaches little more than a week (measured on 30 and 60 days: half of the gain of the
+        longer window, or all of it, was lost).
         """
         growth = min(max(days / USUAL_DAYS, 1.0), LARGEST_GROWTH)
-        members = tuple(
-            member if member.recency is None else replace(member, rounds=round(member.rounds * growth**0.5))
-            for member in self.members
-        )
-        return replace(self, members=members, max_rows=round(self.max_rows * growth))
+        return replace(self, max_rows=round(self.max_rows * growth))
 
 
 def preset_of(config: PricePredictionConfig) -> Preset:
-    """The preset that the config names. Its own numbers (trees, depth, rate, sampling) drive the ``brief`` member;
-    the other members' limits of boosting are multiples of them."""
+    """The preset that the config names. Its own numbers (depth, rate, sampling) are those of the ``brief`` member; the
+    others' follow them in proportion. ``n_estimators`` is every member's most trees."""
     median = (("objective", "reg:absoluteerror"), ("eval_metric", "mae"))
-    own = (
-        ("eta", config.learning_rate),
-        ("max_depth", config.max_depth),
-        ("subsample", config.subsample),
-        ("colsample_bytree", config.colsample_bytree),
-    )
+    own = _proportional(config)
     rounds, patience = config.n_estimators, config.early_stopping_rounds
     brief = Member("brief", VOLATILITY, (*median, *own, ("min_child_weight", 5)), rounds, patience)
     # Wide leaves: ten days hold only some hundred independent hours, and narrow leaves remember single ones.
-    steady = (("eta", 0.06), ("max_depth", 4), ("subsample", 0.5), ("colsample_bytree", 0.3))
+    steady = _proportional(config, eta=0.06, max_depth=4, subsample=0.5, colsample_bytree=0.3)
     volatility = Member(
         "volatility",
         VOLATILITY,
@@ -109,11 +100,8 @@ def preset_of(config: PricePredictionConfig) -> Preset:
             ("objective", "reg:quantileerror"),
             ("quantile_alpha", QUANTILES),
             ("eval_metric", "quantile"),
-            ("eta", 0.1),
-            ("max_depth", 5),
             ("min_child_weight", 10),
-            ("subsample", 0.7),
-            ("colsample_bytree", 0.4),
+            *_proportional(config, eta=0.1, max_depth=5, subsample=0.7, colsample_bytree=0.4),
         ),
         rounds,
         max(patience * 3 // 4, 1),
@@ -121,7 +109,7 @@ def preset_of(config: PricePredictionConfig) -> Preset:
     if config.preset == "fast":
         # Seven outputs make the quantiles half of all work; learning them at double the rate halves it, and the online
         # calibration behind them makes good most of the difference (Winkler score 1 to 2 % wider).
-        quick = {"eta": 0.2, "max_depth": 4, "subsample": 0.5, "colsample_bytree": 0.25}
+        quick = dict(_proportional(config, eta=0.2, max_depth=4, subsample=0.5, colsample_bytree=0.25))
         quantiles = replace(
             quantiles,
             params=tuple((dict(quantiles.params) | quick).items()),
@@ -129,6 +117,24 @@ def preset_of(config: PricePredictionConfig) -> Preset:
         )
         return Preset((volatility, brief), quantiles, folds=3, max_rows=12_000, max_bin=64)
     return Preset((volatility, arcsinh, brief), quantiles, folds=3, max_rows=16_000, max_bin=128)
+
+
+def _proportional(
+    config: PricePredictionConfig,
+    eta: float = PricePredictionConfig.learning_rate,
+    max_depth: int = PricePredictionConfig.max_depth,
+    subsample: float = PricePredictionConfig.subsample,
+    colsample_bytree: float = PricePredictionConfig.colsample_bytree,
+) -> tuple[tuple[str, float], ...]:
+    """A member's parameters: those given at the config's defaults, else as many times them as the config's are its
+    defaults."""
+    usual = PricePredictionConfig
+    return (
+        ("eta", min(eta * (config.learning_rate / usual.learning_rate), 1.0)),
+        ("max_depth", max(round(max_depth * (config.max_depth / usual.max_depth)), 1)),
+        ("subsample", min(subsample * (config.subsample / usual.subsample), 1.0)),
+        ("colsample_bytree", min(colsample_bytree * (config.colsample_bytree / usual.colsample_bytree), 1.0)),
+    )
 
 
 def combine(forecasts: Array, members: Sequence[Member]) -> Array:

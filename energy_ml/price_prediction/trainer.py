@@ -52,7 +52,7 @@ BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[float, dict[str, Any]], None]
 
 REFIT_FACTOR = 1.1
-"""The refit sees more rows, so it gets that many more trees than early stopping found."""
+"""The refit sees more rows, so it gets that many more trees than early stopping found, up to ``n_estimators``."""
 
 SAMPLE_ROWS = 200
 """Input rows kept with a model for SHAP importance."""
@@ -343,7 +343,8 @@ def refit_rounds(member: Member, stopped: int) -> int:
     the count is the geometric mean of what was measured and of the limit.
     """
     scaled = stopped * REFIT_FACTOR
-    return max(round((scaled * member.rounds) ** 0.5 if member.recency is not None else scaled), 1)
+    wanted = round((scaled * member.rounds) ** 0.5 if member.recency is not None else scaled)
+    return min(max(wanted, 1), member.rounds)
 
 
 class _Meter:

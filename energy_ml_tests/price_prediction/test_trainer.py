@@ -15,6 +15,7 @@ from energy_ml.errors import ArtifactError, HorizonError, ModelError, ModelNotFo
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.price_prediction.ensemble import preset_of
 from energy_ml.price_prediction.prepared import prepare_window
+from energy_ml.price_prediction.trainer import refit_rounds
 from energy_ml_tests.price_prediction.conftest import market, small_config, whole_split
 
 
@@ -219,13 +220,43 @@ def test_fits_side_by_side_give_the_same_numbers_and_progress_never_falls(prices
         assert progress == sorted(progress) and progress[-1] == pytest.approx(1.0)
 
 
-def test_longer_windows_get_more_rows_and_trees_up_to_a_limit() -> None:
+@pytest.mark.parametrize("preset", ["fast", "best"])
+@pytest.mark.parametrize(
+    ("field", "parameter", "low", "high"),
+    [
+        ("max_depth", "max_depth", 3, 9),
+        ("learning_rate", "eta", 0.05, 0.2),
+        ("subsample", "subsample", 0.4, 1.0),
+        ("colsample_bytree", "colsample_bytree", 0.4, 1.0),
+    ],
+)
+def test_a_setting_of_boosting_drives_every_member(
+    preset: str, field: str, parameter: str, low: float, high: float
+) -> None:
+    def values(**changes: float) -> list[float]:
+        made = preset_of(replace(PricePredictionConfig(preset=preset), **changes))  # type: ignore[arg-type]
+        return [dict(member.params)[parameter] for member in [*made.members, made.quantiles]]
+
+    for less, usual, more in zip(values(**{field: low}), values(), values(**{field: high}), strict=True):
+        assert less < usual < more
+
+
+def test_no_member_has_more_trees_than_n_estimators(prices: pd.DataFrame) -> None:
+    config = small_config(n_estimators=5, early_stopping_rounds=5, early_stopping_threshold=0.0)
+    trainer = PricePredictionTrainer(config)
+    features, names = trainer.prepare_data(prices)
+    result = trainer.train_for_horizon(features, names, 60)
+    assert max(result["best_iteration"].values()) == 5, "early stopping found no end before"
+    for member in [*trainer.preset.members, trainer.preset.quantiles]:
+        assert refit_rounds(member, 5) == 5
+
+
+def test_longer_windows_get_more_rows_up_to_a_limit() -> None:
     week = preset_of(PricePredictionConfig())
     assert week.for_span(3.5) == week.for_span(7.0) == week
     month, year = week.for_span(28.0), week.for_span(365.0)
     assert month == year and month.max_rows == 4 * week.max_rows
-    for usual, member in zip(week.members, month.members, strict=True):
-        assert member.rounds == usual.rounds * (2 if member.recency is not None else 1)
+    assert month.members == week.members, "n_estimators bounds trees whatever the window"
 
 
 def test_fits_of_a_long_window_may_use_more_rows(prices: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
