@@ -21,7 +21,7 @@ from rich.table import Table
 
 from energy_ml import __version__
 from energy_ml.config import SAMPLE_START, Settings, project_root
-from energy_ml.errors import ConfigError, EnergyMLError, ModelNotFoundError, NoDataError
+from energy_ml.errors import ConfigError, DataError, EnergyMLError, ModelNotFoundError, NoDataError
 from energy_ml.names import METRICS_FILE, REGISTRY_FILE, REPORT_FILE
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ def _simulate(
 def _data(as_json: _AsJson = False) -> None:
     """What the data folder holds: files, days, regions, gaps and problems."""
     from energy_ml.market_data.lake import ParquetLake
-    from energy_ml.training_window import newest
+    from energy_ml.training_window import newest, read_window
 
-    settings = Settings.from_env()
+    settings = _settings()
     lake = ParquetLake(settings.data_dir)
     files = lake.inventory()
     if not files:
@@ -163,7 +163,21 @@ def _data(as_json: _AsJson = False) -> None:
         for f in files
     ]
     days = coverage.reset_index().astype({coverage.index.name or "index": str}).to_dict("records")
-    facts = {"data_dir": settings.data_dir, "latest_complete_day": latest, "files": listed, "coverage": days}
+    facts: dict[str, Any] = {
+        "data_dir": settings.data_dir,
+        "latest_complete_day": latest,
+        "start_date": settings.start_date,
+        "horizons": settings.horizons,
+        "training_window_days": settings.training_window_days,
+        "files": listed,
+        "coverage": days,
+    }
+    try:
+        window = read_window(settings, lake, latest)
+        facts |= {"interval_minutes": window.interval_minutes, "holes": window.holes or None}
+        of_window = f"every {window.interval_minutes} minutes; {window.holes or 'no holes'}"
+    except DataError as error:
+        of_window = facts["window_problem"] = str(error)
 
     def show() -> None:
         _print_table(
@@ -184,9 +198,19 @@ def _data(as_json: _AsJson = False) -> None:
             {"day": f"{{{coverage.index.name or 'index'}}}", **{str(name): f"{{{name}}}" for name in coverage.columns}},
             days[-14:],
         )
-        out.print(f"\nnewest complete day: {latest}")
+        ahead = ", ".join(map(str, settings.horizons))
+        out.print(f"\nwindow of {settings.training_window_days} days: {of_window}")
+        out.print(f"horizons: {ahead} minutes; data from {settings.start_date}")
+        out.print(f"newest complete day: {latest}")
 
     _emit(facts, as_json, show)
+
+
+def _settings() -> Settings:
+    """The deployment's settings, fitted to the files where they were left open."""
+    from energy_ml.training_window import deployment
+
+    return deployment()
 
 
 def _minute(moment: dt.datetime | None) -> str | None:
@@ -201,7 +225,7 @@ def _retrain(
     as_json: _AsJson = False,
 ) -> None:
     """Train, evaluate and register everything for one as-of date: the same job as in the Dagster UI."""
-    settings = Settings.from_env()
+    settings = _settings()
     # An impossible date is refused before anything slow is loaded.
     as_of = None if date == "latest" else settings.check_as_of(_parse_date(date))
 
@@ -419,7 +443,7 @@ def _backtest(
     from energy_ml.evaluation.metrics import forecast_metrics
     from energy_ml.price_prediction.walk_forward import as_of_dates, walk_forward_parallel
 
-    settings = Settings.from_env()
+    settings = _settings()
     days = list(as_of_dates(_parse_date(first), _parse_date(last), step))
     if not days:
         raise ConfigError(f"--to {last} lies before --from {first}", expected="at least one as-of date")
@@ -468,7 +492,7 @@ def _backfill(
     """Run everything for each day of a range, oldest first, one run a day; old days never dethrone a newer champion."""
     from energy_ml.orchestration.launch import backfill as run_days
 
-    settings = Settings.from_env()
+    settings = _settings()
     days = settings.check_as_of(_parse_date(first)), settings.check_as_of(_parse_date(last))
     with _progress_bar("backfill", max((days[1] - days[0]).days + 1, 1)) as (bar, task):
         runs = run_days(*days, only_missing=only_missing, progress=lambda _: bar.advance(task))

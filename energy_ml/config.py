@@ -376,6 +376,8 @@ class Settings:
     preset: str
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
     operations: OperationsConfig = field(default_factory=OperationsConfig)
+    left_open: frozenset[str] = frozenset()
+    """Fields that nobody set and that files of one's own tell better; see ``training_window.deployment``."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -439,6 +441,8 @@ class Settings:
                 expected="an end on or after the start",
                 remedy="correct one of them",
             )
+        told_by_files = ("START_DATE", "HORIZONS", "TRAINING_WINDOW_DAYS")
+        left_open = frozenset(name.lower() for name in told_by_files if own_data and not text(name, ""))
         regions = tuple(r.strip() for r in text("REGIONS", "all").split(",") if r.strip())
         (window,) = integers("TRAINING_WINDOW_DAYS", "10")[:1]
         if window < 3:
@@ -466,6 +470,7 @@ class Settings:
             training_window_days=window,
             executor=executor,
             preset=preset,
+            left_open=left_open,
             promotion=PromotionConfig(
                 min_improvement=number("PROMOTION_MIN_IMPROVEMENT", PromotionConfig.min_improvement),
                 max_p_value=number("PROMOTION_MAX_P_VALUE", PromotionConfig.max_p_value),

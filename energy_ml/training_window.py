@@ -8,17 +8,70 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from energy_ml.config import OperationsConfig, PricePredictionConfig, Settings, project_root
+from energy_ml.errors import DataError
 from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.rows import infer_interval
 from energy_ml.market_data.window import PriceWindow, read_price_window, refuse_too_few
+from energy_ml.names import REGION, TIMESTAMP
 from energy_ml.splits import TimeSplit, split_window, window_of
+
+ALWAYS_USABLE = (1, 5, 15, 60)
+"""Horizons, in minutes, that are trained where nobody says which: those that the interval divides, and one interval."""
+WINDOW_DAYS = {30: 20, 60: 30}
+"""Windows, in days, that give coarse data enough rows; at most half of what the files hold, so that there are days to
+look back on."""
+
+
+def deployment(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the environment; what was left open there is taken from the files.
+
+    First day, horizons and length of the window then fit whatever interval the files have. Without readable prices the
+    settings' defaults stand.
+    """
+    settings = Settings.from_env(environ)
+    if not settings.left_open:
+        return settings
+    lake = ParquetLake(settings.data_dir)
+    spans = [
+        (info.first, info.last)
+        for info in lake.inventory()
+        if info.kind == "prices"
+        and info.first is not None
+        and info.last is not None
+        and (settings.regions is None or set(settings.regions) & set(info.regions))
+    ]
+    if not spans:
+        return settings
+    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+    told: dict[str, Any] = {"start_date": min(first.date(), settings.end_date or first.date())}
+    interval = _interval_before(lake, settings, last)
+    if interval is not None:
+        told["horizons"] = tuple(sorted({interval, *(h for h in ALWAYS_USABLE if h % interval == 0)}))
+        usual, held = settings.training_window_days, (last - first).days + 1
+        told["training_window_days"] = max(usual, min(WINDOW_DAYS.get(interval, usual), held // 2))
+    return replace(settings, **{name: value for name, value in told.items() if name in settings.left_open})
+
+
+def _interval_before(lake: ParquetLake, settings: Settings, last: pd.Timestamp) -> int | None:
+    """Minutes between the prices of the two days up to ``last``; None if that is no supported interval."""
+    moment = pd.Timedelta(nanoseconds=1)
+    try:
+        rows = lake.read_prices(last - pd.Timedelta(days=2), last + moment, regions=settings.regions)
+    except DataError:
+        return None
+    series = [np.unique(pd.DatetimeIndex(mine[TIMESTAMP]).asi8) for _, mine in rows.groupby(REGION, observed=True)]
+    return infer_interval(series)
 
 
 def newest(settings: Settings, lake: ParquetLake | None = None) -> dt.date:
@@ -77,7 +130,7 @@ def read_window(
 
 def settings_for(config: PricePredictionConfig) -> Settings:
     """The deployment's settings; a ``data_path`` that was named in ``config`` comes before theirs."""
-    settings = Settings.from_env()
+    settings = deployment()
     if config.data_path == PricePredictionConfig.data_path:
         return settings
     named = config.data_path

@@ -16,13 +16,14 @@ from energy_ml.orchestration.jobs import build_jobs
 from energy_ml.orchestration.resources import LakeResource, RegistryResource, ResultsResource, TrainerResource
 from energy_ml.orchestration.schedules import build_schedules
 from energy_ml.orchestration.sensors import build_sensors
+from energy_ml.training_window import deployment
 
 
 def build_definitions(
     settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
 ) -> dg.Definitions:
     """All definitions for ``settings`` (by default those of the environment); resources can be replaced by name."""
-    settings = settings or Settings.from_env()
+    settings = settings or deployment()
     results = ResultsResource(root=settings.results_dir)
     return dg.Definitions(
         assets=all_assets(settings),

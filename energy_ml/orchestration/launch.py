@@ -32,6 +32,7 @@ from energy_ml.orchestration.private import (
     execute_run,
 )
 from energy_ml.orchestration.triggers import data_version, taken
+from energy_ml.training_window import deployment
 
 MODULE = "energy_ml.definitions"
 """Where the definitions are; Dagster's name of the code location too (``workspace.yaml``)."""
@@ -44,7 +45,7 @@ def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None) ->
 
     Doesn't raise when the run fails: see ``success`` and ``all_events`` of the result.
     """
-    settings, run_id = Settings.from_env(), run_id or str(uuid.uuid4())
+    settings, run_id = deployment(), run_id or str(uuid.uuid4())
     with project_instance() as instance:
         if settings.executor == "in_process":
             return _execute(InMemoryJob(build_definitions(settings).resolve_job_def(job)), as_of, instance, run_id)
@@ -93,7 +94,7 @@ def backfill(
 
     Raises ConfigError for days that aren't partitions.
     """
-    settings = dataclasses.replace(Settings.from_env(), executor="in_process")
+    settings = dataclasses.replace(deployment(), executor="in_process")
     settings.check_as_of(first), settings.check_as_of(last)
     if last < first:
         raise ConfigError(f"the backfill ends on {last}, before it begins on {first}", remedy="exchange the two")

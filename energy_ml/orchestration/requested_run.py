@@ -19,9 +19,9 @@ from pathlib import Path
 import dagster as dg
 
 from energy_ml.artifacts import write_json
-from energy_ml.config import Settings
 from energy_ml.errors import EnergyMLError
 from energy_ml.orchestration.instance import project_instance
+from energy_ml.training_window import deployment
 
 
 def run(job: str, as_of: dt.date, run_id: str, tags: dict[str, str]) -> str | None:
@@ -29,7 +29,7 @@ def run(job: str, as_of: dt.date, run_id: str, tags: dict[str, str]) -> str | No
     # Only here: closing a record needs none of the graph, whose loading takes seconds.
     from energy_ml.orchestration.launch import run_on_executor, what_failed
 
-    day = Settings.from_env().check_as_of(as_of)
+    day = deployment().check_as_of(as_of)
     with project_instance() as instance:
         signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=_cancel, args=(instance, run_id)).start())
         result = run_on_executor(job, day, instance, run_id, tags=tags, log_level="WARNING")

@@ -56,6 +56,7 @@ from energy_ml.service.ml_service import MLService
 from energy_ml.service.security import SUBPROTOCOL, Guard, check_exposure
 from energy_ml.service.settings import ServiceSettings
 from energy_ml.service.training_tasks import TrainingRequest, Trainings
+from energy_ml.training_window import deployment
 
 _STATIC = Path(__file__).parent / "static"
 _SMALL = 20_000
@@ -71,7 +72,7 @@ _TrainingId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$"
 def create_app(settings: Settings | None = None, service_settings: ServiceSettings | None = None) -> Guard:
     """The whole service as an ASGI application; ``serve`` runs it. Settings come from the environment by default."""
     limits = service_settings or ServiceSettings.from_env()
-    where = settings or Settings.from_env()
+    where = settings or deployment()
     service = MLService(where, limits=limits)
     trainings = Trainings(where, per_hour=limits.trainings_per_hour)
     hub, monitoring = Hub(trainings), Monitoring()

@@ -49,6 +49,7 @@ from energy_ml.service.champions import Champion, Champions, ChampionSet, Regist
 from energy_ml.service.questions import PolicyQuestion, check_prices, question_of
 from energy_ml.service.recent import RecentMarket, RecentPrices
 from energy_ml.service.settings import ServiceSettings
+from energy_ml.training_window import deployment
 
 log = logging.getLogger("energy_ml.service")
 
@@ -77,7 +78,7 @@ class MLService:
     """
 
     def __init__(self, settings: Settings | None = None, *, limits: ServiceSettings | None = None) -> None:
-        self.settings = settings or Settings.from_env()
+        self.settings = settings or deployment()
         self.limits = limits or ServiceSettings.from_env()
         self.champions = Champions(self.settings.models_dir)
         self.market = RecentMarket(ParquetLake(self.settings.data_dir), self.settings.regions)

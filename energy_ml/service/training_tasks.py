@@ -36,7 +36,7 @@ from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownReg
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import POLICY_ID, PRICE_PREDICTION, RL_BATTERY, price_model_id
 from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
-from energy_ml.training_window import newest
+from energy_ml.training_window import deployment, newest
 
 log = logging.getLogger("energy_ml.service")
 
@@ -91,7 +91,7 @@ class TrainingRequest:
 
 def train_model_task(training_id: str, request: TrainingRequest | Mapping[str, Any]) -> dict[str, Any]:
     """Start a training with the settings of the environment and return its state at once; see ``Trainings.start``."""
-    return Trainings(Settings.from_env()).start(TrainingRequest.of(request), training_id)[0]
+    return Trainings(deployment()).start(TrainingRequest.of(request), training_id)[0]
 
 
 class Trainings:
