@@ -20,7 +20,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from energy_ml import __version__
-from energy_ml.config import SAMPLE_START, Settings, project_root
+from energy_ml.config import (
+    SAMPLE_START,
+    Settings,
+    project_root,
+    setting_rows,
+    settings_file,
+    settings_page,
+    settings_schema,
+)
 from energy_ml.errors import ConfigError, DataError, EnergyMLError, ModelNotFoundError, NoDataError
 from energy_ml.names import METRICS_FILE, REGISTRY_FILE, REPORT_FILE
 
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="energy-ml",
-    help="Price forecasts and battery policies. Settings come from ENERGY_ML_* variables; see the README.",
+    help="Price forecasts and battery policies. Settings: energy_ml.toml or ENERGY_ML_*; see energy-ml config show.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,6 +49,8 @@ app = typer.Typer(
 )
 _models_app = typer.Typer(help="Versions, champions, promotion and rollback.", no_args_is_help=True)
 app.add_typer(_models_app, name="models")
+_config_app = typer.Typer(help="Every setting: value, source, meaning.", no_args_is_help=True)
+app.add_typer(_config_app, name="config")
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -644,3 +654,35 @@ def _models_repair(as_json: _AsJson = False) -> None:
     _emit({"repaired": done, "problems": left}, as_json, lambda: out.print("\n".join(lines), soft_wrap=True))
     if left:
         raise typer.Exit(1)
+
+
+@_config_app.command("show")
+def _config_show(as_json: _AsJson = False) -> None:
+    """Each setting's value, where the value comes from, and what it means."""
+    rows = [vars(row) for row in setting_rows()]
+
+    def show() -> None:
+        for row in rows:
+            out.print(f"[{row['table']}] {row['name']} = {row['value']}", markup=False)
+            out.print(f"    {row['sentence']} {row['variable']}; from {row['source']}", markup=False, style="dim")
+
+    _emit(rows, as_json, show)
+
+
+@_config_app.command("check")
+def _config_check() -> None:
+    """Read file and environment and refuse what is impossible."""
+    changed = [row for row in setting_rows() if row.source != "default"]
+    out.print(f"{settings_file() or 'no settings file'}: right; {len(changed)} settings differ from the defaults")
+
+
+@_config_app.command("schema")
+def _config_schema() -> None:
+    """JSON schema of energy_ml.toml, for editors."""
+    typer.echo(json.dumps(settings_schema(), indent=2))
+
+
+@_config_app.command("page")
+def _config_page() -> None:
+    """The page docs/settings.md, made from the fields."""
+    typer.echo(settings_page(), nl=False)

@@ -10,13 +10,12 @@ import datetime as dt
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from energy_ml.config import OperationsConfig, PricePredictionConfig, Settings, project_root
+from energy_ml.config import OperationsConfig, PricePredictionConfig, Settings, resolve_path
 from energy_ml.errors import DataError
 from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
@@ -133,10 +132,7 @@ def settings_for(config: PricePredictionConfig) -> Settings:
     settings = deployment()
     if config.data_path == PricePredictionConfig.data_path:
         return settings
-    named = config.data_path
-    return replace(
-        settings, data_dir=named if "://" in named else str((project_root() / Path(named).expanduser()).resolve())
-    )
+    return replace(settings, data_dir=resolve_path(config.data_path))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Configs and settings: promised names and defaults, checks, environment variables."""
 
+import dataclasses
 import datetime as dt
 import inspect
+import pickle
 from pathlib import Path
 
 import pytest
@@ -9,14 +11,24 @@ import pytest
 from energy_ml.config import (
     SAMPLE_END,
     SAMPLE_START,
+    TABLES,
     MLConfig,
     PricePredictionConfig,
     RLBatteryConfig,
+    ServiceSettings,
+    SettingRow,
     Settings,
     default_config,
     project_root,
+    setting_rows,
+    settings_schema,
 )
 from energy_ml.errors import ConfigError
+from energy_ml.fields import settings_of
+from energy_ml.market_data.lake import ParquetLake
+from energy_ml.model_management.registry import ModelRegistry
+from energy_ml.price_prediction.predictor import PricePredictor
+from energy_ml.rl_battery import BatteryPolicy
 
 PROMISED = {
     PricePredictionConfig: {
@@ -159,3 +171,130 @@ def test_settings_from_the_environment() -> None:
 def test_nonsense_in_the_environment_names_the_variable(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"ENERGY_ML_{name}"):
         Settings.from_env({f"ENERGY_ML_{name}": value})
+
+
+def test_every_field_has_a_sentence_and_a_variable_of_its_own() -> None:
+    rows = setting_rows({})
+    assert len({row.variable for row in rows}) == len(rows)
+    assert all(row.sentence.endswith(".") for row in rows)
+    for kind in (PricePredictionConfig, RLBatteryConfig):
+        assert set(settings_of(kind)) == {field.name for field in dataclasses.fields(kind)}
+
+
+def _another(row_name: str, value: str) -> str:
+    special = {
+        "target_column": "price",
+        "nightly_at": "02:00",
+        "nightly_zone": "Europe/Paris",
+        "executor": "celery",
+        "preset": "fast",
+        "update": "sampled",
+        "loss_split": "charge",
+        "blocking_checks": "data_recent",
+        "alert_webhook": "https://example.org/hook",
+        "regions": "FR",
+        "extra_columns": "load",
+        "start_date": "2026-01-31",
+        "end_date": "2026-02-09",
+        "final_charge": "0.3",
+        "max_cycles_per_day": "2",
+        "max_age_minutes": "90",
+        "token": "a" * 20,
+        "train_token": "b" * 20,
+    }
+    if row_name in special:
+        return special[row_name]
+    if value in ("True", "False"):
+        return str(value == "False").lower()
+    if "," in value:
+        return value.split(",")[0]
+    try:
+        number = float(value)
+    except ValueError:
+        return value + "x"
+    return str(int(number) + 1) if "." not in value else str(number * 0.95 if number else 0.5)
+
+
+@pytest.mark.parametrize("row", [r for r in setting_rows({}) if r.name != "actions"], ids=lambda r: r.variable)
+def test_each_variable_sets_its_field_and_only_that(row: SettingRow) -> None:
+    before = {r.variable: r for r in setting_rows({})}
+    after = {r.variable: r for r in setting_rows({row.variable: _another(row.name, row.value)})}
+    changed = {
+        name for name in after if (after[name].value, after[name].source) != (before[name].value, before[name].source)
+    }
+    allowed = {row.variable} | ({"ENERGY_ML_END_DATE"} if row.name in ("data_dir", "start_date") else set())
+    assert row.variable in changed and changed <= allowed
+    assert after[row.variable].source == row.variable
+
+
+def test_file_lies_between_defaults_and_environment(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(
+        "[run]\nhorizons = [15, 60]\n[battery]\ncapacity_mwh = 4\npower_mw = 2.5\n[prices]\nmax_depth = 4\n"
+        "[service]\nmax_sockets = 5\n"
+    )
+    environ = {"ENERGY_ML_CONFIG": str(file), "ENERGY_ML_BATTERY_POWER_MW": "1.25"}
+    config = Settings.from_env(environ).ml_config()
+    assert (config.rl_battery.capacity_mwh, config.rl_battery.power_mw) == (4, 1.25)
+    assert (config.price_prediction.max_depth, config.price_prediction.horizons) == (4, [15, 60])
+    assert ServiceSettings.from_env(environ).max_sockets == 5
+    sources = {row.variable: row.source for row in setting_rows(environ)}
+    assert sources["ENERGY_ML_BATTERY_POWER_MW"] == "ENERGY_ML_BATTERY_POWER_MW"
+    assert sources["ENERGY_ML_BATTERY_CAPACITY_MWH"] == str(file)
+    assert sources["ENERGY_ML_BATTERY_EFFICIENCY"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[battery]\ncapacity_mhw = 4", "capacity_mwh"),
+        ("[batery]\ncapacity_mwh = 4", "battery"),
+        ("[battery]\ncapacity_mwh = 'much'", "ENERGY_ML_BATTERY_CAPACITY_MWH"),
+        ("[prices]\nmax_depth = 0", "max_depth"),
+        ("[prices", "own.toml"),
+    ],
+)
+def test_the_file_is_refused_in_words(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        Settings.from_env({"ENERGY_ML_CONFIG": str(file)})
+
+
+def test_schema_knows_each_entry_of_each_table() -> None:
+    tables = settings_schema()["properties"]
+    assert set(tables) == set(TABLES)
+    assert {(r.table, r.name) for r in setting_rows({})} == {(t, n) for t in tables for n in tables[t]["properties"]}
+
+
+def test_secrets_are_not_shown() -> None:
+    environ = {
+        "ENERGY_ML_CELERY_BROKER": "redis://:hunter2secret@host/0",
+        "ENERGY_ML_ALERT_WEBHOOK": "https://example.org/hunter2secret",
+        "ENERGY_ML_API_TOKEN": "hunter2secret-and-more",
+    }
+    shown = repr(Settings.from_env(environ)) + repr(ServiceSettings.from_env(environ)) + repr(setting_rows(environ))
+    assert "hunter2secret" not in shown
+    with pytest.raises(ConfigError) as refused:
+        Settings.from_env({"ENERGY_ML_ALERT_WEBHOOK": "ftp://hunter2secret"})
+    assert "hunter2secret" not in str(refused.value)
+
+
+def test_none_fills_defaults_and_configs_are_plain_dataclasses() -> None:
+    prices = PricePredictionConfig(price_lags=None, rolling_windows=None)  # type: ignore[arg-type]
+    assert prices == PricePredictionConfig()
+    assert RLBatteryConfig(actions=None) == RLBatteryConfig()  # type: ignore[arg-type]
+    config = MLConfig("m", "r", None, None)  # type: ignore[arg-type]
+    assert config == MLConfig("m", "r")
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert dataclasses.asdict(dataclasses.replace(config, n_jobs=2))["n_jobs"] == 2
+
+
+def test_one_rule_for_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ENERGY_ML_PROJECT_ROOT", str(tmp_path / "project"))
+    assert Settings.from_env({"ENERGY_ML_DATA_DIR": "~/x"}).data_dir == str(tmp_path / "x")
+    assert str(ParquetLake("~/x").root) == str(tmp_path / "x")
+    assert BatteryPolicy().path == tmp_path / "project/models/rl_battery"
+    assert PricePredictor().models_dir == tmp_path / "project/models/price_prediction"
+    assert ModelRegistry().path == tmp_path / "project/models/registry.json"

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
+from energy_ml.config import resolve_path
 from energy_ml.errors import (
     DataError,
     NoDataError,
@@ -139,7 +140,7 @@ class ParquetLake:
     """
 
     def __init__(self, root: str | UPath) -> None:
-        self.root = UPath(root)
+        self.root = root if isinstance(root, UPath) else UPath(resolve_path(root))
         self._footers: dict[str, tuple[tuple[str, ...], _Footer]] = {}
         self._days: dict[str, FileDays] = {}
 

@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from energy_ml import artifacts
 from energy_ml.artifacts import PathLike
+from energy_ml.config import resolve_path
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError
 from energy_ml.model_management.comparison import Decision, compare_metadata
 from energy_ml.model_management.versioning import new_version, parse_version
@@ -69,7 +70,7 @@ class ModelRegistry:
                 expected="a path on a file system, local or shared, because writers need a lock and an atomic rename",
                 remedy="set ENERGY_ML_MODELS_DIR to a folder; data and results may stay in the object store",
             )
-        self.path = Path(registry_path)
+        self.path = Path(resolve_path(registry_path))
         self.folder = self.path.parent
         self._lock_timeout = lock_timeout
         self._clock = clock or (lambda: dt.datetime.now(dt.UTC))

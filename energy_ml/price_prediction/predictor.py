@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from energy_ml.artifacts import load_champion
-from energy_ml.config import PricePredictionConfig, project_root
+from energy_ml.config import PricePredictionConfig, resolve_path
 from energy_ml.errors import (
     DataError,
     HistoryError,
@@ -82,10 +82,7 @@ class PricePredictor:
         max_age_minutes: float | None = None,
         min_recent_share: float = PricePredictionConfig.min_recent_share,
     ) -> None:
-        folder = Path(models_dir)
-        if not folder.is_absolute() and not folder.exists():
-            folder = project_root() / folder
-        self.models_dir = folder
+        self.models_dir = Path(resolve_path(models_dir))
         self.max_age_minutes = max_age_minutes
         self.min_recent_share = min_recent_share
         self._models: dict[int, PricePredictionModel] = {}

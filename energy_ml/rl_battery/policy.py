@@ -15,7 +15,7 @@ import numpy as np
 
 from energy_ml.arrays import Floats
 from energy_ml.artifacts import Complete, load_champion
-from energy_ml.config import project_root
+from energy_ml.config import resolve_path
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
 from energy_ml.names import ACTIONS, OUR_POLICY, POLICY_FILE
 from energy_ml.rl_battery.agent import HISTORY_MINUTES, BatteryAgent, Brain, act_now
@@ -43,8 +43,7 @@ class BatteryPolicy:
     name = OUR_POLICY
 
     def __init__(self, policy_path: str | Path = "models/rl_battery") -> None:
-        path = Path(policy_path)
-        self.path = path if path.is_absolute() else project_root() / path
+        self.path = Path(resolve_path(policy_path))
         self._learned: LearnedPolicy | None = None
         self._prepared: dict[str | None, tuple[BatteryAgent, Brain, Physics, Battery]] = {}
 

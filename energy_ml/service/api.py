@@ -46,7 +46,7 @@ import pandas as pd
 
 from energy_ml import __version__
 from energy_ml.artifacts import to_jsonable
-from energy_ml.config import Settings
+from energy_ml.config import ServiceSettings, Settings
 from energy_ml.errors import EnergyMLError, ServiceError
 from energy_ml.names import PRICE, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel, family_of
@@ -54,7 +54,6 @@ from energy_ml.price_prediction.predictor import METHOD
 from energy_ml.service.events import Client, Hub
 from energy_ml.service.ml_service import MLService
 from energy_ml.service.security import SUBPROTOCOL, Guard, check_exposure
-from energy_ml.service.settings import ServiceSettings
 from energy_ml.service.training_tasks import TrainingRequest, Trainings
 from energy_ml.training_window import deployment
 

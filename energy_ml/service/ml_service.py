@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from energy_ml.config import Settings
+from energy_ml.config import ServiceSettings, Settings
 from energy_ml.errors import (
     EnergyMLError,
     HistoryError,
@@ -48,7 +48,6 @@ from energy_ml.service.answers import (
 from energy_ml.service.champions import Champion, Champions, ChampionSet, RegistryEntry, champion_of
 from energy_ml.service.questions import PolicyQuestion, check_prices, question_of
 from energy_ml.service.recent import RecentMarket, RecentPrices
-from energy_ml.service.settings import ServiceSettings
 from energy_ml.training_window import deployment
 
 log = logging.getLogger("energy_ml.service")

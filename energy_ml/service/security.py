@@ -17,9 +17,9 @@ import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from energy_ml.config import ServiceSettings
 from energy_ml.errors import ConfigError, ServiceError
 from energy_ml.service.problems import MEDIA_TYPE, encode, problem_of
-from energy_ml.service.settings import ServiceSettings
 
 log = logging.getLogger("energy_ml.service")
 

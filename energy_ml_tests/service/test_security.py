@@ -11,9 +11,9 @@ import pytest
 from starlette.types import Scope
 
 import energy_ml.service
+from energy_ml.config import ServiceSettings
 from energy_ml.errors import ConfigError, ServiceError
 from energy_ml.service.security import OPEN_PATHS, Guard, check_exposure
-from energy_ml.service.settings import ServiceSettings
 from energy_ml_tests.service.conftest import TOKEN, TRAIN_TOKEN, Server
 
 WRONG = (None, "wrong", TOKEN + "x", TOKEN[:-1])

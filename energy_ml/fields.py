@@ -1,0 +1,229 @@
+"""Settings declared as dataclass fields: default, range, environment name and sentence on the field itself.
+
+What belongs here: the declaration, the check by it, and the reader of layered sources (defaults < file < environment).
+What doesn't: which settings there are (``config``, ``service.settings``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import difflib
+import functools
+import numbers
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from energy_ml.errors import ConfigError
+
+PREFIX = "ENERGY_ML_"
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a field says of itself beside its type and default: limits are (sign, number) pairs."""
+
+    sentence: str
+    limits: tuple[tuple[str, float], ...] = ()
+    choices: tuple[str, ...] = ()
+    env: str | None = None
+    secret: bool = False
+    elsewhere: bool = False
+    """Read with another table, under the name ``env``."""
+
+
+def setting(
+    default: Any,
+    sentence: str,
+    limits: str = "",
+    *,
+    choices: tuple[str, ...] = (),
+    env: str | None = None,
+    secret: bool = False,
+    elsewhere: bool = False,
+) -> Any:
+    """A dataclass field that is a setting; ``limits`` as in ``"> 0, <= 1"``."""
+    pairs = tuple((sign, float(number)) for sign, number in (part.split() for part in limits.split(",") if part))
+    meta = {"setting": Meaning(sentence, pairs, choices, env, secret, elsewhere)}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=meta)
+    return field(default=default, metadata=meta, repr=not secret)
+
+
+def settings_of(kind: type) -> dict[str, Meaning]:
+    """The settings among the fields of a dataclass, in order."""
+    return {f.name: f.metadata["setting"] for f in dataclasses.fields(kind) if "setting" in f.metadata}
+
+
+def variable(kind: type, name: str) -> str:
+    """Environment variable of a field: the class's ``ENV`` and the field's name, or the field's own."""
+    return PREFIX + (settings_of(kind)[name].env or (kind.ENV + name).upper())  # type: ignore[attr-defined]
+
+
+def default_of(kind: Any, name: str) -> Any:
+    """The declared default of a field, lists made anew."""
+    declared = next(f for f in dataclasses.fields(kind) if f.name == name)
+    make = declared.default_factory
+    return declared.default if make is dataclasses.MISSING else make()
+
+
+def default_text(kind: type, name: str) -> str:
+    """The default as Markdown."""
+    value = default_of(kind, name)
+    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return f"`{text}`" if value not in (None, (), []) else "none"
+
+
+def refuse(kind: type, name: str, value: object, expected: str, remedy: str | None = None) -> typing.NoReturn:
+    """Raise the ConfigError that names field, variable, value and what would be right."""
+    shown = f"has {len(str(value))} characters" if settings_of(kind)[name].secret else f"is {value!r}"
+    where = variable(kind, name)
+    raise ConfigError(f"{name} ({where}) {shown}", expected=expected, remedy=remedy or f"correct {name} or {where}")
+
+
+@functools.cache
+def _type_of(kind: type, name: str) -> tuple[type, type | None, bool]:
+    """(type, item type of a list or tuple, whether None is allowed)."""
+    hint = typing.get_type_hints(kind)[name]
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    (main,) = (option for option in options if option is not type(None))
+    items = typing.get_args(main)
+    return typing.get_origin(main) or main, items[0] if items else None, type(None) in options
+
+
+def _words(kind: type, name: str) -> str:
+    """What the field may be, in words."""
+    main, item, optional = _type_of(kind, name)
+    meaning = settings_of(kind)[name]
+    one = {int: "a whole number", float: "a number", bool: "true or false", dt.date: "a date as YYYY-MM-DD"}
+    said = one.get(main, "text")
+    if item is not None:
+        said = "distinct whole numbers with commas between" if item is int else "names with commas between"
+    if meaning.choices:
+        said = f"{'some' if item else 'one'} of {', '.join(meaning.choices)}"
+    signs = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
+    limits = " and ".join(f"{signs[sign]} {number:g}" for sign, number in meaning.limits)
+    return said + (f", {limits}" if limits else "") + (", or none" if optional else "")
+
+
+def _within(value: float, limits: tuple[tuple[str, float], ...]) -> bool:
+    tests = {">": value.__gt__, ">=": value.__ge__, "<": value.__lt__, "<=": value.__le__}
+    return all(tests[sign](number) for sign, number in limits)
+
+
+def check(config: object) -> None:
+    """Refuse a field whose value its declaration doesn't allow; None becomes the default where None means nothing."""
+    kind: Any = type(config)
+    for name, meaning in settings_of(kind).items():
+        main, item, optional = _type_of(kind, name)
+        value = getattr(config, name)
+        if value is None:
+            if optional:
+                continue
+            value = default_of(kind, name)
+            object.__setattr__(config, name, value)
+        of = item or main
+        values = list(value) if item is not None and not isinstance(value, str) else [value]
+        number = {int: numbers.Integral, float: numbers.Real}.get(of)
+        right = all(isinstance(v, number) and not isinstance(v, bool) for v in values) if number else True
+        right = right and (of is not bool or isinstance(value, bool))
+        right = right and (not number or all(_within(float(v), meaning.limits) for v in values))
+        right = right and (not meaning.choices or set(values) <= set(meaning.choices))
+        right = right and (item is None or len(set(values)) == len(values))
+        if not right:
+            refuse(kind, name, value, _words(kind, name))
+
+
+def _from_text(kind: type, name: str, text: str) -> Any:
+    main, item, optional = _type_of(kind, name)
+    if optional and text.lower() in ("none", "all"):
+        return None
+    try:
+        if item is not None:
+            return main(item(part.strip()) for part in text.split(",") if part.strip())
+        if main is bool:
+            return _TRUTH[text.lower()]
+        if main is dt.date:
+            return dt.date.fromisoformat(text)
+        if main is int and float(text) == int(float(text)):
+            return int(float(text))
+        return main(text)
+    except (ValueError, KeyError, OverflowError):
+        refuse(kind, name, text, _words(kind, name))
+
+
+def _from_file(kind: type, name: str, value: Any) -> Any:
+    main, item, _ = _type_of(kind, name)
+    if item is not None and isinstance(value, list):
+        return main(value)
+    if main is dt.date and isinstance(value, str):
+        return _from_text(kind, name, value)
+    good: Any = {float: (int, float), int: int, bool: bool, str: str, dt.date: dt.date}.get(main)
+    if good is None or not isinstance(value, good) or (isinstance(value, bool) and main is not bool):
+        refuse(kind, name, value, _words(kind, name), f"correct {name} in the settings file")
+    return value
+
+
+def read_file(path: Path, tables: Mapping[str, type]) -> dict[str, dict[str, Any]]:
+    """The tables of a settings file. Raises ConfigError naming an unknown entry and the nearest known one."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise ConfigError(
+            f"the settings file {path} can't be read: {e}", remedy="correct it or unset ENERGY_ML_CONFIG"
+        ) from e
+    for table, entries in found.items():
+        _known(path, table, list(tables), "table")
+        if not isinstance(entries, dict):
+            raise ConfigError(f"{table} in {path} is {entries!r}", expected=f"a table [{table}]", remedy="correct it")
+        names = [n for n, meaning in settings_of(tables[table]).items() if not meaning.elsewhere]
+        for name in entries:
+            _known(path, name, names, f"entry of [{table}]")
+    return found
+
+
+def _known(path: Path, name: str, names: list[str], what: str) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1, 0.0)
+        raise ConfigError(
+            f"{name!r} in {path} is no {what}", expected=", ".join(names), remedy=f"did you mean {near[0]!r}?"
+        )
+
+
+def given(kind: type, entries: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The values that file (``entries``) and environment set, the latter first; what is unset keeps its default."""
+    env = os.environ if environ is None else environ
+    values = {}
+    for name, meaning in settings_of(kind).items():
+        if meaning.elsewhere:
+            continue
+        if text := env.get(variable(kind, name), "").strip():
+            values[name] = _from_text(kind, name, text)
+        elif name in entries:
+            values[name] = _from_file(kind, name, entries[name])
+    return values
+
+
+def table_schema(kind: type) -> dict[str, Any]:
+    """JSON schema of one table: type, range, choices and sentence of each entry."""
+    types_ = {int: "integer", float: "number", bool: "boolean"}
+    limits = {">": "exclusiveMinimum", ">=": "minimum", "<": "exclusiveMaximum", "<=": "maximum"}
+    entries: dict[str, Any] = {}
+    for name, meaning in settings_of(kind).items():
+        if meaning.elsewhere:
+            continue
+        main, item, _ = _type_of(kind, name)
+        one: dict[str, Any] = {"type": types_.get(item or main, "string")}
+        one |= {limits[sign]: number for sign, number in meaning.limits}
+        if meaning.choices:
+            one["enum"] = list(meaning.choices)
+        entry = one if item is None else {"type": "array", "items": one, "uniqueItems": True}
+        entries[name] = entry | {"description": meaning.sentence}
+    return {"type": "object", "additionalProperties": False, "properties": entries}
