@@ -158,7 +158,7 @@ def test_the_champions_of_a_registry_load_as_the_trainers_do(
         registry.promote("price_prediction_60m", version, reason="r", who="w")
     write_training_results(registry)
     registry.rollback("price_prediction_60m", reason="bad", who="ops")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENERGY_ML_PROJECT_ROOT", str(tmp_path))
     loaded = PricePredictionTrainer.load_models()
     assert set(loaded) == set(PricePredictionTrainer.load_models(horizons=[60])) == {60}
     features, _ = trained.prepare_data(prices)
