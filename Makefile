@@ -5,20 +5,24 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-demo
 INSTALLED_TEST := $(VENV)/.installed-test
 
-.PHONY: demo test lint ui benchmarks clean
+.DEFAULT_GOAL := demo
+.PHONY: help demo test lint ui clean
 
-demo: $(INSTALLED)
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## install, train and judge on the sample
 	$(BIN)/energy-ml retrain --date latest
 
-test: $(INSTALLED_TEST)
+test: $(INSTALLED_TEST) ## every test
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-lint: $(INSTALLED_TEST)
+lint: $(INSTALLED_TEST) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-ui: $(INSTALLED)
+ui: $(INSTALLED) ## Dagster in the browser
 	$(BIN)/dagster dev
 
 $(BIN)/python:
@@ -33,5 +37,5 @@ $(INSTALLED_TEST): $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	touch $@
 
-clean:
+clean: ## remove environment, runs, models and results
 	rm -rf $(VENV) .dagster .tmp_dagster_home_* models results

@@ -1,7 +1,7 @@
 """Settings declared as dataclass fields: default, range, environment name and sentence on the field itself.
 
 What belongs here: the declaration, the check by it, and the reader of layered sources (defaults < file < environment).
-What doesn't: which settings there are (``config``, ``service.settings``).
+What doesn't: which settings there are (``config``).
 """
 
 from __future__ import annotations
