@@ -252,6 +252,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
 
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from energy_ml.orchestration.instance import how_to_look
     from energy_ml.orchestration.launch import run_job, what_failed
     from energy_ml.progress import open_progress, progress_place
 
@@ -287,7 +288,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
     if not result.success:
         raise EnergyMLError(
             f"the run for {as_of} failed: {what_failed(result.all_events)}",
-            remedy=f"see run {run_id} in the UI (dagster dev)",
+            remedy=f"see run {run_id} in the UI ({how_to_look()})",
         )
 
 

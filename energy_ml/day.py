@@ -102,6 +102,7 @@ _NO_TELEMETRY = {
     "charge_level_mwh": "float64",
     "capacity_mwh": "float64",
     "power_mw": "float64",
+    "rated_power_mw": "float64",
 }
 
 

@@ -17,6 +17,9 @@ BATTERY_ID: Final = "battery_id"
 CHARGE: Final = "charge_level_mwh"
 CAPACITY: Final = "capacity_mwh"
 POWER: Final = "power_mw"
+"""The measured flow at the grid."""
+RATED_POWER: Final = "rated_power_mw"
+"""What the battery can do at most, at the grid."""
 IS_FILLED: Final = "is_filled"
 
 # --- columns of forecasts.parquet and battery_backtest.parquet ------------------------------------

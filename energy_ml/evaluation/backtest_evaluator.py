@@ -22,6 +22,7 @@ from energy_ml.config import RLBatteryConfig, default_config
 from energy_ml.errors import ConfigError, UnknownRegionError
 from energy_ml.evaluation.bootstrap import BlockBootstrap
 from energy_ml.market_data.schema import DataProblem
+from energy_ml.market_data.telemetry import rated_power
 from energy_ml.names import (
     ACTION,
     ACTIONS,
@@ -34,6 +35,7 @@ from energy_ml.names import (
     PERFECT_FORESIGHT,
     POOLED,
     POWER,
+    RATED_POWER,
     REFERENCE,
     REGION,
     STRATEGY,
@@ -75,8 +77,8 @@ def telemetry_units(
 ) -> tuple[list[BatteryUnit], list[DataProblem]]:
     """Take the batteries of a (cleaned) telemetry frame as they stand when the test begins; say what was odd.
 
-    Capacity is the last known one, the power limit the greatest ``power_mw`` seen before the test (without that
-    column: the config's ratio of power to capacity), the start the last known charge, moved into the limits of the
+    Capacity is the last known one, the power limit ``rated_power`` of what was seen before the test (where nothing
+    tells: the config's ratio of power to capacity), the start the last known charge, moved into the limits of the
     config where it lies outside. All else is the config's. Only rows before the test (the start: up to its first
     instant) are looked at. Batteries without rows, or in a region without prices, are left out and listed.
     """
@@ -99,8 +101,9 @@ def telemetry_units(
             report("battery_left_out", f"battery {battery_id!r} has no charge level before the test", len(every), False)
             continue
         capacity = float(rows[CAPACITY].iloc[-1])
-        seen = rows.loc[rows[TIMESTAMP] < split.val_end, POWER].abs().max() if POWER in rows else np.nan
-        power = float(seen) if seen > 0 else config.power_mw / config.capacity_mwh * capacity
+        before = rows[rows[TIMESTAMP] < split.val_end]
+        rating = rated_power(before.get(POWER), before.get(RATED_POWER))
+        power = rating or config.power_mw / config.capacity_mwh * capacity
         battery = Battery.from_config(config, capacity_mwh=capacity, power_mw=power)
         charge = float(rows[CHARGE].iloc[-1])
         start = min(max(charge, battery.low_mwh), battery.high_mwh)

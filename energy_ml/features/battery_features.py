@@ -13,6 +13,7 @@ from energy_ml.errors import DuplicateError, NoDataError, SchemaError, ValueRang
 from energy_ml.features.market_state_features import DAY_MINUTES, steps_of
 from energy_ml.features.panel import NS_PER_MINUTE, numeric, timestamps_ns, to_panel
 from energy_ml.features.rolling_features import rolling_sum
+from energy_ml.names import POWER, RATED_POWER
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -56,7 +57,7 @@ def build_battery_features(
     Parameters
     ----------
     df : telemetry, any order; ``timestamp_col``, ``battery_id_col``, ``battery_col`` (MWh), ``capacity_col`` (MWh)
-        and optionally ``region_col``.
+        and optionally ``region_col``, ``power_mw``, ``rated_power_mw`` (carried along).
     price_df : long prices (``timestamp``, ``region``, ``price_col``). Each battery row gets its region's newest price
         at or before it, at most an hour old; without a region column the mean over the regions.
 
@@ -107,7 +108,8 @@ def build_battery_features(
     columns |= _prices_at(stamps, df[region_col] if region_col in df.columns else None, price_df, price_col)
     matrix = np.stack([columns[name] for name in BATTERY_COLUMNS]).astype(np.float32)
     frame = pd.DataFrame(matrix.T, columns=list(BATTERY_COLUMNS), index=df.index, copy=False)
-    kept = [*keys, *([region_col] if region_col in df.columns else []), battery_col, capacity_col]
+    optional = [name for name in (POWER, RATED_POWER) if name in df.columns]
+    kept = [*keys, *([region_col] if region_col in df.columns else []), battery_col, capacity_col, *optional]
     for name in reversed(kept):
         frame.insert(0, name, df[name])
     return frame

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from energy_ml.errors import SchemaError, TimestampError
 from energy_ml.market_data.text_times import parse_texts
+from energy_ml.names import RATED_POWER
 
 Kind = Literal["prices", "batteries"]
 
@@ -32,7 +33,7 @@ REQUIRED_COLUMNS: dict[Kind, tuple[str, ...]] = {
     "prices": (TIMESTAMP, REGION, PRICE),
     "batteries": (TIMESTAMP, BATTERY_ID, CHARGE, CAPACITY),
 }
-OPTIONAL_COLUMNS: dict[Kind, tuple[str, ...]] = {"prices": (), "batteries": (REGION, POWER)}
+OPTIONAL_COLUMNS: dict[Kind, tuple[str, ...]] = {"prices": (), "batteries": (REGION, POWER, RATED_POWER)}
 TEXT_COLUMNS = (REGION, BATTERY_ID)
 MISSING_WORDS = frozenset({"", "nan", "null", "none", "na", "n/a", "-"})
 """Texts in a numeric column that mean "no value"; compared in lower case, without surrounding spaces."""

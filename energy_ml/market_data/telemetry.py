@@ -24,8 +24,10 @@ from energy_ml.market_data.rows import (
     snap_jitter,
 )
 from energy_ml.market_data.schema import CAPACITY, CHARGE, IS_FILLED, POWER, TIMESTAMP, DataProblem
+from energy_ml.names import RATED_POWER
 
 _OVER_FULL = 0.01  # share of capacity by which a meter may be off before the message says so
+_LONGEST_HOURS = 200.0  # no battery lasts longer at full power; one told in kWh seems to
 _LOSSES = 1.2  # power is measured at the grid; what leaves the cells is more by the losses of discharging
 
 
@@ -83,6 +85,8 @@ def clean_batteries(
                 remedy="correct the capacity or drop these rows",
             )
         )
+    else:
+        _refuse_other_units(rows, found)
     missing_values(rows, found, CHARGE)
     rows.sort(found)
     merge_duplicates(rows, found)
@@ -96,6 +100,61 @@ def clean_batteries(
     result = rows.to_frame(order)
     result[IS_FILLED] = repaired[order]
     return CleanBatteries(result, minutes, found.problems)
+
+
+def rated_power(power: pd.Series | None, rated: pd.Series | None) -> float | None:
+    """What a battery can do at most, MW at the grid, from its rows in order of time; None where nothing tells.
+
+    The last ``rated_power_mw`` that is known; else what ``power_mw`` reached, leaving out the topmost hundredth (a row
+    at least): a single wild reading sets no rating.
+    """
+    if rated is not None:
+        known = rated[rated > 0]
+        if len(known):
+            return float(known.iloc[-1])
+    flow = np.abs(power.to_numpy(dtype=np.float64)) if power is not None else np.empty(0)
+    flow = flow[np.isfinite(flow) & (flow > 0)]
+    return float(np.quantile(flow, 0.99, method="lower")) if len(flow) else None
+
+
+def _refuse_other_units(rows: Rows, found: Findings) -> None:
+    """Charge in percent or kWh under a name that says MWh would be clipped to full, or swamp a fleet's sums."""
+    charge, capacity = rows.values[CHARGE], rows.values[CAPACITY]
+    known = np.isfinite(charge) & np.isfinite(capacity)
+    over = known & (charge > capacity * (1 + _OVER_FULL))
+    if over.sum() > known.sum() / 2:
+        highest = float(np.max(charge[known] / capacity[known]))
+        unit, factor = ("percent", "times capacity_mwh / 100") if charge[known].max() <= 101 else ("kWh", "/ 1000")
+        found.refuse(
+            ValueRangeError(
+                f"charge levels are up to {highest:,.0f} times the capacity: they look like {unit}",
+                file=rows.file_of(over),
+                column=CHARGE,
+                rows=int(over.sum()),
+                example=rows.example(over, CHARGE),
+                expected="MWh, between 0 and capacity_mwh",
+                remedy=f"write {CHARGE} {factor}",
+            )
+        )
+    for name in (RATED_POWER, POWER):
+        if name not in rows.values:
+            continue
+        power = np.abs(rows.values[name])
+        power = power[np.isfinite(power) & (power > 0)]
+        if len(power) and np.median(capacity[known]) > _LONGEST_HOURS * np.quantile(power, 0.99):
+            found.refuse(
+                ValueRangeError(
+                    f"capacities of {np.median(capacity[known]):,.0f} MWh would last for weeks at {name}: "
+                    "they look like kWh",
+                    file=rows.file_of(known),
+                    column=CAPACITY,
+                    rows=int(known.sum()),
+                    example=rows.example(known, CAPACITY),
+                    expected="MWh, with power in MW",
+                    remedy=f"write {CAPACITY} and {CHARGE} / 1000",
+                )
+            )
+            return
 
 
 def _fill_charge(rows: Rows, max_gap_minutes: int) -> Bools:
@@ -161,7 +220,8 @@ def _report_jumps(rows: Rows, found: Findings) -> None:
     limit = 4 * rows.values[CAPACITY]
     if POWER in rows.values:
         largest = np.full(len(rows.names), -np.inf)
-        power = np.nan_to_num(np.abs(rows.values[POWER]), nan=-np.inf)
+        known = RATED_POWER if RATED_POWER in rows.values else POWER
+        power = np.nan_to_num(np.abs(rows.values[known]), nan=-np.inf)
         np.maximum.at(largest, rows.keys, power)
         limit = np.where(largest[rows.keys] > 0, largest[rows.keys], limit)
     change = np.abs(np.diff(rows.values[CHARGE]))

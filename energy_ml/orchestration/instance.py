@@ -5,9 +5,11 @@ than loading Dagster.
 """
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 from sqlalchemy.exc import DatabaseError
@@ -16,17 +18,44 @@ from energy_ml.config import project_root
 from energy_ml.errors import EnergyMLError
 from energy_ml.orchestration.private import InstanceRef
 
+_QUIET = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+
+
+def record_home() -> Path | None:
+    """The folder that keeps the record of runs where the project's own ``dagster.yaml`` can't say so, else None.
+
+    That is ``DAGSTER_HOME`` if set. Without it, a project folder that can't be written, or that has no ``dagster.yaml``
+    (the package is installed, not checked out), leaves the record in the user's state folder, one for each project.
+    """
+    if home := os.environ.get("DAGSTER_HOME"):
+        return Path(home)
+    root = project_root()
+    if (root / "dagster.yaml").is_file() and os.access(root, os.W_OK):
+        return None
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    return state / "energy_ml" / hashlib.sha256(str(root).encode()).hexdigest()[:12]
+
+
+def how_to_look() -> str:
+    """The command that shows the project's runs, for messages."""
+    home = record_home()
+    return "dagster dev" if home is None or os.environ.get("DAGSTER_HOME") else f"DAGSTER_HOME={home} dagster dev"
+
 
 @contextlib.contextmanager
 def project_instance() -> Iterator[dg.DagsterInstance]:
-    """The instance that ``dagster dev`` in the project root uses: DAGSTER_HOME if set, else the root's dagster.yaml.
+    """The instance that ``how_to_look`` shows: that of ``record_home``, else of the root's ``dagster.yaml``.
 
     Raises EnergyMLError when its record of runs can't be read or written.
     """
+    home = record_home()
     # dagster.yaml holds paths relative to the project root, as the dagster command line resolves them.
     with contextlib.chdir(project_root()), _record_in_words():
-        if os.environ.get("DAGSTER_HOME"):
-            with dg.DagsterInstance.get() as instance:
+        if home is not None:
+            if not os.environ.get("DAGSTER_HOME"):
+                home.mkdir(parents=True, exist_ok=True)
+                (home / "dagster.yaml").write_text(_QUIET)
+            with dg.DagsterInstance.from_config(str(home)) as instance:
                 yield instance
         else:
             with tempfile.TemporaryDirectory(prefix=".tmp_dagster_home_", dir=".") as folder:

@@ -17,7 +17,7 @@ from energy_ml.errors import ConfigError, DataError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.orchestration.alerts import step_error
 from energy_ml.orchestration.build import build_definitions
-from energy_ml.orchestration.instance import project_instance
+from energy_ml.orchestration.instance import how_to_look, project_instance
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
 from energy_ml.orchestration.private import (
     SINGLETON_REPOSITORY_NAME,
@@ -132,7 +132,7 @@ def what_failed(events: Sequence[dg.DagsterEvent]) -> str:
                 )
     # A step that fails because of its check mostly says the same as the check.
     told = [f"{text}: {why}" if why else text for text, why in checks if not why or not any(why in s for s in steps)]
-    return "; ".join(dict.fromkeys([*steps, *told])) or "the run failed; see it in the UI (dagster dev)"
+    return "; ".join(dict.fromkeys([*steps, *told])) or f"the run failed; see it in the UI ({how_to_look()})"
 
 
 def _has_results(settings: Settings, lake: ParquetLake, instance: dg.DagsterInstance, as_of: dt.date) -> bool:

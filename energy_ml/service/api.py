@@ -337,7 +337,8 @@ def _market(app: FastAPI, service: MLService) -> None:
         frame = service.market.batteries()
         names = [name for name in schemas.BatteryOut.__annotations__ if name in frame.columns]
         rows = frame[names].to_dict("records") if len(frame) else []
-        return json_response({"batteries": [{"region": None, **row} for row in rows]})
+        plain = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in rows]
+        return json_response({"batteries": [{"region": None, **row} for row in plain]})
 
 
 def _health(app: FastAPI, service: MLService, trainings: Trainings, hub: Hub, monitoring: Monitoring) -> None:

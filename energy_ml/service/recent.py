@@ -17,9 +17,13 @@ import pandas as pd
 from energy_ml.errors import NoDataError
 from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.telemetry import rated_power
+from energy_ml.names import BATTERY_ID, POWER, RATED_POWER, TIMESTAMP
 
 _LOOK_SECONDS = 1.0
 _MARGIN = pd.Timedelta(hours=1)
+_RATING_SPAN = pd.Timedelta(days=10)
+"""As long as the usual training window, so that ratings are those of the report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +103,16 @@ class RecentMarket:
                 if not lasts:
                     return pd.DataFrame()
                 last = max(lasts)
-                frame = self.lake.read_batteries(last - _MARGIN, last + pd.Timedelta(nanoseconds=1))
-                newest = frame.sort_values("timestamp").groupby("battery_id", sort=True).tail(1)
-                self._batteries = (marks, newest.sort_values("battery_id", ignore_index=True))
+                frame = self.lake.read_batteries(last - _RATING_SPAN, last + pd.Timedelta(nanoseconds=1))
+                frame = frame.sort_values(TIMESTAMP)
+                newest = frame[frame[TIMESTAMP] >= last - _MARGIN].groupby(BATTERY_ID, sort=True).tail(1)
+                # The same rule as in the backtest, so that page and report advise the same power.
+                rated = {
+                    name: rated_power(rows.get(POWER), rows.get(RATED_POWER))
+                    for name, rows in frame.groupby(BATTERY_ID, sort=False)
+                }
+                newest = newest.assign(**{RATED_POWER: newest[BATTERY_ID].map(rated).astype("float64")})
+                self._batteries = (marks, newest.sort_values(BATTERY_ID, ignore_index=True))
             return self._batteries[1]
 
     def _marks(self, kind: str) -> tuple[str, ...]:

@@ -235,6 +235,7 @@ class BatteryOut(TypedDict):
     timestamp: dt.datetime
     charge_level_mwh: float
     capacity_mwh: float
+    rated_power_mw: float | None
 
 
 class BatteriesOut(TypedDict):

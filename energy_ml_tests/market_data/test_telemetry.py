@@ -6,6 +6,7 @@ import pytest
 
 from energy_ml.errors import DuplicateError, SchemaError, TimestampError, ValueRangeError
 from energy_ml.market_data.cleaning import clean_batteries
+from energy_ml.market_data.telemetry import rated_power
 from energy_ml_tests.market_data.frames import NOW, START, telemetry
 
 
@@ -119,3 +120,28 @@ def test_future_and_wrong_types_are_refused():
         clean_batteries(telemetry(), now=START - pd.Timedelta(hours=3))
     with pytest.raises(SchemaError):
         clean(telemetry().drop(columns="capacity_mwh"))
+
+
+def test_a_rating_is_what_was_said_or_else_reached_more_than_once() -> None:
+    flow = pd.Series([0.0, 1.0, -1.0, 0.9, -0.5] * 20)
+    assert rated_power(flow, None) == 1.0
+    wild = pd.concat([flow, pd.Series([50.0])])
+    assert rated_power(wild, None) == 1.0, "one wild reading sets no rating"
+    assert rated_power(flow, pd.Series([np.nan, 2.0, 2.5, np.nan])) == 2.5
+    assert rated_power(pd.Series([0.0, np.nan]), None) is None and rated_power(None, None) is None
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(100 / 4.0, "percent"), (1000.0, "kWh")])
+def test_charge_in_another_unit_is_refused_by_name(factor: float, unit: str) -> None:
+    frame = telemetry().assign(capacity_mwh=4.0)
+    frame["charge_level_mwh"] = np.linspace(0.5, 3.5, len(frame)) * factor
+    with pytest.raises(ValueRangeError, match=f"look like {unit}") as refused:
+        clean(frame)
+    assert refused.value.column == "charge_level_mwh"
+
+
+def test_a_battery_that_would_last_for_weeks_is_refused() -> None:
+    frame = telemetry().assign(capacity_mwh=2000.0, power_mw=1.0)
+    frame["charge_level_mwh"] = 900.0
+    with pytest.raises(ValueRangeError, match="look like kWh"):
+        clean(frame)

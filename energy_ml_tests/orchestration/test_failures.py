@@ -15,6 +15,7 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from energy_ml.artifacts import champion_entry
 from energy_ml.errors import EnergyMLError
+from energy_ml.orchestration.instance import how_to_look, record_home
 from energy_ml.orchestration.launch import project_instance, run_job, what_failed
 from energy_ml_tests.orchestration.project import DAYS, Project
 
@@ -107,3 +108,28 @@ def test_a_retry_from_failure_succeeds_though_a_champion_was_damaged_meanwhile(i
     (problem,) = inside.registry.verify()
     assert champion["version"] in problem, "the damaged version is named, and nothing else"
     assert not _half_written(inside)
+
+
+def test_a_record_of_runs_is_kept_where_the_project_can_not_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installed as a package there is no ``dagster.yaml``: the record must outlive the process, and be found again."""
+    root = tmp_path / "some where ü"
+    root.mkdir()
+    for name, value in {"ENERGY_ML_PROJECT_ROOT": str(root), "XDG_STATE_HOME": str(tmp_path / "state")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with project_instance() as instance:
+        run_id = instance.create_run_for_job(_job).run_id
+    assert not list(root.iterdir())
+    home = record_home()
+    assert home is not None and home.is_relative_to(tmp_path / "state")
+    assert how_to_look() == f"DAGSTER_HOME={home} dagster dev"
+    with project_instance() as instance:
+        assert instance.get_run_by_id(run_id) is not None
+    (root / "dagster.yaml").write_text("")
+    assert record_home() is None and how_to_look() == "dagster dev"
+
+
+@dg.job(name="retrain")
+def _job() -> None: ...

@@ -124,7 +124,7 @@ async function battery() {
   const mine = state.batteries.filter((b) => b.region === state.region);
   const own = mine.find((b) => b.battery_id === state.battery) ?? (state.battery === "" ? mine[0] : undefined);
   $("which").replaceChildren(...mine.map((b) => make("option", { value: b.battery_id, selected: b === own }, `${b.battery_id}, ${number(b.capacity_mwh, 1)} MWh`)), make("option", { value: "-", selected: !own }, "reference, 1 MWh"));
-  const asked = own ? { charge_level_mwh: Math.min(own.charge_level_mwh, own.capacity_mwh), capacity_mwh: own.capacity_mwh } : { charge_level_mwh: state.charge, capacity_mwh: 1 };
+  const asked = own ? { charge_level_mwh: Math.min(own.charge_level_mwh, own.capacity_mwh), capacity_mwh: own.capacity_mwh, ...(own.rated_power_mw && { power_mw: own.rated_power_mw }) } : { charge_level_mwh: state.charge, capacity_mwh: 1 };
   const found = await ask("/models/act", { ...asked, region: state.region });
   const capacity = asked.capacity_mwh, gauge = make("div", { className: "gauge", title: "charge and its allowed bounds" }, filled(found.charge_level_mwh / capacity));
   for (const bound of found.bounds_mwh) { const mark = make("u"); mark.style.left = `${(bound / capacity) * 100}%`; gauge.append(mark); }
