@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from energy_ml import __version__
 from energy_ml.config import Settings, project_root
-from energy_ml.errors import ConfigError, DataError
+from energy_ml.errors import ConfigError, EnergyMLError
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.names import METRICS_FILE
 from energy_ml.orchestration.alerts import step_error
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.instance import how_to_look, project_instance
@@ -32,6 +34,8 @@ from energy_ml.orchestration.private import (
     execute_run,
 )
 from energy_ml.orchestration.triggers import data_version, taken
+from energy_ml.provenance import config_digest
+from energy_ml.results import ResultsStore
 from energy_ml.training_window import deployment
 
 MODULE = "energy_ml.definitions"
@@ -89,8 +93,8 @@ def backfill(
     """Run ``job`` for every as-of date from ``first`` to ``last``, oldest first, one run each, in this process.
 
     Definitions are loaded once. A day that fails doesn't stop the others. With ``only_missing``, days that have results
-    of their present data are left out. ``progress`` is called after each day; at the end the leaderboard is made
-    anew.
+    of their present data, settings and version are left out. ``progress`` is called after each day; at the end the
+    leaderboard is made anew.
 
     Raises ConfigError for days that aren't partitions.
     """
@@ -136,9 +140,12 @@ def what_failed(events: Sequence[dg.DagsterEvent]) -> str:
 
 
 def _has_results(settings: Settings, lake: ParquetLake, instance: dg.DagsterInstance, as_of: dt.date) -> bool:
+    """Whether the day's results are of its present data, these settings and this version of the package."""
     try:
-        return taken(instance, settings, as_of, data_version(settings, lake, as_of)) is not None
-    except DataError:
+        made = ResultsStore(settings.results_dir).read(as_of, METRICS_FILE)["provenance"]
+        same = (made["config_digest"], made["energy_ml"]) == (config_digest(settings.ml_config()), __version__)
+        return same and taken(instance, settings, as_of, data_version(settings, lake, as_of)) is not None
+    except (EnergyMLError, KeyError, TypeError):
         return False
 
 
