@@ -1,16 +1,18 @@
-"""Share of the perfect-foresight profit that each strategy earns, pooled over many windows of a price file.
+"""Share of the perfect-foresight profit that each strategy earns, over many windows of price files; a table per file.
 
-    python benchmarks/battery_shares.py prices.parquet                              # 7 + 1.5 d train, 1.5 d test
+    python benchmarks/battery_shares.py australia.parquet new_york.parquet          # 7 + 1.5 d train, 1.5 d test
     python benchmarks/battery_shares.py prices.parquet --train 54 --validation 6 --test 30 --step 6 --windows 30
     python benchmarks/battery_shares.py prices.parquet --delay 1                    # act one interval late
+    python benchmarks/battery_shares.py prices.parquet --wear 10 --fees 5           # currency per MWh
     python benchmarks/battery_shares.py prices.parquet --minutes 1                  # prices held for shorter intervals
     python benchmarks/battery_shares.py prices.parquet --cache forecasts --rows rows.csv     # a long run, to go on with
 
-The file has timestamp, region and real_time_price. Forecasts are the project's own: cross-fitted on train, out of
-sample after it; with ``--minutes`` still those of the file's interval, made when a price is new. With ``--rows`` each
-window's profits are written down as it is done and not computed again; the table covers all windows found there, also
+A file has timestamp, region and real_time_price. Forecasts are the project's own: cross-fitted on train, out of sample
+after it; with ``--minutes`` still those of the file's interval, made when a price is new. With ``--rows`` each window's
+profits are written down as it is done and not computed again; a table covers all windows of its file found there, also
 those of earlier calls with another ``--skip`` or ``--step``.
 
+Beside rivals stand the policy without its parts: the plan alone (table zeroed), with its forecasts withheld, and both.
 Intervals and p come from a block bootstrap over calendar days (blocks of a week where tests are longer than that), all
 regions of a day together: they share their weather. p: resamples in which ours earns no more than the other.
 """
@@ -20,28 +22,30 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from energy_ml.arrays import Floats
 from energy_ml.config import MLConfig, PricePredictionConfig, RLBatteryConfig
 from energy_ml.evaluation.backtest_evaluator import backtest, mark_to_market, reference_units
 from energy_ml.market_data import clean_prices
+from energy_ml.names import MPC_FORECAST, THRESHOLD
 from energy_ml.names import PERFECT_FORESIGHT as OPTIMUM
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.rl_battery.baselines import RollingMPC, ThresholdRule
-from energy_ml.rl_battery.battery import Battery, Floats
+from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.obvious import ObviousQLearning
-from energy_ml.rl_battery.strategy import Blind, Context, Strategy
+from energy_ml.rl_battery.parts import reduced
+from energy_ml.rl_battery.strategy import Context, Strategy
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
 from energy_ml.splits import TimeSplit
 
-OURS, WITHOUT, BLIND = "ours", "ours_learned_without_forecasts", "ours_forecasts_withheld"
-PROMPT = "ours_learned_without_delay"
+OURS, BLIND, PLAN, BLIND_PLAN = "policy", "forecasts withheld", "plan alone", "plan alone, forecasts withheld"
+NAMES = {"nothing": OURS, "forecasts": BLIND, "table": PLAN, "table and forecasts": BLIND_PLAN}
 DAY = pd.Timedelta(days=1)
-KEY = ["setting", "window", "region", "day", "strategy"]
+KEY = ["market", "setting", "window", "region", "day", "strategy"]
 
 
 class Named:
@@ -57,7 +61,7 @@ class Named:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prices", type=Path)
+    parser.add_argument("prices", type=Path, nargs="+")
     parser.add_argument("--train", type=float, default=7.0, help="days")
     parser.add_argument("--validation", type=float, default=1.5, help="days")
     parser.add_argument("--test", type=float, default=1.5, help="days")
@@ -69,20 +73,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--regions", nargs="*", default=None)
     parser.add_argument("--minutes", type=int, default=None, help="hold prices for intervals of so many minutes")
     parser.add_argument("--delay", type=int, default=0, help="execution delay, intervals")
-    parser.add_argument("--prompt", action="store_true", help="with a delay: also the policy trained without it")
     parser.add_argument("--wear", type=float, default=0.0, help="currency per MWh discharged")
+    parser.add_argument("--fees", type=float, default=0.0, help="currency per MWh bought or sold")
+    parser.add_argument("--ends", nargs="*", default=None, help="last days of the windows, instead of the steps")
     parser.add_argument("--forecasts", choices=["project", "none"], default="project")
     parser.add_argument("--preset", choices=["fast", "best"], default=PricePredictionConfig.preset)
     parser.add_argument("--cache", type=Path, default=None, help="folder where forecasts are kept")
     parser.add_argument("--rows", type=Path, default=None, help="CSV file where profits are kept")
-    parser.add_argument(
-        "--quick", action="store_true", help="only ours, with forecasts and withheld, and the threshold rule"
-    )
-    parser.add_argument(
-        "--tuned-on", type=float, nargs=2, default=None, metavar=("END", "STEP"),
-        help="tests of this length that end END, END + STEP, ... days after the start were used for choices: windows "
-        "that overlap them stay out of the table",
-    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="without the obvious Q-learning, which takes longest")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -123,21 +121,16 @@ def evaluate(prices: pd.DataFrame, split: TimeSplit, config: MLConfig, options: 
         forecasts = project_forecasts(prices, split, config, options.cache)
     if options.minutes:
         prices = held(prices, options.minutes)
-    strategies: list[Strategy] = [ThresholdRule()]
+    strategies: list[Strategy] = [ThresholdRule(), RollingMPC()]
     if not options.quick:
-        strategies += [ObviousQLearning(), RollingMPC()]
-    if forecasts is None or not options.quick:
-        bare = BatteryRLTrainer(config).train_all(prices=prices, split=split)
-        strategies.append(Named(WITHOUT, Blind(bare["policy"])))
-    if forecasts is not None:
-        if not options.quick:
-            strategies.append(RollingMPC("mpc_forecast", use_forecasts=True))
-        trained = BatteryRLTrainer(config).train_all(prices=prices, forecasts=forecasts, split=split)
-        strategies += [Named(OURS, trained["policy"]), Named(BLIND, Blind(trained["policy"]))]
-    if options.delay and options.prompt:
-        prompt = replace(config, rl_battery=replace(config.rl_battery, execution_delay=0))
-        early = BatteryRLTrainer(prompt).train_all(prices=prices, forecasts=forecasts, split=split)
-        strategies.append(Named(PROMPT, early["policy"]))
+        strategies.append(ObviousQLearning())
+    policy = BatteryRLTrainer(config).train_all(prices=prices, forecasts=forecasts, split=split)["policy"]
+    parts = reduced(policy)
+    if forecasts is None:
+        parts = {name: parts[name] for name in ("nothing", "table")}
+    else:
+        strategies.append(RollingMPC(MPC_FORECAST, use_forecasts=True))
+    strategies += [Named(NAMES[name], strategy) for name, strategy in parts.items()]
     result = backtest(
         prices,
         strategies,
@@ -171,92 +164,106 @@ def report(rows: pd.DataFrame, options: argparse.Namespace) -> None:
     regions = cells.index.get_level_values("region").unique()
     print(
         f"\n{windows} windows, {len(regions)} regions, {options.train:g} + {options.validation:g} d train, "
-        f"{options.test:g} d test, delay {options.delay}"
+        f"{options.test:g} d test, delay {options.delay}, wear {options.wear:g}, fees {options.fees:g}"
     )
-    print(f"{'strategy':31s} {'pooled':>7s} {'5..95 %':>13s} {'median':>7s} {'losing':>7s}   by region")
+    print(
+        f"{'strategy':31s} {'pooled':>7s} {'5..95 %':>13s} {'by start':>8s} {'median':>7s} {'losing':>7s}   by region"
+    )
     names = [name for name in cells.mean().sort_values().index if name != OPTIMUM]
+    together = cells.groupby("window").sum()
     for name in names:
         shares = drawn[name] / drawn[OPTIMUM]
         by_region = 100 * cells[name].groupby("region").sum() / possible.groupby("region").sum()
         median, losing = (cells[name] / possible).median(), int((cells[name] < 0).sum())
         print(
             f"{name:31s} {cells[name].sum() / possible.sum():7.1%} {shares.quantile(0.05):6.1%}.."
-            f"{shares.quantile(0.95):5.1%} {median:7.1%} {losing:7d}   "
-            + " ".join(f"{region} {share:.0f}" for region, share in by_region.items())
+            f"{shares.quantile(0.95):5.1%} {(together[name] / together[OPTIMUM]).mean():8.1%} {median:7.1%} "
+            f"{losing:7d}   " + " ".join(f"{region} {share:.0f}" for region, share in by_region.items())
         )
-    own = OURS if OURS in names else WITHOUT
     for rival in names:
-        if rival == own:
+        if rival == OURS:
             continue
-        gain = (drawn[own] - drawn[rival]) / drawn[OPTIMUM]
+        gain = (drawn[OURS] - drawn[rival]) / drawn[OPTIMUM]
         print(
-            f"{own} minus {rival}: {(cells[own] - cells[rival]).sum() / possible.sum():+.1%} of the optimum "
+            f"{OURS} minus {rival}: {(cells[OURS] - cells[rival]).sum() / possible.sum():+.1%} of the optimum "
             f"({gain.quantile(0.05):+.1%}..{gain.quantile(0.95):+.1%}), p {(gain <= 0).mean():.4f}"
         )
-    lost = cells[(cells[own] < 0) & (cells["threshold"] > 0)]
+    lost = cells[(cells[OURS] < 0) & (cells[THRESHOLD] > 0)]
     print(
-        f"cells (window x region) in which {own} loses money and the threshold rule earns: {len(lost)} of {len(cells)}"
+        f"cells (window x region) in which {OURS} loses money and the threshold rule earns: {len(lost)} of {len(cells)}"
     )
-    together = cells.groupby("window").sum()
-    lost = together[(together[own] < 0) & (together["threshold"] > 0)]
+    lost = together[(together[OURS] < 0) & (together[THRESHOLD] > 0)]
     print(f"windows, all regions together, in which that happens: {len(lost)} of {len(together)}")
 
 
-def main() -> None:
-    options = arguments()
-    raw = pd.read_parquet(options.prices, columns=["timestamp", "region", "real_time_price"])
+def windows_of(prices: pd.DataFrame, options: argparse.Namespace) -> list[TimeSplit]:
+    """The windows of a file, as the options say."""
+    days = np.cumsum([options.train, options.validation, options.test])
+    if options.ends:
+        starts = [pd.Timestamp(end, tz="UTC") + DAY - days[-1] * DAY for end in options.ends]
+    else:
+        first = prices["timestamp"].min().ceil("D") + options.skip * DAY
+        room = (prices["timestamp"].max().floor("D") + DAY - first - days[-1] * DAY) / DAY
+        step = options.step or max(options.test, room / max(1, options.windows - 1))
+        step = round(step * 2) / 2
+        starts = [first + i * step * DAY for i in range(options.windows) if i * step <= room]
+    return [TimeSplit(start, *[start + d * DAY for d in days]) for start in starts]
+
+
+def measure(path: Path, options: argparse.Namespace) -> None:
+    """Measure one file's windows and print its table."""
+    raw = pd.read_parquet(path, columns=["timestamp", "region", "real_time_price"])
     if options.regions:
         raw = raw[raw["region"].isin(options.regions)]
-    prices = clean_prices(raw).frame[["timestamp", "region", "real_time_price"]]
-    origin = prices["timestamp"].min().ceil("D")
-    first, last = origin + options.skip * DAY, prices["timestamp"].max().floor("D") + DAY
-    length = (options.train + options.validation + options.test) * DAY
-    room = (last - first - length) / DAY
-    step = options.step or max(options.test, room / max(1, options.windows - 1))
-    step = round(step * 2) / 2
-    starts = [first + i * step * DAY for i in range(options.windows) if i * step <= room]
+    prices = clean_prices(raw).frame
     gap = sorted(prices["timestamp"].unique())[:2]
     minutes = int((gap[1] - gap[0]) / pd.Timedelta(minutes=1))
     horizons = [h for h in ([1, 5, 15, 60] if minutes == 1 else [5, 15, 30, 60]) if h % minutes == 0]
     config = MLConfig(
         price_prediction=PricePredictionConfig(horizons=horizons, preset=options.preset),
-        rl_battery=RLBatteryConfig(execution_delay=options.delay, wear_cost_per_mwh=options.wear),
+        rl_battery=RLBatteryConfig(
+            execution_delay=options.delay,
+            wear_cost_per_mwh=options.wear,
+            buy_fee_per_mwh=options.fees,
+            sell_fee_per_mwh=options.fees,
+        ),
         n_jobs=options.threads,
     )
     setting = (
         f"{options.train:g}+{options.validation:g}/{options.test:g} d {options.minutes or minutes} min "
-        f"delay {options.delay} wear {options.wear:g} {options.forecasts} {options.preset}"
+        f"delay {options.delay} wear {options.wear:g} fees {options.fees:g} {options.forecasts} {options.preset}"
     )
     known = pd.DataFrame(columns=[*KEY, "profit"])
     if options.rows is not None and options.rows.exists():
         known = pd.read_csv(options.rows)
-        known = known[known["setting"] == setting]
+        known = known[(known["setting"] == setting) & (known["market"] == path.stem)]
     parts = [known] if len(known) else []
-    for number, start in enumerate(starts):
-        ends = [start + days * DAY for days in np.cumsum([options.train, options.validation, options.test])]
-        split, name = TimeSplit(start, *ends), f"{ends[-1]:%Y-%m-%d %H:%M}"
+    splits = windows_of(prices, options)
+    for number, split in enumerate(splits):
+        name = f"{split.end:%Y-%m-%d %H:%M}"
         if name in set(known["window"]):
             continue
         began, worked = time.perf_counter(), time.process_time()
         window = prices[(prices["timestamp"] >= split.start) & (prices["timestamp"] < split.end)].reset_index(drop=True)
-        rows = evaluate(window, split, config, options).assign(setting=setting, window=name)[[*KEY, "profit"]]
+        rows = evaluate(window, split, config, options)
+        rows = rows.assign(market=path.stem, setting=setting, window=name)[[*KEY, "profit"]]
         parts.append(rows)
         if options.rows is not None:
             rows.to_csv(options.rows, mode="a", header=not options.rows.exists(), index=False)
         sums = rows.groupby("strategy")["profit"].sum() / rows.loc[rows["strategy"] == OPTIMUM, "profit"].sum()
-        own = OURS if OURS in sums else WITHOUT
         print(
-            f"{number + 1:3d}/{len(starts)} test to {name}: ours {sums[own]:6.1%}, threshold {sums['threshold']:6.1%}, "
+            f"{number + 1:3d}/{len(splits)} test to {name}: ours {sums[OURS]:6.1%}, threshold {sums[THRESHOLD]:6.1%}, "
             f"{time.perf_counter() - began:.0f} s, {time.process_time() - worked:.0f} s CPU",
             flush=True,
         )
-    table = pd.concat(parts, ignore_index=True)
-    if options.tuned_on:
-        end, every = options.tuned_on
-        after = (pd.to_datetime(table["window"], utc=True) - origin) / DAY - end
-        away = (after + every / 2) % every - every / 2
-        table = table[away.abs() >= options.test]
-    report(table, options)
+    print(f"\n{path.stem}: {setting}", end="")
+    report(pd.concat(parts, ignore_index=True), options)
+
+
+def main() -> None:
+    options = arguments()
+    for path in options.prices:
+        measure(path, options)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ THRESHOLD: Final = "threshold"
 MPC: Final = "mpc"
 MPC_FORECAST: Final = "mpc_forecast"
 OBVIOUS: Final = "obvious_q_learning"
+PLAN_ALONE: Final = "plan_alone"
+"""Our policy without its Q-table."""
 PERFECT_FORESIGHT: Final = "perfect_foresight"
 
 # --- groups of a table ----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ _HOMES = {
     "BatteryRLTrainer": "trainer",
     "Context": "strategy",
     "Strategy": "strategy",
+    "ablation": "parts",
     "build_context": "strategy",
     "perfect_foresight": "optimum",
 }

@@ -25,6 +25,7 @@ from energy_ml.rl_battery.state_space import (
     QTable,
     Seen,
     find_places,
+    joined,
     read,
     stored_values,
 )
@@ -76,7 +77,7 @@ def price_levels(prices: Floats, per_day: int, market: Market, first: int) -> Fl
 
 
 class Eyes(NamedTuple):
-    """What observing needs: the expected path, the market, minutes between refreshes, slices of the charge range."""
+    """What observing needs: the expected path, the market, minutes between prices looked at, slices of the charge."""
 
     look: Lookahead
     market: Market
@@ -96,7 +97,7 @@ def observe(
     first: int,
     history: bool,
 ) -> Seen:
-    """What is known at the refreshes ``first`` to the end of prices (N,): the one way in learning, backtest and
+    """What is known at the intervals ``first`` to the end of prices (N,): the one way in learning, backtest and
     service.
 
     ``minutes`` (N,) of the UTC day; ``usual``, ``when``, ``ahead``, ``history`` as in ``lookahead.expected_paths``.
@@ -135,13 +136,12 @@ def act_now(
     minute: int,
     when: Floats,
     ahead: Floats,
-    price: float,
     physics: Physics,
     charge: float,
     hours: float,
 ) -> tuple[float, float, float, Floats, Floats, float, float]:
-    """One decision at ``price``, given prices at a refresh (newest) and at N - 1 before it, its minute of the day, and
-    forecasts (G, 1), see ``observe``.
+    """One decision at the newest of N prices, ``dispatch_minutes`` apart, given its minute of the day, and forecasts
+    (G, 1), see ``observe``.
 
     Returns the values of charging, holding, discharging and of each node (K,), currency, the planned value of each
     slice (K - 1,), currency/MWh, the charge after (MWh) and the energy at the grid (MWh).
@@ -157,20 +157,9 @@ def act_now(
     places = find_places(seen, brain.table.middles, brain.table.values.shape[1])
     width = (physics.high - physics.low) / eyes.slices
     row = stored_values(seen, brain.table.values, places, seen.level / brain.reward_scale, width)[0]
-    met = seen.expected[0] if eyes.look.delay > 0 else price
-    power, up, stay, down = decide(physics, charge, hours, met, row, np.inf)
-    after, energy, _, _ = step(physics, charge, power, hours, price, np.inf)
+    power, up, stay, down = decide(physics, charge, hours, seen.expected[0], row, np.inf)
+    after, energy, _, _ = step(physics, charge, power, hours, prices[n - 1], np.inf)
     return up, stay, down, row, seen.planned[0], after, energy
-
-
-def refresh_rows(minutes: Integers, dispatch_minutes: int) -> tuple[Integers, Integers]:
-    """At which of N intervals the state is refreshed, (B,), and which of them is the newest in each interval, (N,).
-
-    ``minutes`` (N,) of the UTC day. The first interval always counts as one.
-    """
-    fresh = minutes % dispatch_minutes == 0
-    fresh[0] = True
-    return np.flatnonzero(fresh), np.cumsum(fresh) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +169,9 @@ class BatteryAgent(Complete):
     ``table`` is the Q-table, see ``state_space.QTable`` and ``learning``: with the plan's value of a MWh it gives the
     value of each action. It is in price levels x ``reward_scale``.
 
-    Intervals are ``interval_minutes`` long; the state is refreshed every ``dispatch_minutes``. ``horizons`` (minutes)
-    are those of the forecasts in training. ``delay`` is the execution delay (intervals) that it was trained for.
+    Intervals are ``interval_minutes`` long; prices are looked at, and learning walks, in steps of ``dispatch_minutes``.
+    ``horizons`` (minutes) are those of the forecasts in training. ``delay`` is the execution delay (intervals) that it
+    was trained for.
     """
 
     region: str
@@ -233,21 +223,25 @@ class BatteryAgent(Complete):
         """What is known in the intervals ``first`` to the end of a series of prices (N,) (newest last).
 
         ``forecasts`` (minutes ahead -> (N,), NaN where there is none) may be of any horizons. Plans are those of
-        ``battery``, or of the one that the agent learned with. The state is that of the newest multiple of
-        ``dispatch_minutes``; only the price that is acted on is always the newest.
+        ``battery``, or of the one that the agent learned with. Each interval looks back and ahead from itself in steps
+        of ``dispatch_minutes``.
         """
-        starts, place = refresh_rows(minutes, self.dispatch_minutes)
-        begin = int(place[first])
-        held, when = prices[starts], minutes[starts]
+        step = self.dispatch_minutes // self.interval_minutes
         horizons = sorted(forecasts)
-        ahead = np.array([forecasts[h][starts] for h in horizons]).reshape(len(horizons), len(starts))
-        usual = usual_path(self.look.usual, when, self.dispatch_minutes, int(self.look.whole.sum()))
-        intervals = np.array(horizons, dtype=np.float64) / self.dispatch_minutes
-        physics = (battery or self.battery).physics
-        seen = observe(self.eyes, held, when, usual, intervals, ahead, physics, begin, True)
-        if len(starts) < len(prices):
-            seen = seen.rows(place[first:] - begin)
-        return seen if self.delay else seen._replace(expected=prices[first:])
+        ahead = np.array([forecasts[h] for h in horizons]).reshape(len(horizons), len(prices))
+        when = np.array(horizons, dtype=np.float64) / self.dispatch_minutes
+        physics, steps = (battery or self.battery).physics, int(self.look.whole.sum())
+        parts, order = [], []
+        for phase in range(min(step, len(prices))):
+            rows = np.arange(phase, len(prices), step)
+            begin = int(np.searchsorted(rows, first))
+            if begin == len(rows):
+                continue
+            usual = usual_path(self.look.usual, minutes[rows], self.dispatch_minutes, steps)
+            given = np.ascontiguousarray(ahead[:, rows])
+            parts.append(observe(self.eyes, prices[rows], minutes[rows], usual, when, given, physics, begin, True))
+            order.append(rows[begin:])
+        return joined(parts).rows(np.argsort(np.concatenate(order)))
 
     def values(self, seen: Seen, battery: Battery) -> Floats:
         """Value of the charge at each node above the empty battery, (N, slices + 1) currency."""

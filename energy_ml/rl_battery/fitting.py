@@ -46,7 +46,7 @@ PRICE_CAP = 20.0
 """In learning, prices count at most so many typical prices, so that one spike doesn't rule a table."""
 TRACE_PER_HOUR = 0.78
 """Weight of what was earned against what was expected, an hour on; see ``learning.sweep``."""
-PRIOR_INTERVALS = 300.0
+PRIOR_INTERVALS = 100.0
 """A correction of the plan is believed half where a state was met so often, less where less often."""
 MIN_PASSES = 3
 TOLERANCE = 0.02
@@ -87,7 +87,7 @@ def fit_paths(
     looks, usual_others = fit_lookahead(
         [np.arcsinh(s.seen[s.starts[:n]] / m.typical) for (s, n), m in zip(regions, markets, strict=True)],
         [s.minutes[s.starts[:n]] for s, n in regions],
-        [np.arcsinh(s.ahead[:, :n] / m.typical) for (s, n), m in zip(regions, markets, strict=True)],
+        [np.arcsinh(s.ahead[:, s.starts[:n]] / m.typical) for (s, n), m in zip(regions, markets, strict=True)],
         [np.isfinite(s.prices[s.starts[:n]]) for s, n in regions],
         interval=dispatch,
         lead=window.interval_minutes / dispatch,
@@ -104,7 +104,7 @@ def fit_paths(
         eyes = Eyes(look, market, dispatch, config.charge_level_bins)
         seen = {}
         for level in levels:
-            ahead = s.ahead if level & FORECASTS else s.ahead[:0]
+            ahead = np.ascontiguousarray(s.ahead[: len(s.ahead) if level & FORECASTS else 0, s.starts])
             when = look.horizons[: len(ahead)]
             seen[level] = observe(eyes, held, minutes, usual, when, ahead, battery.physics, 0, bool(level & HISTORY))
         fitted.append(Fitted(s, market, seen, look, n))
@@ -179,6 +179,7 @@ def learn_table(
         values = rising((learner.day + learner.hours) / config.reward_scale, middles, met) * config.reward_scale
         return [_agent(f, QTable(values, middles), window, config, battery, highest) for f in fitted]
 
+    later = [observe_validation(a, f) for a, f in zip(agents(), fitted, strict=True)] if score else []
     curve: list[dict[str, Any]] = []
     converged, done, before = False, 0, np.zeros_like(learner.hours)
     while done < passes and not converged:
@@ -195,8 +196,9 @@ def learn_table(
         converged = config.update == "counterfactual" and done >= MIN_PASSES and moved <= TOLERANCE * size
         before = now
         if score and (done <= 10 or done % 50 == 0 or done == passes):
-            for agent, f in zip(agents(), fitted, strict=True):
-                curve.append({"step": done, "value": validation_profit(agent, f), "region": f.series.region})
+            for agent, f, known in zip(agents(), fitted, later, strict=True):
+                profit = validation_profit(agent, f, known)
+                curve.append({"step": done, "value": profit, "region": f.series.region})
     if not np.isfinite(before).all():
         raise ModelError(
             "Q-learning diverged: the table holds values that aren't finite",
@@ -207,13 +209,19 @@ def learn_table(
     return LearnedTable(agents(), pd.DataFrame(curve, columns=["step", "value", "region"]), converged, done, updates)
 
 
-def validation_profit(agent: BatteryAgent, fitted: Fitted) -> float:
+def observe_validation(agent: BatteryAgent, fitted: Fitted, *, blind: bool = False) -> Seen:
+    """What is known in the rows after train, and as many before them as the agent is late; it needs no table.
+
+    ``blind``: with the forecasts withheld.
+    """
+    s = fitted.series
+    forecasts = {} if blind else dict(zip(agent.horizons, s.ahead, strict=True))
+    return agent.observe(s.seen, s.minutes, forecasts, first=max(0, s.train - agent.delay))
+
+
+def validation_profit(agent: BatteryAgent, fitted: Fitted, seen: Seen) -> float:
     """Profit over the rows after train: cash plus the change of what is stored, at the mean training price."""
     s, battery, n = fitted.series, agent.battery, fitted.series.train
-    from_row = max(0, n - agent.delay)
-    seen = fitted.seen[max(fitted.seen)].rows(s.place[from_row:])
-    if not agent.delay:
-        seen = seen._replace(expected=s.seen[from_row:])
     _, cash, end = agent.requests(seen, s.prices[n:], battery, battery.initial_mwh, s.days[n:], delay=agent.delay)
     return float(cash + (end - battery.initial_mwh) * end_value(s.prices[:n], battery))
 

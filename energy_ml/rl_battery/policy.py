@@ -17,7 +17,7 @@ from energy_ml.arrays import Floats
 from energy_ml.artifacts import Complete, load_champion
 from energy_ml.config import resolve_path
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
-from energy_ml.names import ACTIONS, OUR_POLICY, POLICY_FILE
+from energy_ml.names import ACTIONS, OUR_POLICY, PLAN_ALONE, POLICY_FILE
 from energy_ml.rl_battery.agent import HISTORY_MINUTES, BatteryAgent, Brain, act_now
 from energy_ml.rl_battery.battery import Battery, Physics
 from energy_ml.rl_battery.lookahead import PATH_HOURS
@@ -40,7 +40,7 @@ class BatteryPolicy:
     The policy is a ``Strategy``: ``actions(context)`` runs it through a backtest.
     """
 
-    name = OUR_POLICY
+    name: str = OUR_POLICY
 
     def __init__(self, policy_path: str | Path = "models/rl_battery") -> None:
         self.path = Path(resolve_path(policy_path))
@@ -92,6 +92,14 @@ class BatteryPolicy:
             agent = self.agent(region)
             self._prepared[region] = agent, agent.brain, agent.battery.physics, agent.battery
         return self._prepared[region]
+
+    def without_table(self) -> BatteryPolicy:
+        """The plan alone: the same policy with a Q-table of zeros, named ``plan_alone``."""
+        learned = self.learned
+        agents = {region: agent.without_table() for region, agent in learned.agents.items()}
+        alone = BatteryPolicy.of(replace(learned, agents=agents))
+        alone.name = PLAN_ALONE
+        return alone
 
     def strategy(self) -> BatteryPolicy:
         """The policy as a Strategy of backtests: itself."""
@@ -164,8 +172,8 @@ class BatteryPolicy:
         forecasts : minutes ahead -> price, for any horizons up to a day, those of training or others.
 
         Works with any of the optional ones missing. Each forecast counts for what it says; horizons of training that
-        aren't given are filled in from the others. As in backtests, state and history are those of the last multiple of
-        the agent's ``dispatch_minutes``.
+        aren't given are filled in from the others. As in backtests, it looks back in steps of the agent's
+        ``dispatch_minutes``.
 
         Returns
         -------
@@ -211,19 +219,16 @@ class BatteryPolicy:
         prices = np.empty(len(past) + 1)
         prices[:-1] = past
         prices[-1] = price
-        if dispatch > interval:
-            # Only prices at a refresh of the state count; before the first refresh the price now stands in.
-            oldest = (len(past) - now % dispatch // interval) % (dispatch // interval)
-            prices = prices[oldest :: dispatch // interval] if oldest <= len(past) else prices[-1:]
+        step = dispatch // interval
+        prices = prices[len(past) % step :: step]
         if not math.isfinite(prices.sum()):
             raise BatteryError("recent_prices hold values that aren't finite", remedy="fill or leave out gaps")
         up, stay, down, row, planned, after, energy = act_now(
             brain,
             np.ascontiguousarray(prices),
-            now - now % dispatch,
+            now,
             np.array(list(ahead), dtype=np.float64) / dispatch,
             np.array(list(ahead.values()), dtype=np.float64)[:, None],
-            price,
             physics,
             charge,
             interval / 60.0,

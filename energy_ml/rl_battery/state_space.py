@@ -69,6 +69,11 @@ class Seen(NamedTuple):
         )
 
 
+def joined(parts: list[Seen]) -> Seen:
+    """All rows of several, one after another."""
+    return Seen(*[np.concatenate(column) for column in zip(*parts, strict=True)])
+
+
 class Places(NamedTuple):
     """Where N intervals fall in a table: ``information`` and ``time`` bin (N,), and per slice (N, slices) the gap bin
     below and the ``share`` of the way to the next one."""

@@ -22,6 +22,7 @@ from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.fitting import (
     fit_paths,
     learn_table,
+    observe_validation,
     validation_profit,
 )
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
@@ -87,8 +88,9 @@ class BatteryRLTrainer:
         Returns
         -------
         dict with ``region``, ``policy`` (BatteryPolicy), ``agent`` (BatteryAgent), ``q_table``, ``axes``,
-        ``validation`` ("plan and table" and "plan alone" -> region -> profit), ``learning`` (frame step, value,
-        region), ``converged``, ``episodes``, ``updates``, ``seconds``, ``tables`` (region -> heat maps), ``metrics``.
+        ``validation`` ("plan and table", "plan alone" and "forecasts withheld" -> region -> profit), ``learning``
+        (frame step, value, region), ``converged``, ``episodes``, ``updates``, ``seconds``, ``tables`` (region -> heat
+        maps), ``metrics``.
 
         Raises UnknownRegionError, GapError, IntervalError, NoDataError (see ``strategy.region_series``), ModelError.
         """
@@ -138,13 +140,12 @@ class BatteryRLTrainer:
         fitted = fit_paths(window, config, battery, with_validation=False)
         report(0.3, {"stage": "price path, on train"})
         learned = learn_table(fitted, window, config, battery, passes, score=True)
-        validation = {
-            name: {f.series.region: validation_profit(a, f) for a, f in zip(agents, fitted, strict=True)}
-            for name, agents in (
-                ("plan and table", learned.agents),
-                ("plan alone", [a.without_table() for a in learned.agents]),
-            )
-        }
+        validation: dict[str, dict[str, float]] = {"plan and table": {}, "plan alone": {}, "forecasts withheld": {}}
+        for a, f in zip(learned.agents, fitted, strict=True):
+            seen, blind = observe_validation(a, f), observe_validation(a, f, blind=True)
+            validation["plan and table"][a.region] = validation_profit(a, f, seen)
+            validation["plan alone"][a.region] = validation_profit(a.without_table(), f, seen)
+            validation["forecasts withheld"][a.region] = validation_profit(a, f, blind)
         curve = learned.curve
         report(0.6, {"stage": "table, on train"})
         fitted = fit_paths(window, config, battery, with_validation=True)

@@ -1,6 +1,6 @@
 """The window that policies are trained on, as arrays per region.
 
-What belongs here: cutting and aligning prices and forecasts, and at which minutes the state is refreshed. What doesn't:
+What belongs here: cutting and aligning prices and forecasts, and the step that learning walks in. What doesn't:
 learning from them.
 """
 
@@ -14,13 +14,12 @@ import pandas as pd
 
 from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import ModelError, NoDataError
-from energy_ml.rl_battery.agent import refresh_rows
 from energy_ml.rl_battery.battery import utc_days
 from energy_ml.rl_battery.strategy import aligned_forecasts, known, last_known, region_series
 from energy_ml.splits import TimeSplit, split_window
 
-REFRESH_MINUTES = 5
-"""The state is refreshed at most this often: it moves slowly, prices are seen every interval all the same."""
+STEP_MINUTES = 5
+"""Learning walks in steps of at least so many: what energy is worth moves slowly."""
 HELD = 0.999
 """Prices are held if this part of their changes falls on the minutes of the longer interval."""
 
@@ -30,9 +29,9 @@ class TrainingSeries:
     """One region's train and validation rows.
 
     ``minutes``, ``days``, ``prices`` (N,) of all intervals: the prices that were paid, NaN where none was measured, and
-    ``seen`` (N,), what a trader saw there; ``starts`` (B,) the intervals at which the state is
-    refreshed and ``place`` (N,) which of them is the newest. ``ahead`` (H, B): forecasts made then, one row per
-    horizon. ``train`` and ``train_starts``: how many intervals, and how many of ``starts``, belong to train.
+    ``seen`` (N,), what a trader saw there. ``ahead`` (H, N): forecasts made then, one row per horizon. ``starts`` (B,):
+    the intervals that learning walks over. ``train`` and ``train_starts``: how many intervals, and how many of
+    ``starts``, belong to train.
     """
 
     region: str
@@ -41,7 +40,6 @@ class TrainingSeries:
     prices: Floats
     seen: Floats
     starts: Integers
-    place: Integers
     ahead: Floats
     train: int
     train_starts: int
@@ -88,7 +86,7 @@ def training_window(
     if len(intervals) > 1:
         raise ModelError(f"regions have different intervals: {sorted(intervals)} minutes", expected="one interval")
     interval = intervals.pop()
-    dispatch = interval if delay else max(_held_minutes(list(whole.values()), interval), _refresh(interval))
+    dispatch = interval if delay else max(_held_minutes(list(whole.values()), interval), _step(interval))
     columns = {name: aligned_forecasts(forecasts, name, times) for name, (times, _, _) in whole.items()}
     common = set.intersection(*(set(c) for c in columns.values()))
     horizons = tuple(sorted(common))
@@ -104,8 +102,8 @@ def training_window(
                 remedy="use a longer window",
             )
         minutes = np.asarray(times.hour * 60 + times.minute, dtype=np.int64)
-        starts, place = refresh_rows(minutes, dispatch)
-        ahead = np.array([columns[name][h][starts] for h in horizons]).reshape(len(horizons), len(starts))
+        starts = np.arange(0, len(times), dispatch // interval)
+        ahead = np.array([columns[name][h] for h in horizons]).reshape(len(horizons), len(times))
         series.append(
             TrainingSeries(
                 name,
@@ -114,7 +112,6 @@ def training_window(
                 values,
                 last_known(values),
                 starts,
-                place,
                 ahead,
                 train,
                 int((starts < train).sum()),
@@ -123,8 +120,8 @@ def training_window(
     return TrainingWindow(series, horizons, interval, dispatch)
 
 
-def _refresh(interval: int) -> int:
-    return REFRESH_MINUTES if REFRESH_MINUTES % interval == 0 else interval
+def _step(interval: int) -> int:
+    return STEP_MINUTES if STEP_MINUTES % interval == 0 else interval
 
 
 def _held_minutes(series: Sequence[tuple[pd.DatetimeIndex, Floats, int]], interval: int) -> int:

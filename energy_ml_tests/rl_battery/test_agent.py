@@ -1,11 +1,13 @@
 """What the agent observes and how it reads its table: no look-ahead, bins, monotone worth, refreshes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy_ml.rl_battery.agent import BatteryAgent, Eyes, describe_market, observe, price_levels, refresh_rows
+from energy_ml.rl_battery.agent import BatteryAgent, Eyes, describe_market, observe, price_levels
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.lookahead import usual_path
 from energy_ml.rl_battery.state_space import (
@@ -68,20 +70,20 @@ def test_what_is_known_is_told_apart():
     assert (seen.level[:12] == MARKET.usual_level).all() and (seen.level[12:] != MARKET.usual_level).all()
 
 
-def test_the_state_holds_until_it_is_refreshed_but_the_price_is_always_new():
+def test_every_minute_looks_back_in_the_steps_of_learning():
     rng = np.random.default_rng(1)
     prices, minutes = rng.normal(60, 30, 3 * 1440), np.arange(3 * 1440, dtype=np.int64) % 1440
     table = QTable(np.zeros((4, 24, 1, 3)), np.zeros((4, 1)))
     look = random_lookahead(rng, 5)
     agent = BatteryAgent("FR", table, look, MARKET, Battery(), (5,), 1, 5, 0, 1.0, np.zeros((24, 3)))
-    forecasts = {5: prices + 1.0}
-    fine = agent.observe(prices, minutes, forecasts, first=1003)
-    coarse = agent.observe(prices[::5], minutes[::5], {5: forecasts[5][::5]}, first=200)
-    np.testing.assert_array_equal(fine.expected, prices[1003:])
-    np.testing.assert_array_equal(fine.planned, np.repeat(coarse.planned, 5, axis=0)[3:])
-    np.testing.assert_array_equal(fine.level, np.repeat(coarse.level, 5)[3:])
-    starts, place = refresh_rows(np.array([3, 4, 5, 6, 9, 10, 11]), 5)
-    np.testing.assert_array_equal(starts[place], [0, 0, 2, 2, 2, 5, 5])
+    coarse_agent = replace(agent, interval_minutes=5)
+    ahead = prices + 1.0
+    fine = agent.observe(prices, minutes, {5: ahead}, first=1003)
+    np.testing.assert_array_equal(fine.price, prices[1003:])
+    for phase in range(5):
+        coarse = coarse_agent.observe(prices[phase::5], minutes[phase::5], {5: ahead[phase::5]})
+        for ours, theirs in zip(fine.rows(slice((phase - 3) % 5, None, 5)), coarse, strict=True):
+            np.testing.assert_array_equal(ours, theirs[-len(ours) :])
 
 
 def test_price_level_is_the_mean_size_of_the_last_day():

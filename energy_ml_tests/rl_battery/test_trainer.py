@@ -70,7 +70,7 @@ def test_result_says_what_was_learned(trained):
     assert result["regions"] == list(REGIONS) and set(result["agents"]) == set(REGIONS)
     assert result["converged"] and result["episodes"] < 1000 and result["finite"]
     assert result["q_table"].shape == tuple(len(labels) for labels in result["axes"].values())
-    assert set(result["validation"]) == {"plan and table", "plan alone"}
+    assert set(result["validation"]) == {"plan and table", "plan alone", "forecasts withheld"}
     assert all(set(profits) == set(REGIONS) for profits in result["validation"].values())
     assert result["metrics"]["validation_profit"] > 0
     assert list(result["axes"]) == ["information", "hour", "gap", "charge"]

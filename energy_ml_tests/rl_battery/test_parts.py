@@ -1,0 +1,24 @@
+"""What the parts of a policy are worth, in one call."""
+
+import pytest
+
+from energy_ml.rl_battery import ablation
+from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.strategy import build_context
+from energy_ml.rl_battery.trainer import BatteryRLTrainer
+from energy_ml_tests.rl_battery.markets import market, true_forecasts
+
+
+def test_taking_parts_away_costs_what_they_are_worth():
+    prices, split = market(days=8, minutes=15, regions=("BE", "FR"), seed=1)
+    forecasts = true_forecasts(prices, (15, 60), 15, error=5.0)
+    policy = BatteryRLTrainer().train_all(prices=prices, forecasts=forecasts, split=split)["policy"]
+    contexts = [build_context(prices, region, split, Battery(), forecasts=forecasts) for region in ("BE", "FR")]
+    table = ablation(policy, contexts).set_index("without")
+    assert list(table.index) == ["nothing", "table", "forecasts", "table and forecasts"]
+    assert table["worth"]["nothing"] == 0
+    assert 0.7 < table["share"]["nothing"] < 1
+    assert (table["share"] + table["worth"]).to_numpy() == pytest.approx(table["share"]["nothing"])
+    assert table["worth"]["forecasts"] > 0
+    assert (policy.without_table().agent("FR").q_table == 0).all()
+    assert (policy.agent("FR").q_table != 0).any()
