@@ -42,7 +42,7 @@ class Lookahead(NamedTuple):
     """How the price path of one region is expected, by what was learned of all regions.
 
     ``lengths`` (S,) of the path's steps, intervals of the state; the first is what is left of the interval in hand
-    where the battery acts more often than the state is refreshed. ``whole`` (S or S - 1,): the others. ``usual`` (24,):
+    where the battery acts more often than the path has steps. ``whole`` (S or S - 1,): the others. ``usual`` (24,):
     mean level (asinh of price / typical price) of each UTC hour in training. ``weights`` (whole, F) of the inputs.
     ``horizons`` (H,) of training's forecasts, intervals; ``lasting`` (H,): log of what is left at each of them of a
     deviation at the first; ``beyond`` (whole, H): what a deviation at each moves the steps after the last by. ``delay``

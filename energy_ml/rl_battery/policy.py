@@ -101,10 +101,6 @@ class BatteryPolicy:
         alone.name = PLAN_ALONE
         return alone
 
-    def strategy(self) -> BatteryPolicy:
-        """The policy as a Strategy of backtests: itself."""
-        return self
-
     def actions(self, context: Context) -> Floats:
         """Requested power in each interval of a backtest's span, (T,) MW at the grid, positive buys.
 

@@ -209,6 +209,8 @@ def general_step(
 ) -> tuple[int, float]:
     """One backward step for any V and any a, b: the upper envelope of five lines in each cell.
 
+    One long kernel: the two queues and three pointers move from cell to cell, and calls would copy them each time.
+
     Returns (pieces, V_t(first point) - V_{t+1}(first point)).
     """
     a, b, c, d = trade

@@ -1,4 +1,4 @@
-"""What the agent observes and how it reads its table: no look-ahead, bins, monotone worth, refreshes."""
+"""What the agent observes and how it reads its table: no look-ahead, bins, monotone worth, steps."""
 
 from dataclasses import replace
 
