@@ -197,7 +197,7 @@ def _refuse_absurd(rows: Rows, found: Findings, limit: float) -> None:
                 rows=int(absurd.sum()),
                 example=rows.example(absurd, PRICE),
                 expected=f"between {-limit:,.0f} and {limit:,.0f} currency/MWh",
-                remedy="correct or drop these rows, or raise max_abs_price if this market really has such prices",
+                remedy="correct or drop these rows, or raise ENERGY_ML_PRICES_MAX_ABS_PRICE if this market has them",
             )
         )
         rows.values[PRICE] = np.where(absurd, np.nan, prices)

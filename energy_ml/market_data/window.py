@@ -158,8 +158,8 @@ def refuse_too_few(
         f"{'; '.join(bad.values())}",
         column=PRICE,
         rows=lost,
-        expected=f"at least {least:.3g} days to train on (min_training_days), and missing in validation and in test at "
-        f"most {max_missing_share:.0%} (max_missing_share)",
+        expected=f"at least {least:.3g} days to train on (ENERGY_ML_PRICES_MIN_TRAINING_DAYS), and "
+        f"missing in validation and in test at most {max_missing_share:.0%} (ENERGY_ML_PRICES_MAX_MISSING_SHARE)",
         remedy=remedy,
     )
 

@@ -130,7 +130,7 @@ def prepare_window(
         if found < least:
             raise SplitError(
                 f"the {name} part has {found} rows with a price and what is needed before it",
-                expected=f"at least {least}{' (min_training_rows)' if number == 0 else ''}",
+                expected=f"at least {least}{' (ENERGY_ML_PRICES_MIN_TRAINING_ROWS)' if number == 0 else ''}",
                 remedy="use a longer window (ENERGY_ML_TRAINING_WINDOW_DAYS) or finer data",
             )
     design = Design.plan(feature_cols, panel.regions, outcome[part == 0])

@@ -60,7 +60,7 @@ def test_too_little_is_refused_with_numbers_and_who_may_stay(tmp_path, first, la
     with pytest.raises(IncompleteWindowError, match=words) as caught:
         judged(found)
     assert "ENERGY_ML_REGIONS=DE" in str(caught.value)
-    assert "max_missing_share" in str(caught.value)
+    assert "ENERGY_ML_PRICES_MAX_MISSING_SHARE" in str(caught.value)
     assert caught.value.rows == round((last - first) * 96)
     assert judged(found, days=1.0, share=1.0) is found
 
