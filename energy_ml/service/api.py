@@ -272,8 +272,8 @@ def _trainings(app: FastAPI, trainings: Trainings, limits: ServiceSettings) -> N
                 TrainingRequest(
                     type=asked.type,
                     as_of=asked.as_of,
-                    horizons=tuple(sorted(set(asked.horizons))) if asked.horizons else None,
-                    regions=tuple(sorted(set(asked.regions))) if asked.regions else None,
+                    horizons=tuple(asked.horizons or ()),
+                    regions=tuple(asked.regions or ()),
                     idempotency_key=idempotency_key,
                 )
             )

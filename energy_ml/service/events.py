@@ -14,10 +14,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from typing import Any
 
 from energy_ml.errors import EnergyMLError
 from energy_ml.progress import open_progress, progress_place, recent_runs
+from energy_ml.service.answers import ModelProgress, TrainingOut
 from energy_ml.service.training_tasks import ENDED, Trainings, model_state
 
 log = logging.getLogger("energy_ml.service")
@@ -27,7 +27,7 @@ _SHOWN_AFTER_END_SECONDS = 3600.0
 _FOREIGN_SECONDS = 600.0
 """A run that wasn't started here (schedule, UI, command line) is shown while its log was written to lately."""
 
-Event = dict[str, Any]
+Event = dict[str, object]
 Key = tuple[str, str]
 
 
@@ -115,14 +115,16 @@ class Hub:
             if run_id not in known:
                 for model_id, event in open_progress(place, run_id).latest().items():
                     model = model_state(event)
-                    yield (run_id, model_id), _model_event(None, run_id, model_id, model, model["metrics"].get("error"))
+                    error = model["metrics"].get("error")
+                    told = None if error is None else str(error)
+                    yield (run_id, model_id), _model_event(None, run_id, model_id, model, told)
 
     def _forget(self, present: set[Key]) -> None:
         for key in [key for key in self._latest if key not in present]:
             del self._latest[key]
 
 
-def events_of(state: dict[str, Any]) -> list[tuple[Key, Event]]:
+def events_of(state: TrainingOut) -> list[tuple[Key, Event]]:
     """One event per model of a training, then one of the training itself, from what ``Trainings.get`` says."""
     training_id, run_id, ended = state["training_id"], state["run_id"], state["state"] in ENDED
     found: list[tuple[Key, Event]] = []
@@ -135,9 +137,7 @@ def events_of(state: dict[str, Any]) -> list[tuple[Key, Event]]:
     return found
 
 
-def _model_event(
-    training_id: str | None, run_id: str, model_id: str, model: dict[str, Any], error: str | None
-) -> Event:
+def _model_event(training_id: str | None, run_id: str, model_id: str, model: ModelProgress, error: str | None) -> Event:
     kind = {"completed": "completed", "failed": "failed", "cancelled": "failed"}.get(model["state"], "progress")
     event: Event = {
         "event": f"model_training_{kind}",

@@ -10,6 +10,7 @@ means that it was killed. (POSIX: ``flock``.)
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import fcntl
@@ -26,9 +27,10 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from energy_ml.artifacts import write_json
 from energy_ml.config import Settings, project_root
@@ -36,6 +38,7 @@ from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownReg
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import POLICY_ID, PRICE_PREDICTION, RL_BATTERY, price_model_id
 from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
+from energy_ml.service.answers import ModelProgress, TrainingOut
 from energy_ml.training_window import deployment, newest
 
 log = logging.getLogger("energy_ml.service")
@@ -45,43 +48,54 @@ JOBS = {PRICE_PREDICTION: "train_price_prediction", RL_BATTERY: "train_rl_batter
 TASKS = {kind: f"tasks.{job}" for kind, job in JOBS.items()}
 ENDED = ("completed", "failed", "cancelled")
 _GRACE_SECONDS = 3.0
+_POLL_SECONDS = 0.5
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+
+_Record = dict[str, Any]
+"""A training as its file has it."""
 
 
 @dataclass(frozen=True)
 class TrainingRequest:
     """What to train.
 
-    ``type``: price_prediction, rl_battery or all. ``as_of``: UTC day; None is the newest complete one. ``horizons``
-    (minutes) and ``regions`` narrow a training; its results then lie in a folder of their own and disturb nobody's.
+    Parameters
+    ----------
+    type
+        price_prediction, rl_battery or all.
+    as_of
+        UTC day; None is the newest complete one.
+    horizons, regions
+        Minutes ahead, and names: they narrow a training; its results then lie in a folder of their own and disturb
+        nobody's.
+    idempotency_key
+        The same key finds the training that it started.
     """
 
-    type: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    type: Literal["price_prediction", "rl_battery", "all"]
     as_of: dt.date | None = None
     horizons: tuple[int, ...] | None = None
     regions: tuple[str, ...] | None = None
     idempotency_key: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("horizons", "regions"):
+            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name) or ()))) or None)
+
     @classmethod
-    def of(cls, request: TrainingRequest | Mapping[str, Any]) -> TrainingRequest:
-        """From a mapping with the same names; dates may be text. Raises ServiceError for anything else."""
-        if isinstance(request, TrainingRequest):
-            return request
-        unknown = set(request) - set(cls.__dataclass_fields__)
-        if unknown or request.get("type") not in JOBS:
+    def of(cls, request: TrainingRequest | Mapping[str, object]) -> TrainingRequest:
+        """From a mapping with the same names; dates may be text. Raises ServiceError 422 naming what can't be."""
+        try:
+            return _REQUEST.validate_python(request)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
             raise ServiceError(
-                f"no training is described by {sorted(request)} with type {request.get('type')!r}",
+                f"no training is described by {'.'.join(map(str, first['loc'])) or 'this'}: {first['msg']}",
                 status=422,
                 expected=f"type ({', '.join(JOBS)}), as_of, horizons, regions, idempotency_key",
-            )
-        day = request.get("as_of")
-        return cls(
-            type=str(request["type"]),
-            as_of=dt.date.fromisoformat(day) if isinstance(day, str) else day,
-            horizons=tuple(sorted(set(request["horizons"]))) if request.get("horizons") else None,
-            regions=tuple(sorted(set(request["regions"]))) if request.get("regions") else None,
-            idempotency_key=request.get("idempotency_key"),
-        )
+            ) from error
 
     @property
     def narrowed(self) -> bool:
@@ -89,9 +103,17 @@ class TrainingRequest:
         return self.horizons is not None or self.regions is not None
 
 
-def train_model_task(training_id: str, request: TrainingRequest | Mapping[str, Any]) -> dict[str, Any]:
-    """Start a training with the settings of the environment and return its state at once; see ``Trainings.start``."""
-    return Trainings(deployment()).start(TrainingRequest.of(request), training_id)[0]
+_REQUEST = TypeAdapter(TrainingRequest)
+_BY_SETTINGS: dict[str, Trainings] = {}
+"""They outlive the call: whoever started a process has to wait for its end one day."""
+
+
+async def train_model_task(training_id: str, request: TrainingRequest | Mapping[str, object]) -> TrainingOut:
+    """Start a training with the settings of the environment; its state comes at once, see ``Trainings.start``."""
+    settings = deployment()
+    trainings = _BY_SETTINGS.setdefault(repr(settings), Trainings(settings))
+    state, _ = await asyncio.to_thread(trainings.start, TrainingRequest.of(request), training_id)
+    return state
 
 
 class Trainings:
@@ -104,14 +126,14 @@ class Trainings:
         self.folder = (project_root() if remote else Path(settings.results_dir)) / ".trainings"
         self.per_hour = per_hour
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._read: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
-        self._ended: dict[str, dict[str, Any]] = {}
+        self._read: dict[str, tuple[tuple[int, ...], _Record]] = {}
+        self._ended: dict[str, TrainingOut] = {}
         self._closers: list[subprocess.Popen[bytes]] = []
         self._threads = threading.Lock()
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    def start(self, request: TrainingRequest, training_id: str | None = None) -> tuple[dict[str, Any], bool]:
+    def start(self, request: TrainingRequest, training_id: str | None = None) -> tuple[TrainingOut, bool]:
         """Start a training, or find the one that was meant. Returns its state and whether it was started by this call.
 
         The same idempotency key, or the same work while it is running, gives the training that is there. Raises
@@ -154,7 +176,7 @@ class Trainings:
                 )
             return self._state(self._launch(training_id, request, as_of)), True
 
-    def get(self, training_id: str) -> dict[str, Any]:
+    def get(self, training_id: str) -> TrainingOut:
         """State of one training: ``state`` (running, completed, failed, cancelled), ``progress`` 0..1, ``models``
         (id -> state, progress, epoch, metrics), ``error`` in words and what was asked. Raises ServiceError 404."""
         path = self.folder / f"{check_id(training_id)}.json"
@@ -169,11 +191,17 @@ class Trainings:
             ) from None
         return self._state(record)
 
-    def newest(self, limit: int = 50) -> list[dict[str, Any]]:
+    def newest(self, limit: int = 50) -> list[TrainingOut]:
         """States of the newest trainings, newest first."""
         return [self._state(record) for record in self._records()[:limit]]
 
-    def cancel(self, training_id: str) -> dict[str, Any]:
+    def wait(self, training_id: str) -> TrainingOut:
+        """Wait until a training has ended; returns its state. Raises ServiceError 404."""
+        while (state := self.get(training_id))["state"] not in ENDED:
+            time.sleep(_POLL_SECONDS)
+        return state
+
+    def cancel(self, training_id: str) -> TrainingOut:
         """End a running training; one that has ended stays as it is. Returns its state. Raises ServiceError 404."""
         state = self.get(training_id)
         if state["state"] != "running":
@@ -230,12 +258,12 @@ class Trainings:
             )
         return settings.check_as_of(request.as_of)
 
-    def _launch(self, training_id: str, request: TrainingRequest, as_of: dt.date) -> dict[str, Any]:
+    def _launch(self, training_id: str, request: TrainingRequest, as_of: dt.date) -> _Record:
         """Write the record and start the process; called alone."""
         path = self.folder / f"{training_id}.json"
         own = self.folder / training_id / "results"
         horizons = list(request.horizons or self.settings.horizons)
-        record: dict[str, Any] = {
+        record: _Record = {
             "training_id": training_id,
             "run_id": str(uuid.uuid4()),
             "task": TASKS[request.type],
@@ -293,13 +321,13 @@ class Trainings:
         log.info("training %s: %s as of %s, run %s", training_id, record["job"], record["as_of"], record["run_id"])
         return record
 
-    def _state(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _state(self, record: _Record) -> TrainingOut:
         """What clients see; settles the record if its process has ended since."""
         if record["training_id"] in self._ended:
             return self._ended[record["training_id"]]
         if record["state"] == "running" and not self._alive(record["training_id"]):
             record = self._settle(record)
-        models: dict[str, dict[str, Any]] = {
+        models: dict[str, ModelProgress] = {
             name: {"state": "waiting", "progress": 0.0, "epoch": None, "metrics": {}} for name in _models(record)
         }
         for name, event in self._log(record).latest().items():
@@ -308,8 +336,14 @@ class Trainings:
             if record["state"] != "running" and model["state"] == "running":
                 model["state"] = record["state"]
         done = sum(model["progress"] for model in models.values()) / max(len(models), 1)
-        state = {
-            **{name: record[name] for name in ("training_id", "run_id", "task", "job", "type", "as_of", "horizons")},
+        state: TrainingOut = {
+            "training_id": record["training_id"],
+            "run_id": record["run_id"],
+            "task": record["task"],
+            "job": record["job"],
+            "type": record["type"],
+            "as_of": record["as_of"],
+            "horizons": record["horizons"],
             "regions": record["regions"],
             "state": record["state"],
             "progress": 1.0 if record["state"] == "completed" else min(done, 0.99),
@@ -322,7 +356,7 @@ class Trainings:
             self._ended[record["training_id"]] = state
         return state
 
-    def _settle(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _settle(self, record: _Record) -> _Record:
         """The process is gone: write down how it ended."""
         training_id = record["training_id"]
         path = self.folder / f"{training_id}.json"
@@ -394,7 +428,7 @@ class Trainings:
         with contextlib.suppress(ProcessLookupError):
             send(pid, number)
 
-    def _records(self) -> list[dict[str, Any]]:
+    def _records(self) -> list[_Record]:
         records = []
         for path in self.folder.glob("*.json"):
             if not path.name.endswith(".outcome.json"):
@@ -422,10 +456,10 @@ class Trainings:
         with self._threads, FileLock(self.folder / ".starting.lock", timeout=30):
             yield
 
-    def _log(self, record: Mapping[str, Any]) -> ProgressLog:
+    def _log(self, record: _Record) -> ProgressLog:
         return open_progress(progress_place(record["results_dir"], self._settings_of(record)), record["run_id"])
 
-    def _settings_of(self, record: Mapping[str, Any]) -> Settings:
+    def _settings_of(self, record: _Record) -> Settings:
         """Narrowed trainings stay on this machine: workers elsewhere know neither their folder nor their horizons."""
         narrowed = record["narrowed"] and self.settings.executor == "celery"
         return replace(self.settings, executor="in_process") if narrowed else self.settings
@@ -442,22 +476,22 @@ def check_id(training_id: str) -> str:
     return training_id
 
 
-def model_state(event: ProgressEvent) -> dict[str, Any]:
-    """What clients see of one model: ``state, progress, epoch, metrics``."""
+def model_state(event: ProgressEvent) -> ModelProgress:
+    """What clients see of one model."""
     metrics = {k: v for k, v in event.metrics.items() if k != "epoch"}
     epoch = event.metrics.get("epoch", metrics.get("round", metrics.get("episode")))
     return {"state": event.state, "progress": event.progress, "epoch": epoch, "metrics": metrics}
 
 
-def _models(record: Mapping[str, Any]) -> list[str]:
+def _models(record: _Record) -> list[str]:
     names = [price_model_id(horizon) for horizon in record["horizons"]]
     return names if record["type"] == PRICE_PREDICTION else [*names, POLICY_ID]
 
 
-def _work(record: Mapping[str, Any]) -> tuple[Any, ...]:
+def _work(record: _Record) -> tuple[object, ...]:
     regions = tuple(record["regions"]) if record["regions"] else None
     return record["type"], record["as_of"], tuple(record["horizons"]) if record["narrowed"] else None, regions
 
 
-def _work_of(request: TrainingRequest, as_of: str) -> tuple[Any, ...]:
+def _work_of(request: TrainingRequest, as_of: str) -> tuple[object, ...]:
     return request.type, as_of, request.horizons if request.narrowed else None, request.regions
