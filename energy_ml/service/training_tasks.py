@@ -354,6 +354,9 @@ class Trainings:
         }
         if record["state"] in ENDED:
             self._ended[record["training_id"]] = state
+            process = self._processes.pop(record["training_id"], None)
+            if process is not None:  # another server settled the record; its end is still ours to collect
+                process.wait(timeout=_GRACE_SECONDS)
         return state
 
     def _settle(self, record: _Record) -> _Record:

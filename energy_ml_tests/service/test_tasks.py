@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from energy_ml.errors import ServiceError
-from energy_ml.service import train_model_task
+from energy_ml.service import train_model_task, training_tasks
 from energy_ml.service.training_tasks import ENDED, TrainingRequest
 from energy_ml_tests.orchestration.servers import missing, process, redis
 from energy_ml_tests.service.conftest import Server
@@ -49,7 +49,7 @@ def test_a_worker_runs_them_and_clients_are_told(server: Server, tmp_path: Path)
                 ("train_rl_battery", "battery_policy"),
             ):
                 training_id = f"by-celery-{name}"
-                asked = caller.send_task(f"tasks.{name}", [training_id, {"horizons": [60]}])
+                asked = caller.send_task(f"tasks.{name}", [training_id, {"horizons": [60], "regions": ["FR"]}])
                 events = until_end(socket, training_id, 300)
                 told = [e for e in events if e.get("model_id") == model_id]
                 progress = [e["progress"] for e in told]
@@ -80,6 +80,8 @@ def test_the_task_of_any_type_can_be_awaited(server: Server, monkeypatch: pytest
     with server.client() as api:
         ended = api.post("/models/train/awaited/cancel").raise_for_status().json()
     assert ended["state"] in ENDED
+    for trainings in training_tasks._BY_SETTINGS.values():  # whoever started a process collects it
+        assert trainings.wait("awaited")["state"] == ended["state"]
 
 
 @pytest.mark.parametrize(
