@@ -22,6 +22,7 @@ from energy_ml.errors import (
     UnknownRegionError,
     ValueRangeError,
 )
+from energy_ml.market_data.rows import most_cells
 from energy_ml.names import ONE_REGION, REGION
 
 Float64Array = npt.NDArray[np.float64]
@@ -29,8 +30,6 @@ IntArray = npt.NDArray[np.int64]
 
 NS_PER_MINUTE = 60_000_000_000
 _SUPPORTED_NS = {minutes * NS_PER_MINUTE for minutes in SUPPORTED_INTERVALS}
-MAX_GRID_CELLS = 400_000_000
-"""A grid above this (3 GB a column) comes from a stray timestamp rather than from a market."""
 
 FEW_ROWS = 20_000
 """Up to here names are compared fastest as Python objects; above, by the column's own type."""
@@ -126,11 +125,12 @@ def to_panel(
     interval = _interval(unique, interval_minutes)
     step = interval * NS_PER_MINUTE
     n_times = int((unique[-1] - unique[0]) // step) + 1
-    if n_times * len(names) > MAX_GRID_CELLS:
+    most = most_cells(len(df))
+    if n_times * len(names) > most:
         raise TimestampError(
             f"rows reach from {_show(unique[0])} to {_show(unique[-1])}: a grid of {n_times:,} intervals",
             column=timestamp_col,
-            expected=f"at most {MAX_GRID_CELLS:,} cells",
+            expected=f"at most {most:,} cells",
             remedy="remove stray timestamps or pass a shorter window",
         )
     cells = (stamps - unique[0]) // step * len(names) + codes

@@ -31,6 +31,7 @@ from energy_ml.market_data.rows import (
     infer_interval,
     merge_duplicates,
     missing_values,
+    most_cells,
     nanoseconds,
     refuse_future,
     snap_jitter,
@@ -74,6 +75,7 @@ def clean_prices(
     max_abs_price: float = MAX_ABS_PRICE,
     flatline_minutes: int = FLATLINE_MINUTES,
     now: pd.Timestamp | None = None,
+    max_cells: int | None = None,
 ) -> CleanPrices:
     """Put the prices of a window on a complete grid, repairing what a stated rule repairs and refusing the rest.
 
@@ -96,11 +98,12 @@ def clean_prices(
     warmup_minutes : keep up to so much before ``start``; it may be missing in part or whole (then NaN, or shorter).
     max_abs_price : currency/MWh, beyond which a price is refused.
     now : for telling future timestamps; defaults to the clock.
+    max_cells : intervals x regions of the grid at most; None is ``rows.most_cells``.
 
     Raises
     ------
     The first of these, with all others that were found in its message: NoDataError, SchemaError, TimestampError
-    (future, off the grid), DuplicateError, ValueRangeError, IntervalError, UnknownRegionError.
+    (future, off the grid, too far apart), DuplicateError, ValueRangeError, IntervalError, UnknownRegionError.
     """
     rows = Rows.of(frame, "prices", None)
     found = Findings(rows.problems)
@@ -162,6 +165,7 @@ def clean_prices(
             )
         )
         found.raise_any()
+    _refuse_vast(rows, found, minutes, low, high, max_cells)
     table = _fill_grid(rows, found, minutes, low, high, max_gap_minutes)
     found.raise_any()
     _warn_flatlines(table, found, minutes, flatline_minutes)
@@ -292,6 +296,34 @@ class _Grid:
         return pd.DataFrame(columns)
 
 
+def _extent(rows: Rows, minutes: int, low: int | None, high: int | None) -> tuple[int, int]:
+    """First instant of the grid (ns), and how many intervals it has."""
+    step = minutes * MINUTE
+    first = int(rows.times.min()) if low is None else min(-(-low // step) * step, int(rows.times.min()))
+    after = int(rows.times.max()) + step if high is None else -(-high // step) * step
+    return first, (after - first) // step
+
+
+def _refuse_vast(
+    rows: Rows, found: Findings, minutes: int, low: int | None, high: int | None, most: int | None
+) -> None:
+    """Before anything is laid out: few rows that lie decades apart mustn't become a grid of millions."""
+    first, steps = _extent(rows, minutes, low, high)
+    names = len(np.unique(rows.keys))
+    most = most_cells(len(rows)) if most is None else most
+    if steps * names > most:
+        found.refuse(
+            TimestampError(
+                f"rows reach from {_time(first)} to {_time(int(rows.times.max()))}: {steps:,} intervals of "
+                f"{names} region{'s' if names > 1 else ''} for {len(rows):,} rows",
+                column=TIMESTAMP,
+                expected=f"a grid of at most {most:,} prices",
+                remedy="remove stray timestamps, or pass a shorter window",
+            )
+        )
+        found.raise_any()
+
+
 def _fill_grid(
     rows: Rows,
     found: Findings,
@@ -301,12 +333,11 @@ def _fill_grid(
     max_gap_minutes: int,
 ) -> _Grid:
     step = minutes * MINUTE
-    first = int(rows.times.min()) if low is None else min(-(-low // step) * step, int(rows.times.min()))
-    after = int(rows.times.max()) + step if high is None else -(-high // step) * step
+    first, steps = _extent(rows, minutes, low, high)
     used = np.unique(rows.keys)
     column = np.full(len(rows.names), -1, dtype=np.int64)
     column[used] = np.arange(len(used))
-    shape = ((after - first) // step, len(used))
+    shape = (steps, len(used))
     position = ((rows.times - first) // step, column[rows.keys])
     values = {}
     for name, flat in rows.values.items():

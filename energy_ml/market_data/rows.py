@@ -34,12 +34,18 @@ FUTURE_TOLERANCE = pd.Timedelta(hours=1)
 MINUTE = 60 * 10**9
 """Nanoseconds."""
 
+_FREE_CELLS, _CELLS_PER_ROW = 1_000_000, 20
 _JITTER = 10**9  # one second: clocks that stamp 00:05:00.2 mean 00:05
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+
+def most_cells(rows: int) -> int:
+    """Intervals x regions that so many rows may be laid out on: a stray timestamp mustn't fill the memory."""
+    return _FREE_CELLS + _CELLS_PER_ROW * rows
 
 
 def infer_interval(series: Sequence[Ints]) -> int | None:

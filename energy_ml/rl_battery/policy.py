@@ -143,7 +143,7 @@ class BatteryPolicy:
         price_forecast_1m: float | None = 0,
         price_forecast_5m: float | None = 0,
         price_forecast_15m: float | None = 0,
-        hour: int = 0,
+        hour: float = 0,
         *,
         region: str | None = None,
         recent_prices: Sequence[float] | None = None,
@@ -193,10 +193,11 @@ class BatteryPolicy:
                 expected=f"MWh from 0 to the capacity of {battery.capacity_mwh:g}",
                 remedy="give the charge in MWh, and capacity_mwh if the battery is another one",
             )
-        if not (math.isfinite(price) and 0 <= hour < 24 and (minute is None or 0 <= minute < 60)):
+        whole = float(hour).is_integer() and 0 <= hour < 24  # pandas makes whole numbers of an incomplete column 17.0
+        if not (math.isfinite(price) and whole and (minute is None or 0 <= minute < 60)):
             raise BatteryError(
                 f"current_price is {current_price!r}, hour {hour!r}, minute {minute!r}",
-                expected="a finite price, hour 0 to 23, minute 0 to 59",
+                expected="a finite price, a whole hour 0 to 23, minute 0 to 59",
             )
         given = {1: price_forecast_1m, 5: price_forecast_5m, 15: price_forecast_15m, 60: price_forecast_60m}
         ahead = {h: float(v) for h, v in given.items() if v}
@@ -210,7 +211,7 @@ class BatteryPolicy:
                     remedy="leave out what isn't known",
                 )
         interval, dispatch = agent.interval_minutes, agent.dispatch_minutes
-        now = hour * 60 + (30 if minute is None else minute)
+        now = int(hour) * 60 + (30 if minute is None else minute)
         past = () if recent_prices is None else recent_prices[-(HISTORY_MINUTES // interval) :]
         prices = np.empty(len(past) + 1)
         prices[:-1] = past

@@ -19,6 +19,7 @@ try:
     from fastapi import Depends, FastAPI, Header, Query, Request, WebSocket, WebSocketDisconnect
     from fastapi import Path as InPath
     from fastapi.responses import Response
+    from starlette.types import ASGIApp
 
     from energy_ml.service import answers, schemas
     from energy_ml.service.http import (
@@ -31,6 +32,7 @@ try:
         json_response,
         only_known_parameters,
         parse,
+        patient,
         read_body,
         refusals,
     )
@@ -51,6 +53,7 @@ from energy_ml.errors import EnergyMLError, ServiceError
 from energy_ml.names import PRICE, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel, family_of
 from energy_ml.price_prediction.predictor import METHOD
+from energy_ml.service.connections import bounded
 from energy_ml.service.events import Client, Hub
 from energy_ml.service.ml_service import MLService
 from energy_ml.service.security import SUBPROTOCOL, Guard, check_exposure
@@ -61,6 +64,7 @@ _STATIC = Path(__file__).parent / "static"
 _SMALL = 20_000
 """Bodies up to so many bytes are answered on the spot; a thread would cost more than it frees."""
 _SEND_SECONDS = 10.0
+_HEADER_BYTES = 64 * 1024
 _FORECAST = tuple(answers.ForecastOut.__annotations__)
 _T = TypeVar("_T")
 
@@ -96,8 +100,10 @@ def create_app(settings: Settings | None = None, service_settings: ServiceSettin
         docs_url=None,  # its page would load scripts from elsewhere; the description itself is at /openapi.json
         redoc_url=None,
         lifespan=lifespan,
+        responses=refusals(503),
         dependencies=[Depends(only_known_parameters)],
     )
+    app.router.route_class = patient(limits.timeout_seconds)
     app.state.service, app.state.trainings, app.state.hub = service, trainings, hub
     handle_errors(app)
     app.add_middleware(Counting, monitoring=monitoring)
@@ -120,14 +126,20 @@ def serve(
     limits = settings or ServiceSettings.from_env()
     check_exposure(limits, host)
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    uvicorn.run(
-        create_app(service_settings=limits),
+    uvicorn.Server(server_config(create_app(service_settings=limits), limits, host, port, log_level)).run()
+
+
+def server_config(app: ASGIApp, limits: ServiceSettings, host: str, port: int, log_level: str) -> uvicorn.Config:
+    """The server around the service, with its limits: size and time of headers, connections."""
+    return uvicorn.Config(
+        app,
+        http=bounded(limits),
         host=host,
         port=port,
         log_level=log_level,
         access_log=False,
         server_header=False,
-        h11_max_incomplete_event_size=64 * 1024,
+        h11_max_incomplete_event_size=_HEADER_BYTES,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
         ws_max_size=4096,

@@ -6,18 +6,22 @@ What belongs here: what holds for every route. What doesn't: routes (``api``), r
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from inspect import iscoroutinefunction
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energy_ml.artifacts import to_jsonable
@@ -72,8 +76,11 @@ def handle_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return _invalid(error.errors())
 
-    async def http_error(_: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 405:  # each method is a route of its own; Starlette names those of the first alone
+            found = {method for route in _matching(app, request) for method in route.methods or ()}
+            error.headers = {**(error.headers or {}), "Allow": ", ".join(sorted(found))}
         remedy = "see /openapi.json for paths and methods" if error.status_code in (404, 405) else None
         body = problem(error.status_code, str(error.detail), str(error.detail), remedy=remedy)
         return Response(_dump(body), error.status_code, dict(error.headers or {}), MEDIA_TYPE)
@@ -87,6 +94,16 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, unforeseen)
+
+
+def _matching(app: FastAPI, request: Request) -> Iterator[Route]:
+    """Routes with this path, and any method; the most particular path alone, as a request would find it."""
+    found: str | None = None
+    for route in app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found = found or route.path
+            if route.path == found:
+                yield route
 
 
 def _invalid(errors: Iterable[Mapping[str, Any]]) -> Response:
@@ -146,6 +163,23 @@ async def in_thread(make: Callable[[], _T], seconds: float) -> _T:
         raise ServiceError(
             f"there is no answer after {seconds:g} s", status=503, remedy="ask for less, or try again"
         ) from None
+
+
+def patient(seconds: float) -> type[APIRoute]:
+    """A route whose plain functions run in threads that are waited for ``seconds`` at most."""
+
+    class Patient(APIRoute):
+        def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+            super().__init__(path, endpoint if iscoroutinefunction(endpoint) else in_time(endpoint), **options)
+
+    def in_time(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(endpoint)
+        async def answer(**given: Any) -> Any:
+            return await in_thread(functools.partial(endpoint, **given), seconds)
+
+        return answer
+
+    return Patient
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

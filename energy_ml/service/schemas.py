@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from energy_ml.config import SUPPORTED_INTERVALS
@@ -23,7 +23,13 @@ from energy_ml.names import PRICE, REGION, TIMESTAMP
 from energy_ml.service.answers import DataAge, ForecastOut, ModelInfo, Source, TrainingOut
 
 _ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
-_Region = Annotated[str, Field(pattern=r"^[^\s,\u0000-\u001f]{1,64}$", examples=["FR"])]
+_Region = Annotated[
+    str,
+    Field(
+        pattern=r"^[^\s,\u0000-\u001f](?:[^,\u0000-\u001f\u007f]{0,62}[^\s,\u0000-\u001f])?$",
+        examples=["FR", "North Sea"],
+    ),
+]
 _Horizon = Annotated[int, Field(ge=1, le=10_080, examples=[15], description="minutes ahead")]
 _Price = Annotated[float, Field(ge=-MAX_ABS_PRICE, le=MAX_ABS_PRICE, allow_inf_nan=False)]
 _Energy = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -31,6 +37,9 @@ _AHEAD = dt.timedelta(minutes=2)
 """Clocks differ: a price that lies further in the future than this is refused."""
 _EPOCH, _MICROSECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(microseconds=1)
 _FIRST, _LAST = dt.datetime(1990, 1, 1, tzinfo=dt.UTC), dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+
+
+_GIVEN: dict[str, JsonValue] = {"not": {"type": "null"}}
 
 
 class _Body(BaseModel):
@@ -100,7 +109,7 @@ class Prices(_Body):
                 PRICE: table.reshape(-1),
             }
         )
-        return frame.dropna(subset=PRICE) if count == 1 else clean_prices(frame).frame
+        return frame.dropna(subset=PRICE) if count == 1 else clean_prices(frame, max_cells=max_prices).frame
 
     def to_frame(self, max_prices: int) -> pd.DataFrame:
         """The same as a long frame, always."""
@@ -113,10 +122,15 @@ class PredictRequest(_Body):
 
     model_config = ConfigDict(
         json_schema_extra={
+            # What `_one_question` refuses; null counts as left out.
+            "allOf": [
+                {"not": {"required": [a, b], "properties": {a: _GIVEN, b: _GIVEN}}}
+                for a, b in (("model_id", "horizons"), ("prices", "timestamp"))
+            ],
             "examples": [
                 {"horizons": [15, 60], "regions": ["FR"]},
                 {"model_id": "price_prediction_15m", "regions": ["FR"], "level": 0.8},
-            ]
+            ],
         }
     )
     model_id: _ModelId | None = Field(None, description="one model; or name horizons; neither means all horizons")

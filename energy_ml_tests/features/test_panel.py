@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energy_ml import errors
-from energy_ml.features import panel as panel_module
 from energy_ml.features.panel import to_panel
 from energy_ml_tests.features.frames import START, long_frame, price_frames, price_matrix
 
@@ -147,8 +146,7 @@ def _with(frame: pd.DataFrame, column: str, row: int, value: object) -> pd.DataF
         (lambda f: _with(f, "timestamp", 3, pd.Timestamp("2226-01-01", tz="UTC")), errors.TimestampError, "2226"),
     ],
 )
-def test_bad_frames_are_refused_by_name(spoil, error, words, monkeypatch):
-    monkeypatch.setattr(panel_module, "MAX_GRID_CELLS", 1_000_000)
+def test_bad_frames_are_refused_by_name(spoil, error, words):
     with pytest.raises(error, match=words):
         to_panel(spoil(long_frame(price_matrix(10, 2, 1))), PRICE)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,19 @@ def test_unsorted_rows_are_sorted_and_reported():
     pd.testing.assert_frame_equal(result.frame.drop(columns="is_filled"), prices())
     assert kinds(result) == ["unsorted"]
     assert result.problems[0].repaired
+
+
+def test_a_stray_timestamp_is_refused_before_a_grid_of_decades_is_laid_out():
+    lone = prices().iloc[:1].assign(timestamp=pd.Timestamp("1990-01-01", tz="UTC"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TimestampError, match=r"from 1990.*: \d\d,\d{3},\d{3} intervals"):
+            clean(pd.concat([lone, prices()]))
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(TimestampError, match="at most 100"):
+        clean(prices(), max_cells=100)
 
 
 def test_region_after_region_is_an_order_too():

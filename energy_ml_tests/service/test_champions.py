@@ -216,7 +216,9 @@ def test_features_are_taken_by_name_or_refused_by_name(service: MLService, price
     action = service.predict("battery_policy", now, {**asked, "hour": 7})
     assert action["price"] == 60.0 and action["forecasts"] == {15: 90.0, 60: 95.0}
     assert action["timestamp"].hour == 7 and action["forecast_source"] == "request"
+    assert service.predict("battery_policy", now, {**asked, "hour": 7.0}) == action, "as pandas gives whole numbers"
     for model_id, features, name in (
+        ("battery_policy", {**asked, "hour": 23.9}, "hour"),
         (model, {"regoin": "FR"}, "regoin"),
         (model, {"region": 5}, "region"),
         (model, {"level": 2.0}, "level"),

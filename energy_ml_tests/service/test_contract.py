@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -62,6 +63,15 @@ def test_the_description_is_whole(described: Any) -> None:
     assert raw["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
     for shape in ("PredictRequest", "ActRequest", "TrainRequest"):
         assert raw["components"]["schemas"][shape]["examples"]
+    asked = jsonschema_rs.validator_for(
+        raw["components"]["schemas"]["PredictRequest"] | {"components": raw["components"]}
+    )
+    for body, fits in (
+        ({"model_id": "price_prediction_15m", "horizons": [15]}, False),
+        ({"model_id": "price_prediction_15m", "horizons": None}, True),
+        ({"horizons": [15]}, True),
+    ):
+        assert asked.is_valid(body) == fits, "the description refuses what the route refuses"
     for operations in raw["paths"].values():
         for operation in operations.values():
             assert operation["description"]
