@@ -10,7 +10,7 @@ from typing import Any
 
 _HOMES = {
     "MLService": "ml_service",
-    "ServiceSettings": "settings",
+    "ServiceSettings": "ml_service",
     "TrainingRequest": "training_tasks",
     "Trainings": "training_tasks",
     "create_app": "api",
