@@ -108,8 +108,8 @@ def create_app(settings: Settings | None = None, service_settings: ServiceSettin
     handle_errors(app)
     app.add_middleware(Counting, monitoring=monitoring)
     _trainings(app, trainings, limits)  # before the models, or `train` would be taken for a model's id
-    _models(app, service)
     _answers(app, service, limits, monitoring)
+    _models(app, service)
     _market(app, service)
     _health(app, service, trainings, hub, monitoring)
     _socket(app, hub, limits)
