@@ -144,7 +144,8 @@ class MLService:
 
     def get_model_metrics(self, model_id: str) -> dict[str, float]:
         """Metrics of the champion by dotted name, such as ``test.mae``. Raises ModelNotFoundError."""
-        return numbers_of(self.champion_metrics(model_id)["metrics"])
+        numbers = numbers_of(self.champion_metrics(model_id)["metrics"])
+        return {name: float(value) for name, value in numbers.items()}
 
     def get_feature_importance(self, model_id: str, *, method: str = "gain") -> dict[str, float]:
         """Share of each input column, largest first.
