@@ -18,7 +18,7 @@ from typing import Any
 
 from energy_ml import __version__
 
-LIBRARIES = ("dagster", "numba", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost")
+LIBRARIES = ("dagster", "numba", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost", "xgboost-cpu")
 
 
 def config_digest(config: Any) -> str:

@@ -11,6 +11,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from upath import UPath
 
 from energy_ml.artifacts import to_jsonable
 from energy_ml.evaluation.charts import to_markdown_image
@@ -54,7 +55,7 @@ def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
             value = value.isoformat()
         elif isinstance(value, pd.DataFrame):
             value = table(value)
-        elif isinstance(value, PurePath):
+        elif isinstance(value, PurePath | UPath):
             value = dg.MetadataValue.path(str(value))
         elif isinstance(value, Figure):
             value = dg.MetadataValue.md(to_markdown_image(value))

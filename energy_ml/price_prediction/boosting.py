@@ -175,5 +175,9 @@ def choose_device(enable_gpu: bool) -> str:
         if not complaints:
             return "cuda"
         reason = complaints[0].strip().splitlines()[0]
-    warnings.warn(f"enable_gpu is set but no GPU can be used ({reason}); training on the CPU", stacklevel=2)
+    warnings.warn(
+        f"enable_gpu is set but no GPU can be used ({reason}); training on the CPU. XGBoost with GPU code: "
+        "pip uninstall xgboost-cpu, then pip install xgboost",
+        stacklevel=2,
+    )
     return "cpu"

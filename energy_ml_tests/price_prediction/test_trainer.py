@@ -266,7 +266,9 @@ def test_fits_of_a_long_window_may_use_more_rows(prices: pd.DataFrame, monkeypat
     thin = replace(preset_of(PricePredictionConfig()), max_rows=100)
 
     def used() -> int:
-        window = prepare_window(features, names, split, price_col="real_time_price", preset=thin, seed=1)
+        window = prepare_window(
+            features, names, split, price_col="real_time_price", preset=thin, seed=1, min_training_rows=100
+        )
         return len(window.chosen["train"])
 
     assert used() == 100
