@@ -346,7 +346,7 @@ def run_peer(name: str, frame: pd.DataFrame, as_of: pd.Timestamp, days: int, hor
     columns = ["timestamp", "region", "horizon_minutes", "price_forecast"]
     if name in OURS:
         from energy_ml.config import MLConfig, PricePredictionConfig
-        from energy_ml.price_prediction import walk_forward
+        from energy_ml.price_prediction.walk_forward import walk_forward
 
         config = MLConfig(
             price_prediction=PricePredictionConfig(horizons=horizons, preset=name.removeprefix("ours-")), n_jobs=THREADS

@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.config import MLConfig, PricePredictionConfig
-from energy_ml.price_prediction import PricePredictionEvaluator, walk_forward
+from energy_ml.price_prediction import PricePredictionEvaluator
 from energy_ml.price_prediction.evaluator import geometric_mean
-from energy_ml.price_prediction.walk_forward import ReadPrices
+from energy_ml.price_prediction.walk_forward import ReadPrices, walk_forward
 from energy_ml.splits import split_window, window_of
 
 

@@ -7,12 +7,11 @@ training it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import xgboost as xgb
 
 from energy_ml.artifacts import Complete
 from energy_ml.errors import ConfigError, IntervalError
@@ -23,6 +22,9 @@ from energy_ml.price_prediction.ensemble import ARCSINH, Member, combine
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.trees import Forest, flatten
+
+if TYPE_CHECKING:
+    import xgboost as xgb
 
 Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -55,6 +57,8 @@ class Fitted(Complete):
 
     def booster(self, place: int) -> xgb.Booster:
         """XGBoost's own object of member ``place``."""
+        import xgboost as xgb  # serving needs the flattened trees alone
+
         booster = xgb.Booster()
         booster.load_model(bytearray(self.boosters[place]))
         return booster
@@ -207,6 +211,8 @@ class PricePredictionModel(Complete):
                 for key, gain in booster.get_score(importance_type="total_gain").items():
                     sizes[int(key[1:])] = float(np.sum(gain))
             else:
+                import xgboost as xgb
+
                 sample = xgb.DMatrix(self.sample_rows if rows is None else rows)
                 sizes = np.abs(booster.predict(sample, pred_contribs=True)[:, :-1]).mean(axis=0)
             if sizes.sum() > 0:

@@ -14,9 +14,9 @@ import pytest
 
 from energy_ml.config import MLConfig
 from energy_ml.errors import IncompleteWindowError, SchemaError
-from energy_ml.price_prediction import PricePredictionEvaluator, PricePredictionTrainer, walk_forward
+from energy_ml.price_prediction import PricePredictionEvaluator, PricePredictionTrainer
 from energy_ml.price_prediction.evaluator import geometric_mean
-from energy_ml.price_prediction.walk_forward import as_of_dates
+from energy_ml.price_prediction.walk_forward import as_of_dates, walk_forward
 from energy_ml_tests.price_prediction.conftest import market, small_config
 
 walk_forward_module = importlib.import_module("energy_ml.price_prediction.walk_forward")
