@@ -11,8 +11,9 @@ calibration run through time over all of them: what they use of an outcome, they
 from __future__ import annotations
 
 import json
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -71,6 +72,7 @@ class PricePredictionTrainer:
             config.price_prediction if isinstance(config, MLConfig) else config or PricePredictionConfig()
         )
         self.threads = (whole or MLConfig()).threads
+        self.verbose = (whole or MLConfig()).verbose
         self.enable_gpu = whole.enable_gpu if whole is not None else False
         self.preset = preset_of(self.config)
         self.models: dict[int, PricePredictionModel] = {}
@@ -193,6 +195,8 @@ class PricePredictionTrainer:
             "feature_importance": model.feature_importance(),
         }
         self.models[horizon], self.results[horizon] = model, result
+        if self.verbose and progress is None:
+            _say(horizon, metrics["test"])
         return result
 
     def train_all(self, horizons: Sequence[int] | None = None, *, progress: Progress | None = None) -> dict[int, Any]:
@@ -205,7 +209,9 @@ class PricePredictionTrainer:
                 if progress is not None:
                     progress((number + fraction) / len(wanted), metrics)
 
-            self.train_for_horizon(features, names, horizon, progress=share)
+            result = self.train_for_horizon(features, names, horizon, progress=share)
+            if self.verbose and progress is None:
+                _say(horizon, result["metrics"]["test"])
         return {horizon: self.results[horizon] for horizon in wanted}
 
     # --- files --------------------------------------------------------------------------------------------------------
@@ -330,6 +336,11 @@ class PricePredictionTrainer:
                 IS_FILLED: np.isnan(window.ahead(rows, 0, measured=True)),
             }
         )
+
+
+def _say(horizon: int, test: Mapping[str, float]) -> None:
+    stays = test["persistence_mae"]
+    print(f"{horizon} min ahead: test error {test['mae']:.2f}, 'the price stays' {stays:.2f}", file=sys.stderr)
 
 
 def _evenly(rows: IntArray, count: int) -> IntArray:

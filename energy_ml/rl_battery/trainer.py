@@ -5,6 +5,7 @@ What belongs here: the course of training. What doesn't: the fits themselves (``
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -182,6 +183,9 @@ class BatteryRLTrainer:
         }
         self._trained = result
         report(1.0, metrics)
+        if self.ml_config.verbose and progress is None:
+            profit = metrics["validation_profit"]
+            print(f"battery policy: validation profit {profit:,.2f}, {learned.passes} passes", file=sys.stderr)
         return result
 
     def save(self, output_dir: str | Path = "models/rl_battery") -> dict[str, Any]:
