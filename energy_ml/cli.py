@@ -239,9 +239,9 @@ def _retrain(
     # An impossible date is refused before anything slow is loaded.
     as_of = None if date == "latest" else settings.check_as_of(_parse_date(date))
 
-    from energy_ml.training_window import newest
+    from energy_ml.orchestration.launch import newest_as_of
 
-    as_of = as_of or settings.check_as_of(newest(settings))
+    as_of = as_of or newest_as_of(settings)
     _run_with_progress(settings, as_of)
     _show_results(settings, as_of, as_json)
 

@@ -87,6 +87,11 @@ def newest(settings: Settings, lake: ParquetLake | None = None) -> dt.date:
     return day if settings.end_date is None else min(day, settings.end_date)
 
 
+def newest_as_of(settings: Settings) -> dt.date:
+    """``newest``, if a whole window lies before it. Raises ConfigError naming the setting that stands in the way."""
+    return settings.check_as_of(newest(settings))
+
+
 def expected_day(operations: OperationsConfig, now: dt.datetime) -> dt.date:
     """The UTC day that was over at the last nightly time up to ``now`` (aware)."""
     local = now.astimezone(zoneinfo.ZoneInfo(operations.nightly_zone))
