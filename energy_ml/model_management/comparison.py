@@ -60,8 +60,8 @@ def compare_price_models(
     Parameters
     ----------
     errors_candidate, errors_champion, errors_naive : forecast errors (currency/MWh) of the same forecasts in time
-        order, shape (T,) or (T, R) for R regions; pairs with a NaN are left out. The champion's are None when there is
-        no champion; "price stays" is then the opponent.
+        order, shape (T,) or (T, R) for R regions; pairs in which the opponent's isn't finite are left out. The
+        champion's are None when there is no champion; "price stays" is then the opponent.
     horizon_steps : how many steps ahead was forecast, for the test's overlap.
     as_of_candidate, as_of_champion : the days they were trained for.
 
@@ -82,6 +82,8 @@ def compare_price_models(
     if early := _too_old(as_of_candidate, as_of_champion) or _unopposed(first, rule):
         return early
     opponent = _required("'price stays' errors", errors_naive) if errors_champion is None else errors_champion
+    if early := _unanswered(errors_candidate, opponent):
+        return early
     candidate, other = _paired(errors_candidate, opponent, absolute=True)
     numbers = _numbers(candidate, other, as_of_candidate, as_of_champion)
     if early := _too_few(candidate, max(rule.min_observations, horizon_steps + 1), numbers):
@@ -127,6 +129,8 @@ def compare_policies(
     if early := _too_old(as_of_candidate, as_of_champion) or _unopposed(first, rule):
         return early
     opponent = np.zeros(np.shape(profit_candidate)) if profit_champion is None else profit_champion
+    if early := _unanswered(profit_candidate, opponent):
+        return early
     candidate, other = _paired(profit_candidate, opponent, absolute=False)
     numbers = _numbers(candidate, other, as_of_candidate, as_of_champion)
     numbers["candidate"], numbers["opponent"] = float(candidate.sum()), float(other.sum())
@@ -192,6 +196,15 @@ def _unopposed(first: bool, rule: PromotionConfig) -> Decision | None:
     if first and not rule.require_beats_naive:
         return Decision(True, "Promoted: the first version, and the settings ask for no comparison with the baseline")
     return None
+
+
+def _unanswered(candidate: npt.ArrayLike, opponent: npt.ArrayLike) -> Decision | None:
+    """A candidate without a finite answer where the opponent has one loses: leaving such steps out would reward it."""
+    x, y = np.asarray(candidate, dtype=np.float64), np.asarray(opponent, dtype=np.float64)
+    if x.shape != y.shape or not (missing := int((np.isfinite(y) & ~np.isfinite(x)).sum())):
+        return None
+    reason = f"Not promoted: the candidate gives no finite answer at {missing:,} steps where the opponent does"
+    return Decision(False, reason, {"unanswered": missing})
 
 
 def _too_few(candidate: Floats, least: int, numbers: Numbers) -> Decision | None:

@@ -119,7 +119,7 @@ def test_losses_on_losses_are_compared_the_right_way_round():
 
 def test_only_pairs_that_both_have_are_compared():
     a, b = ERRORS.copy(), 2 * ERRORS
-    a[:50] = np.nan
+    a[:50] = b[:50] = np.nan
     b[50:60, 0] = np.nan
     decision = compare_price_models(a, b)
     assert decision.numbers["steps"] == 350
@@ -163,3 +163,19 @@ def test_thresholds_come_from_the_environment():
     for name, value in (("MAX_P_VALUE", "2"), ("MIN_IMPROVEMENT", "much"), ("REQUIRE_BEATS_NAIVE", "maybe")):
         with pytest.raises(ConfigError):
             Settings.from_env({f"ENERGY_ML_PROMOTION_{name}": value})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_no_answer_loses_to_an_answer(bad: float) -> None:
+    """Infinite at nearly all steps and a little better at the rest must not become champion."""
+    champion = np.random.default_rng(0).normal(0, 10, 2000)
+    candidate = np.full(2000, bad)
+    candidate[:30] = 0.5 * champion[:30]
+    decision = compare_price_models(candidate, champion)
+    assert not decision.promote
+    assert "no finite answer at 1,970 steps" in decision.reason
+    profit = np.ones(500)
+    earned = np.where(np.arange(500) < 5, 2.0, -bad)
+    assert not compare_policies(earned, profit).promote
+    both = np.where(np.arange(2000) % 2, champion, np.nan)
+    assert compare_price_models(0.5 * both, both).promote, "where neither knows, nobody loses"
