@@ -413,7 +413,8 @@ def test_tasks_have_their_promised_names() -> None:
     assert tasks.train_rl_battery.name == "tasks.train_rl_battery"
 
 
-def test_training_by_request_is_awaited(project: Project) -> None:
+def test_training_by_request_is_awaited(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_tasks, "_BY_SETTINGS", {})
     record = asyncio.run(train_model_task("promised", {"type": "rl_battery", "as_of": "2026-01-05"}))
     assert (record["training_id"], record["state"]) == ("promised", "running")
     (trainings,) = training_tasks._BY_SETTINGS.values()

@@ -169,6 +169,13 @@ def test_a_dropped_file_is_trained_once_though_the_daemon_dies_twice(system: Sys
     told = f"{TRAINED} is trained on this data"
     system.until("the first look", lambda: any(told in str(tick.skip_reason) for tick in ticks(TickStatus.SKIPPED)))
 
+    def cursor() -> str | None:
+        kept = system.instance.get_instigator_state(state.instigator_origin_id, state.selector_id)
+        return getattr(kept.instigator_data, "cursor", None) if kept is not None else None
+
+    # Dagster keeps the cursor after it has told of the look: killed between the two, it would look at all anew.
+    system.until("what it saw is kept", lambda: bool(cursor()))
+
     system.kill_daemon()
     market = simulate_market(DAYS + 1, 2, FIRST, 30)
     arrived = market[market["timestamp"] >= pd.Timestamp(NEXT_DAY, tz="UTC")]

@@ -75,6 +75,7 @@ def test_the_task_of_any_type_can_be_awaited(server: Server, monkeypatch: pytest
     for name, value in server.environment.items():
         if name.startswith(("ENERGY_ML_", "DAGSTER_")):
             monkeypatch.setenv(name, value)
+    monkeypatch.setattr(training_tasks, "_BY_SETTINGS", {})  # other tests have folders of their own
     state = asyncio.run(train_model_task("awaited", {"type": "price_prediction", "horizons": [60]}))
     assert state["training_id"] == "awaited" and state["state"] == "running"
     with server.client() as api:
