@@ -21,7 +21,7 @@ from energy_ml.features import feature_family
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.schema import DataProblem
 from energy_ml.splits import TimeSplit
-from energy_ml.training_window import expected_day, newest
+from energy_ml.training_window import due_day, newest
 
 _SAMPLE = 4000
 """Rows that a feature's distribution is taken from; more change the index by less than it wavers from day to day."""
@@ -40,9 +40,7 @@ class Check:
 
 def data_recent(settings: Settings, lake: ParquetLake, now: dt.datetime) -> Check:
     """Whether the newest day that should be there by ``now`` is there, whichever day is being trained."""
-    expected = expected_day(settings.operations, now)
-    if settings.end_date is not None:
-        expected = min(expected, settings.end_date)
+    expected = due_day(settings, now)
     try:
         last = newest(settings, lake)
     except DataError as error:

@@ -74,8 +74,8 @@ from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.rl_battery.policy import LearnedPolicy
 from energy_ml.rl_battery.strategy import Blind
-from energy_ml.splits import PARTS, TimeSplit, split_window, window_of
-from energy_ml.training_window import newest, open_day
+from energy_ml.splits import PARTS, TimeSplit, window_of
+from energy_ml.training_window import newest, open_day, split_of
 
 __all__ = [
     "Made",
@@ -214,7 +214,7 @@ def battery_features(night: Night, price_features: pd.DataFrame) -> Made:
 def time_split(night: Night, price_features: pd.DataFrame, data: Mapping[str, object]) -> Made:
     """Train | validation | test by time (70 / 15 / 15 %), purged by each horizon before each boundary."""
     config, horizons = night.config.price_prediction, night.settings.horizons
-    split = split_window(*night.window, config.train_end_pct, config.val_end_pct)
+    split = split_of(*night.window, config)
     counts = {
         str(horizon): {part: int(split.mask(price_features[TIMESTAMP], part, horizon).sum()) for part in PARTS}
         for horizon in horizons

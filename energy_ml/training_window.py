@@ -102,6 +102,12 @@ def expected_day(operations: OperationsConfig, now: dt.datetime) -> dt.date:
     return nightly.astimezone(dt.UTC).date() - dt.timedelta(days=1)
 
 
+def due_day(settings: Settings, now: dt.datetime) -> dt.date:
+    """The day that should be there by ``now``: ``expected_day``, but no later than data that has ended."""
+    day = expected_day(settings.operations, now)
+    return day if settings.end_date is None else min(day, settings.end_date)
+
+
 def read_window(
     settings: Settings, lake: ParquetLake, as_of: dt.date, config: PricePredictionConfig | None = None
 ) -> PriceWindow:
@@ -126,7 +132,7 @@ def read_window(
     )
     return refuse_too_few(
         window,
-        split_of(window, config),
+        split_of(window.start, window.end, config),
         min_training_days=config.min_training_days,
         max_missing_share=config.max_missing_share,
     )
@@ -164,15 +170,16 @@ def open_day(settings: Settings, lake: ParquetLake, as_of: dt.date) -> Day:
     """Read and prepare everything that ``as_of`` is trained on. Raises as ``read_window`` does."""
     window = read_window(settings, lake, as_of)
     config = settings.ml_config().price_prediction
-    return Day(as_of, window, window_features(window, config), split_of(window, config))
+    features = window_features(window.prices, window.start, config)
+    return Day(as_of, window, features, split_of(window.start, window.end, config))
 
 
-def window_features(window: PriceWindow, config: PricePredictionConfig) -> pd.DataFrame:
-    """Features of the rows inside the window, one row per interval and region; warm-up rows only fill lags."""
-    features = price_features(window.prices, PriceFeatureSpec.from_config(config), price_col=config.target_column)
-    return features[window.in_window.to_numpy()].reset_index(drop=True)
+def window_features(prices: pd.DataFrame, start: pd.Timestamp, config: PricePredictionConfig) -> pd.DataFrame:
+    """Features of the rows from ``start`` on, one per interval and region; what is before, warm-up, only fills lags."""
+    features = price_features(prices, PriceFeatureSpec.from_config(config), price_col=config.target_column)
+    return features[features[TIMESTAMP] >= start].reset_index(drop=True)
 
 
-def split_of(window: PriceWindow, config: PricePredictionConfig) -> TimeSplit:
-    """The window's train | validation | test by time."""
-    return split_window(window.start, window.end, config.train_end_pct, config.val_end_pct)
+def split_of(start: pd.Timestamp, end: pd.Timestamp, config: PricePredictionConfig) -> TimeSplit:
+    """Train | validation | test of [start, end) by time."""
+    return split_window(start, end, config.train_end_pct, config.val_end_pct)

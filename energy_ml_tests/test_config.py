@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime as dt
-import inspect
 import pickle
 from pathlib import Path
 
@@ -29,61 +28,6 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.rl_battery import BatteryPolicy
-
-PROMISED = {
-    PricePredictionConfig: {
-        "target_column": "real_time_price",
-        "train_end_pct": 0.70,
-        "val_end_pct": 0.85,
-        "price_lags": [1, 5, 10, 15, 30, 60],
-        "rolling_windows": [5, 10, 15, 30, 60],
-        "include_time_features": True,
-        "include_regional_features": True,
-        "n_estimators": 200,
-        "max_depth": 6,
-        "learning_rate": 0.1,
-        "subsample": 0.8,
-        "colsample_bytree": 0.8,
-        "random_state": 42,
-        "early_stopping_rounds": 20,
-        "early_stopping_threshold": 0.001,
-    },
-    RLBatteryConfig: {
-        "charge_level_bins": 10,
-        "price_bins": 10,
-        "time_bins": 24,
-        "actions": ["charge", "hold", "discharge"],
-        "learning_rate": 0.1,
-        "discount_factor": 0.95,
-        "epsilon": 1.0,
-        "epsilon_decay": 0.995,
-        "epsilon_min": 0.05,
-        "episodes": 1000,
-        "max_steps": 14400,
-        "min_reserve": 0.10,
-        "max_charge": 0.90,
-        "efficiency": 0.90,
-        "reward_scale": 1.0,
-    },
-    MLConfig: {
-        "models_path": "models",
-        "results_path": "results",
-        "enable_gpu": False,
-        "n_jobs": 4,
-        "verbose": True,
-        "keep_backup": True,
-        "max_backups": 5,
-    },
-}
-
-
-@pytest.mark.parametrize("kind", PROMISED, ids=lambda k: k.__name__)
-def test_promised_names_defaults_and_order(kind: type) -> None:
-    made = kind()
-    for name, value in PROMISED[kind].items():
-        assert getattr(made, name) == value, name
-    order = [name for name in inspect.signature(kind).parameters if name in PROMISED[kind]]
-    assert order == list(PROMISED[kind])
 
 
 def test_data_path_comes_first_and_lists_are_not_shared() -> None:

@@ -37,8 +37,9 @@ from energy_ml.market_data.rows import (
     snap_jitter,
     text_dtype,
 )
-from energy_ml.market_data.schema import IS_FILLED, PRICE, REGION, TIMESTAMP, DataProblem
+from energy_ml.market_data.schema import DataProblem
 from energy_ml.market_data.telemetry import CleanBatteries, clean_batteries
+from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
 
 __all__ = ["CleanBatteries", "CleanPrices", "DataProblem", "clean_batteries", "clean_prices"]
 

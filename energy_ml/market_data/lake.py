@@ -35,21 +35,17 @@ from energy_ml.errors import (
 )
 from energy_ml.market_data.rows import infer_interval
 from energy_ml.market_data.schema import (
-    BATTERY_ID,
-    CHARGE,
     KEY_COLUMN,
     MISSING_WORDS,
     OPTIONAL_COLUMNS,
-    PRICE,
-    REGION,
     REQUIRED_COLUMNS,
-    TIMESTAMP,
     DataProblem,
     Kind,
     normalise,
     read_kind,
     utc_timestamps,
 )
+from energy_ml.names import BATTERY_ID, CHARGE, PRICE, REGION, TIMESTAMP
 
 _MAGIC = b"PAR1"
 _DAY_NS = 86_400 * 10**9

@@ -17,17 +17,8 @@ import pandas as pd
 
 from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import DataError, DuplicateError, TimestampError
-from energy_ml.market_data.schema import (
-    CAPACITY,
-    IS_FILLED,
-    KEY_COLUMN,
-    PRICE,
-    REGION,
-    TIMESTAMP,
-    DataProblem,
-    Kind,
-    normalise,
-)
+from energy_ml.market_data.schema import KEY_COLUMN, DataProblem, Kind, normalise
+from energy_ml.names import CAPACITY, IS_FILLED, PRICE, REGION, TIMESTAMP
 
 FUTURE_TOLERANCE = pd.Timedelta(hours=1)
 """How far clocks may be apart before a timestamp counts as lying in the future."""

@@ -19,13 +19,9 @@ import pyarrow as pa
 
 from energy_ml.errors import SchemaError, TimestampError
 from energy_ml.market_data.text_times import parse_texts
-from energy_ml.names import RATED_POWER
+from energy_ml.names import BATTERY_ID, CAPACITY, CHARGE, IS_FILLED, POWER, PRICE, RATED_POWER, REGION, TIMESTAMP
 
 Kind = Literal["prices", "batteries"]
-
-TIMESTAMP, REGION, PRICE = "timestamp", "region", "real_time_price"
-BATTERY_ID, CHARGE, CAPACITY, POWER = "battery_id", "charge_level_mwh", "capacity_mwh", "power_mw"
-IS_FILLED = "is_filled"
 
 KEY_COLUMN: dict[Kind, str] = {"prices": REGION, "batteries": BATTERY_ID}
 """Names the series that a row belongs to."""

@@ -28,7 +28,7 @@ from upath import UPath
 
 from energy_ml.config import SAMPLE_END, SAMPLE_START, SUPPORTED_INTERVALS
 from energy_ml.errors import ConfigError
-from energy_ml.market_data.schema import BATTERY_ID, CAPACITY, CHARGE, POWER, PRICE, REGION, TIMESTAMP
+from energy_ml.names import BATTERY_ID, CAPACITY, CHARGE, POWER, PRICE, REGION, TIMESTAMP
 
 REGION_NAMES = (
     *("FR", "DE", "BE", "NL", "ES", "IT", "AT", "CH", "PL", "PT"),

@@ -23,8 +23,8 @@ from energy_ml.market_data.rows import (
     refuse_future,
     snap_jitter,
 )
-from energy_ml.market_data.schema import CAPACITY, CHARGE, IS_FILLED, POWER, TIMESTAMP, DataProblem
-from energy_ml.names import RATED_POWER
+from energy_ml.market_data.schema import DataProblem
+from energy_ml.names import CAPACITY, CHARGE, IS_FILLED, POWER, RATED_POWER, TIMESTAMP
 
 _OVER_FULL = 0.01  # share of capacity by which a meter may be off before the message says so
 _LONGEST_HOURS = 200.0  # no battery lasts longer at full power; one told in kWh seems to

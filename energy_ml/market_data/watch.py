@@ -21,7 +21,8 @@ import pandas as pd
 
 from energy_ml.errors import DataError
 from energy_ml.market_data.lake import FileInfo, ParquetLake
-from energy_ml.market_data.schema import TIMESTAMP, Kind
+from energy_ml.market_data.schema import Kind
+from energy_ml.names import TIMESTAMP
 
 PATIENCE = 15
 """A file that keeps changing holds the others up for at most this many settle times."""

@@ -14,7 +14,7 @@ from energy_ml.errors import DataError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.orchestration.jobs import RETRAIN
 from energy_ml.orchestration.triggers import data_version, request, taken, version_of_problem
-from energy_ml.training_window import expected_day, newest
+from energy_ml.training_window import due_day, newest
 
 NIGHTLY = "nightly_retrain"
 
@@ -37,9 +37,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         "One run per day and data version. Time and zone: ENERGY_ML_NIGHTLY_AT, ENERGY_ML_NIGHTLY_ZONE.",
     )
     def nightly_retrain(context: dg.ScheduleEvaluationContext):
-        day = expected_day(operations, context.scheduled_execution_time)
-        if settings.end_date is not None:
-            day = min(day, settings.end_date)
+        day = due_day(settings, context.scheduled_execution_time)
         if day < settings.first_as_of:
             return dg.SkipReason(
                 f"{day} has no whole window of {settings.training_window_days} days: the data starts on "

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -196,7 +196,8 @@ class PricePredictionTrainer:
         }
         self.models[horizon], self.results[horizon] = model, result
         if self.verbose and progress is None:
-            _say(horizon, metrics["test"])
+            error, stays = metrics["test"]["mae"], metrics["test"]["persistence_mae"]
+            print(f"{horizon} min ahead: test error {error:.2f}, 'the price stays' {stays:.2f}", file=sys.stderr)
         return result
 
     def train_all(self, horizons: Sequence[int] | None = None, *, progress: Progress | None = None) -> dict[int, Any]:
@@ -206,12 +207,10 @@ class PricePredictionTrainer:
         for number, horizon in enumerate(wanted):
 
             def share(fraction: float, metrics: dict[str, Any], number: int = number) -> None:
-                if progress is not None:
-                    progress((number + fraction) / len(wanted), metrics)
+                assert progress is not None
+                progress((number + fraction) / len(wanted), metrics)
 
-            result = self.train_for_horizon(features, names, horizon, progress=share)
-            if self.verbose and progress is None:
-                _say(horizon, result["metrics"]["test"])
+            self.train_for_horizon(features, names, horizon, progress=None if progress is None else share)
         return {horizon: self.results[horizon] for horizon in wanted}
 
     # --- files --------------------------------------------------------------------------------------------------------
@@ -336,11 +335,6 @@ class PricePredictionTrainer:
                 IS_FILLED: np.isnan(window.ahead(rows, 0, measured=True)),
             }
         )
-
-
-def _say(horizon: int, test: Mapping[str, float]) -> None:
-    stays = test["persistence_mae"]
-    print(f"{horizon} min ahead: test error {test['mae']:.2f}, 'the price stays' {stays:.2f}", file=sys.stderr)
 
 
 def _evenly(rows: IntArray, count: int) -> IntArray:

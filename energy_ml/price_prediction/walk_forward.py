@@ -19,12 +19,13 @@ from joblib import Parallel, delayed
 from energy_ml.artifacts import write_atomically
 from energy_ml.config import MLConfig, PricePredictionConfig, Settings
 from energy_ml.errors import IncompleteWindowError
+from energy_ml.features import feature_columns
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.window import fingerprint_of
 from energy_ml.price_prediction.trainer import PricePredictionTrainer
 from energy_ml.provenance import code_digest, config_digest
-from energy_ml.splits import split_window, window_of
-from energy_ml.training_window import read_window
+from energy_ml.splits import window_of
+from energy_ml.training_window import read_window, split_of, window_features
 
 ReadPrices = Callable[[pd.Timestamp, pd.Timestamp], pd.DataFrame]
 """Cleaned long prices of a half-open UTC window, and of what lies before it as warm-up."""
@@ -138,10 +139,8 @@ def _one_date(
             f"there are no prices from {start} to {end}", expected=f"{days} days of prices", remedy="choose other dates"
         )
     trainer = PricePredictionTrainer(config)
-    features, names = trainer.prepare_data(prices)
-    features = features[features["timestamp"] >= start].reset_index(drop=True)
-    settings = config.price_prediction
-    split = split_window(start, end, settings.train_end_pct, settings.val_end_pct)
+    features = window_features(prices, start, config.price_prediction)
+    names, split = feature_columns(features), split_of(start, end, config.price_prediction)
     parts = []
     for number, horizon in enumerate(horizons):
 

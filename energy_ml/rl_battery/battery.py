@@ -20,9 +20,8 @@ from energy_ml.errors import BatteryError
 
 Floats = npt.NDArray[np.float64]
 
-ACTIONS = ("charge", "hold", "discharge")
-"""Names of the actions; a position in this tuple is the action's number everywhere."""
 CHARGE, HOLD, DISCHARGE = range(3)
+"""Numbers of the actions: their places in ``names.ACTIONS``."""
 LOSS_SPLITS = ("sqrt", "charge", "discharge")
 
 

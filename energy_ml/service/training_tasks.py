@@ -26,6 +26,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,7 +129,6 @@ class Trainings:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._read: dict[str, tuple[tuple[int, ...], _Record]] = {}
         self._ended: dict[str, TrainingOut] = {}
-        self._closers: list[subprocess.Popen[bytes]] = []
         self._threads = threading.Lock()
 
     # --- asking -------------------------------------------------------------------------------------------------------
@@ -396,18 +396,11 @@ class Trainings:
 
     def _close_run(self, run_id: str, state: str, message: str) -> None:
         """Let Dagster's record say so too, in a process of its own: loading Dagster takes seconds."""
-        self._closers = [closer for closer in self._closers if closer.poll() is None]
         command = [sys.executable, "-m", "energy_ml.orchestration.requested_run", "close", "--run-id", run_id]
-        self._closers.append(
-            subprocess.Popen(
-                [*command, "--state", state, "--message", message],
-                cwd=project_root(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        )
+        command += ["--state", state, "--message", message]
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        run = partial(subprocess.run, command, cwd=project_root(), check=False, start_new_session=True, **quiet)
+        threading.Thread(target=run, name=f"closing run {run_id}", daemon=True).start()  # which collects its end
 
     def _alive(self, training_id: str) -> bool:
         process = self._processes.get(training_id)
