@@ -33,7 +33,6 @@ from energy_ml.errors import ConfigError, DataError, EnergyMLError, ModelNotFoun
 from energy_ml.names import METRICS_FILE, REGISTRY_FILE, REPORT_FILE
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.progress import Progress, TaskID
 
     from energy_ml.model_management.registry import ModelRegistry
@@ -354,7 +353,6 @@ def _report(
         typer.launch(str(path))
 
 
-_FILE_MINUTES = 6 * 1440
 _File = Annotated[Path | None, typer.Option(help="Parquet with recent prices; default: the newest in the data folder.")]
 _Region = Annotated[str | None, typer.Option(help="Region; default: every region (predict), FR or the first (act).")]
 
@@ -363,18 +361,6 @@ def _service() -> MLService:
     from energy_ml.service.ml_service import MLService
 
     return MLService()
-
-
-def _prices_of(file: Path | None) -> pd.DataFrame | None:
-    """The newest prices of one file; None leaves it to the service to read the data folder."""
-    if file is None:
-        return None
-    from energy_ml.market_data.lake import ParquetLake
-    from energy_ml.market_data.window import read_recent_prices
-
-    if not file.exists():
-        raise NoDataError("there is no such file", file=file, remedy="name a parquet file with recent prices")
-    return read_recent_prices(ParquetLake(str(file.resolve())), minutes=_FILE_MINUTES)
 
 
 @app.command("predict")
@@ -389,7 +375,8 @@ def _predict(
 ) -> None:
     """Prices ahead of the newest known ones, with intervals, by the champions."""
     horizons, regions = None if horizon is None else [horizon], None if region is None else [region]
-    rows = _service().forecast(_prices_of(file), horizons, regions, level=level)
+    service = _service()
+    rows = service.forecast(None if file is None else service.prices_of(file), horizons, regions, level=level)
     rows.sort(key=lambda row: (row["region"], row["horizon"]))
 
     def show() -> None:
@@ -426,7 +413,9 @@ def _act(
     as_json: _AsJson = False,
 ) -> None:
     """What a battery should do in the newest interval: charge, hold or discharge, and why."""
-    made = _service().act(charge, region=region, prices=_prices_of(file), capacity_mwh=capacity, power_mw=power)
+    service = _service()
+    prices = None if file is None else service.prices_of(file)
+    made = service.act(charge, region=region, prices=prices, capacity_mwh=capacity, power_mw=power)
 
     def show() -> None:
         known = f"{made['region']}, {_minute(made['timestamp'])} UTC, {made['price']:.2f} currency/MWh"

@@ -195,6 +195,12 @@ class ParquetLake:
             remedy="add the missing prices, or choose regions with ENERGY_ML_REGIONS",
         )
 
+    def newest_row(self, regions: Sequence[str] | None = None) -> pd.Timestamp:
+        """Time of the last row in price files that hold one of ``regions`` (None: any). Raises as ``read_prices``."""
+        infos = [footer.info for footer in self._price_footers(regions)]
+        chosen = [info for info in infos if regions is None or set(regions) & set(info.regions)]
+        return max(cast(pd.Timestamp, info.last) for info in chosen)
+
     def fingerprint(self, start: pd.Timestamp, end: pd.Timestamp, kinds: Sequence[Kind] = ("prices",)) -> str:
         """sha256 over the content fingerprints of the files of ``kinds`` that touch [start, end).
 

@@ -15,7 +15,7 @@ import pandas as pd
 from energy_ml.errors import DataError, IncompleteWindowError, NoDataError
 from energy_ml.market_data.cleaning import MAX_ABS_PRICE, CleanPrices, DataProblem, clean_prices
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.names import PRICE, TIMESTAMP
+from energy_ml.names import PRICE, REGION, TIMESTAMP
 from energy_ml.splits import PARTS, TimeSplit
 
 MOST_OF_TRAINING = 0.75
@@ -179,32 +179,34 @@ def read_recent_prices(
     minutes: int = 2 * 1440,
     until: pd.Timestamp | None = None,
     regions: Sequence[str] | None = None,
+    columns: Sequence[str] = (),
     max_gap_minutes: int = 30,
+    max_abs_price: float = MAX_ABS_PRICE,
 ) -> pd.DataFrame:
     """Clean long prices of the last ``minutes`` in the files (or before ``until``): what a predictor is asked with.
 
     What the files hold of the time to come, by the clock, isn't known yet and left out. The newest row has a price;
-    regions that stop earlier than the others keep NaN at their end.
+    regions that stop earlier than the others keep NaN at their end, or aren't there. ``columns``: further ones to read.
 
     Raises
     ------
     NoDataError
-        There are no prices.
+        There are no prices, or none in these minutes.
     DataError
-        As ``clean_prices`` raises.
+        As the lake and ``clean_prices`` raise.
     """
-    last = [info.last for info in lake.inventory() if info.kind == "prices" and info.last is not None]
-    if not last:
-        raise NoDataError(
-            "there are no price files", file=lake.root, remedy="put parquet files there, or simulate some"
-        )
     moment = pd.Timedelta(nanoseconds=1)  # the interval that begins now is known
-    end = min(max(last) + moment, pd.Timestamp.now("UTC") + moment if until is None else until)
-    start = end - pd.Timedelta(minutes=minutes)
-    frame = clean_prices(
-        lake.read_prices(start, end, regions=regions),
-        regions=regions,
-        max_gap_minutes=max_gap_minutes,
-    ).frame
-    newest = frame.loc[frame[PRICE].notna(), TIMESTAMP].max()
-    return frame[frame[TIMESTAMP] <= newest].reset_index(drop=True)
+    newest = lake.newest_row(regions)
+    end = min(newest + moment, pd.Timestamp.now("UTC") + moment if until is None else until)
+    rows = lake.read_prices(end - pd.Timedelta(minutes=minutes), end, regions=regions, columns=columns)
+    if not len(rows):
+        raise NoDataError(
+            f"there are no prices in the {minutes} minutes before {end.floor('s')}",
+            file=lake.root,
+            expected=f"prices up to {newest}",
+            remedy="ask for a time that the files cover",
+        )
+    there = None if regions is None else [name for name in regions if (rows[REGION] == name).any()]
+    frame = clean_prices(rows, regions=there, max_gap_minutes=max_gap_minutes, max_abs_price=max_abs_price).frame
+    last = frame.loc[frame[PRICE].notna(), TIMESTAMP].max()
+    return frame[frame[TIMESTAMP] <= last].reset_index(drop=True)

@@ -40,7 +40,7 @@ from energy_ml.features import (
 )
 from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns, with_region
 from energy_ml.features.price_features import price_features
-from energy_ml.names import IS_FILLED, REGION
+from energy_ml.names import IS_FILLED, REGION, TIMESTAMP
 from energy_ml.price_prediction.design import VOL
 from energy_ml.price_prediction.model import Forecast, PricePredictionModel
 
@@ -120,6 +120,11 @@ class PricePredictor:
             self._models[horizon] = load_champion(self.models_dir.parent, path)
         return self._models[horizon]
 
+    def extra_columns(self, horizons: Sequence[int] | None = None) -> list[str]:
+        """Columns beside the price that the models of ``horizons`` (None: all) were trained with, and ask for."""
+        specs = (self._spec(self.model(horizon)) for horizon in horizons or self.horizons)
+        return list(dict.fromkeys(column for spec in specs for column in spec.extra_columns))
+
     def use(self, models: dict[int, PricePredictionModel]) -> PricePredictor:
         """Serve these models instead of the folder's files (a trainer's ``models``, say). Returns itself."""
         self._models, self._given = dict(models), True
@@ -159,13 +164,15 @@ class PricePredictor:
 
         Parameters
         ----------
-        current_data : recent prices, columns ``timestamp``, ``region``, ``real_time_price``, on the interval of
-            training; all regions that training had (others' prices are features), at least ``max(lag, window)``
-            intervals. With ``required_history`` intervals the forecast equals the batch path's bit for bit.
+        current_data : recent prices, columns ``timestamp``, ``region``, ``real_time_price`` and ``extra_columns()``
+            (NaN where unknown), on the interval of training; all regions that training had (others' prices are
+            features), at least ``max(lag, window)`` intervals. With ``required_history`` intervals the forecast equals
+            the batch path's bit for bit.
         region : may be left out when there is only one.
         now : refuse rows after this instant; None doesn't look.
 
-        Raises HistoryError, IntervalError, TimestampError, StaleDataError, UnknownRegionError, DataError, HorizonError.
+        Raises HistoryError, IntervalError, SchemaError, TimestampError, StaleDataError, UnknownRegionError, DataError,
+        HorizonError.
         """
         _, _, forecasts = self._one(current_data, [horizon], region, now)
         return float(forecasts[horizon].price[0])
@@ -280,13 +287,19 @@ class PricePredictor:
         whole: bool = False,
     ) -> Panel:
         """Recent prices on a grid, checked."""
-        model = self.model(horizons[0])
+        model, extras = self.model(horizons[0]), self.extra_columns(horizons)
+        missing = [name for name in extras if name not in data.columns]
+        if missing:
+            raise SchemaError(
+                f"the recent prices lack column {missing[0]!r}, which the models were trained with",
+                column=missing[0],
+                expected=", ".join([TIMESTAMP, REGION, model.price_col, *extras]),
+                remedy="pass it beside the prices, empty where unknown, or train without it: "
+                "ENERGY_ML_PRICES_EXTRA_COLUMNS",
+            )
         if isinstance(data, Panel):
             if data.interval_minutes != model.interval_minutes:
                 raise _wrong_interval(data.interval_minutes, model)
-            missing = [name for name in self._spec(model).extra_columns if name not in data.columns]
-            if missing:
-                raise SchemaError(f"the panel has no column {missing[0]!r}", expected="every column of training")
             self._check(data, model, self._spec(model), now)
             return data
         if REGION not in data.columns and region is None and len(model.regions) > 1:
@@ -297,7 +310,7 @@ class PricePredictor:
             )
         data = with_region(data, region or model.regions[0])
         spec = self._spec(model)
-        columns = [model.price_col, *spec.extra_columns]
+        columns = [model.price_col, *extras]
         if IS_FILLED in data.columns:
             columns.append(IS_FILLED)
         interval = None

@@ -11,7 +11,8 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from energy_ml.errors import (
     EnergyMLError,
     HistoryError,
     ModelNotFoundError,
+    NoDataError,
     ServiceError,
     StaleDataError,
     TimestampError,
@@ -29,6 +31,7 @@ from energy_ml.errors import (
 from energy_ml.features import Panel, PriceFeatureSpec, required_history
 from energy_ml.features.panel import timestamps_ns
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.window import read_recent_prices
 from energy_ml.model_management.comparison import numbers_of
 from energy_ml.names import POLICY_ID, PRICE, PRICE_PREDICTION, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel
@@ -57,11 +60,12 @@ _REGISTRY_FIELDS = ("version", "registered_at", "sha256", "size", "decision")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _View:
-    """A predictor over one set of price champions, and how much history makes its forecasts exact."""
+    """A predictor over one set of price champions, how much history makes its forecasts exact, and what columns."""
 
     champions: Mapping[int, Champion]
     predictor: PricePredictor
     history_minutes: int
+    extra_columns: list[str]
 
 
 class MLService:
@@ -80,7 +84,9 @@ class MLService:
         self.settings = settings or deployment()
         self.limits = limits or ServiceSettings.from_env()
         self.champions = Champions(self.settings.models_dir)
-        self.market = RecentMarket(ParquetLake(self.settings.data_dir), self.settings.regions)
+        rules = self.settings.models.price_prediction
+        self._rules: dict[str, Any] = {"max_gap_minutes": rules.max_gap_minutes, "max_abs_price": rules.max_abs_price}
+        self.market = RecentMarket(ParquetLake(self.settings.data_dir), self.settings.regions, **self._rules)
         self.starting = False
         self._lock = threading.Lock()
         self._view: _View | None = None
@@ -259,7 +265,7 @@ class MLService:
             return self._from_lake(wanted, regions, level)
         source: Source = "lake" if prices is None else "request"
         if prices is None:
-            recent = self.market.until(end, view.history_minutes)
+            recent = self.market.until(end, view.history_minutes, view.extra_columns)
             prices = recent.frame
             regions = regions if regions is not None else recent.regions
         if isinstance(prices, Panel):
@@ -361,6 +367,14 @@ class MLService:
             timestamp=timestamp,
         )
 
+    def prices_of(self, file: str | Path) -> pd.DataFrame:
+        """The recent prices in a parquet file, as ``forecast`` and ``act`` take them. Raises DataErrors."""
+        if not Path(file).exists():
+            raise NoDataError("there is no such file", file=file, remedy="name a parquet file with recent prices")
+        minutes, columns = self._wanted()
+        lake = ParquetLake(str(Path(file).resolve()))
+        return read_recent_prices(lake, minutes=minutes, columns=columns, **self._rules)
+
     def recent_prices(self, minutes: int) -> tuple[RecentPrices, DataAge]:
         """The last ``minutes`` of the lake's prices and their ``data_age_minutes`` and ``stale``."""
         recent = self._recent(None)
@@ -421,13 +435,18 @@ class MLService:
             * m.interval_minutes
             for m in models.values()
         )
-        return _View(champions, predictor, max(needed, HISTORY_MINUTES) + 60)
+        return _View(champions, predictor, max(needed, HISTORY_MINUTES) + 60, predictor.extra_columns())
+
+    def _wanted(self) -> tuple[int, list[str]]:
+        """Minutes of history, and columns beside the price, that answers are made from."""
+        try:
+            view = self._current_view()
+        except EnergyMLError:  # prices can be shown, and a policy asked, without any price model
+            return 2 * HISTORY_MINUTES, []
+        return view.history_minutes, view.extra_columns
 
     def _recent(self, end: pd.Timestamp | None) -> RecentPrices:
-        try:
-            minutes = self._current_view().history_minutes
-        except EnergyMLError:  # prices can be shown, and a policy asked, without any price model
-            minutes = 2 * HISTORY_MINUTES
+        minutes, _ = self._wanted()
         return self.market.prices(minutes) if end is None else self.market.until(end, minutes)
 
     def _live_view(self, view: _View, recent: RecentPrices) -> _View:
@@ -455,7 +474,7 @@ class MLService:
         self, horizons: Sequence[int], regions: Sequence[str] | None, level: float | None
     ) -> list[ForecastAnswer]:
         view = self._current_view()
-        recent = self.market.prices(view.history_minutes)
+        recent = self.market.prices(view.history_minutes, view.extra_columns)
         age = self._age(recent.newest, None)
         names = list(regions or recent.regions)
         with self._lock:
@@ -507,7 +526,7 @@ class MLService:
     ) -> tuple[dict[int, float], str]:
         """Forecasts of the price models, or none with the reason: the policy can do without."""
         try:
-            given = None if source == "lake" and end is None else prices
+            given = None if source == "lake" else prices
             return {
                 row["horizon"]: row["price"] for row in self.forecast(given, None, [region], timestamp=end)
             }, "models"

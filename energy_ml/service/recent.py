@@ -10,15 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from energy_ml.errors import NoDataError
-from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.telemetry import rated_power
-from energy_ml.names import BATTERY_ID, POWER, RATED_POWER, TIMESTAMP
+from energy_ml.market_data.window import read_recent_prices
+from energy_ml.names import BATTERY_ID, POWER, PRICE, RATED_POWER, REGION, TIMESTAMP
 
 _LOOK_SECONDS = 1.0
 _MARGIN = pd.Timedelta(hours=1)
@@ -37,7 +36,7 @@ class RecentPrices:
 
 
 class RecentMarket:
-    """The end of the lake, for many threads."""
+    """The end of the lake, for many threads; ``rules`` as ``read_recent_prices`` takes them."""
 
     def __init__(
         self,
@@ -45,54 +44,39 @@ class RecentMarket:
         regions: Sequence[str] | None = None,
         *,
         clock: Callable[[], pd.Timestamp] = lambda: pd.Timestamp.now("UTC"),
+        **rules: float,
     ) -> None:
         self.lake = lake
         self._clock = clock
         self._regions = regions
         self._lock = threading.Lock()
-        self._looked = -math.inf
-        self._key: tuple[object, ...] | None = None
-        self._prices: RecentPrices | None = None
+        self._rules: dict[str, Any] = rules
+        self._prices: dict[object, tuple[float, object, RecentPrices]] = {}
         self._batteries: tuple[object, pd.DataFrame] | None = None
 
-    def prices(self, minutes: int) -> RecentPrices:
-        """The last ``minutes`` of prices. Looks for new files at most once a second. Raises the lake's DataErrors."""
-        with self._lock:
-            fresh = time.monotonic() - self._looked < _LOOK_SECONDS
-            if self._prices is None or self._key is None or not fresh or self._key[0] != minutes:
-                key = (minutes, *self._marks("prices"))
-                if key != self._key:
-                    self._prices = self.until(None, minutes)
-                    self._key = key
-                self._looked = time.monotonic()
-            assert self._prices is not None
-            return self._prices
+    def prices(self, minutes: int, columns: Sequence[str] = ()) -> RecentPrices:
+        """The last ``minutes`` of prices, with further ``columns``. Looks for new files at most once a second.
 
-    def until(self, end: pd.Timestamp | None, minutes: int) -> RecentPrices:
+        Raises the lake's DataErrors.
+        """
+        wanted = minutes, tuple(columns)
+        with self._lock:
+            looked, marks, kept = self._prices.get(wanted, (-math.inf, None, None))
+            if kept is None or time.monotonic() - looked >= _LOOK_SECONDS:
+                found = self._marks("prices")
+                if kept is None or found != marks:
+                    kept = self.until(None, minutes, columns)
+                self._prices[wanted] = time.monotonic(), found, kept
+            return kept
+
+    def until(self, end: pd.Timestamp | None, minutes: int, columns: Sequence[str] = ()) -> RecentPrices:
         """``minutes`` of prices up to and including ``end``, or to the newest. Raises the lake's DataErrors."""
-        files = [f for f in self.lake.inventory() if f.kind == "prices" and f.last is not None and not f.problem]
-        newest = max((f.last for f in files if f.last is not None), default=None)
-        if newest is None:
-            raise NoDataError(
-                "there are no prices",
-                file=self.lake.root,
-                remedy="put parquet files there, or send prices with the request",
-            )
-        # The interval's start at `end` belongs to the window; half-open windows therefore end a moment later. Prices of
-        # the time to come, published ahead, aren't the present one.
-        last = min(newest, self._clock() if end is None else end)
-        stop = last + pd.Timedelta(nanoseconds=1)
-        start = last - pd.Timedelta(minutes=minutes)
-        frame = self.lake.read_prices(start, stop, regions=self._regions)
-        if not len(frame):
-            raise NoDataError(
-                f"there are no prices in the {minutes} minutes before {last}",
-                file=self.lake.root,
-                expected=f"prices up to {newest}",
-                remedy="ask for a time that the files cover",
-            )
-        cleaned = clean_prices(frame)
-        return _recent(cleaned.frame, cleaned.interval_minutes)
+        # Prices of the time to come, published ahead, aren't the present one.
+        stop = (self._clock() if end is None else end) + pd.Timedelta(nanoseconds=1)
+        frame = read_recent_prices(
+            self.lake, minutes=minutes, until=stop, regions=self._regions, columns=columns, **self._rules
+        )
+        return _recent(frame)
 
     def batteries(self) -> pd.DataFrame:
         """The newest row of each battery of the telemetry; empty if there is none."""
@@ -119,10 +103,11 @@ class RecentMarket:
         return tuple(f.fingerprint for f in self.lake.inventory() if f.kind == kind)
 
 
-def _recent(frame: pd.DataFrame, interval: int) -> RecentPrices:
-    stamps = pd.DatetimeIndex(frame["timestamp"])
-    priced = np.isfinite(frame["real_time_price"].to_numpy(dtype=np.float64))
-    newest = stamps[priced].max()
-    frame = frame[np.asarray(stamps <= newest)].reset_index(drop=True)
-    at = frame[(frame["timestamp"] == newest) & frame["real_time_price"].notna()]
-    return RecentPrices(frame, newest, interval, tuple(str(r) for r in at["region"]))
+def _recent(frame: pd.DataFrame) -> RecentPrices:
+    """Of a whole grid that ends with a price."""
+    stamps = pd.DatetimeIndex(frame[TIMESTAMP])
+    newest = stamps[-1]
+    at = frame[(stamps == newest) & frame[PRICE].notna().to_numpy()]
+    times = stamps.unique()
+    minutes = (times[-1] - times[-2]) // pd.Timedelta(minutes=1) if len(times) > 1 else 0
+    return RecentPrices(frame, newest, int(minutes), tuple(str(r) for r in at[REGION]))

@@ -19,7 +19,7 @@ from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import ServiceError, TimestampError
 from energy_ml.features.panel import NS_PER_MINUTE, Panel
 from energy_ml.market_data.cleaning import MAX_ABS_PRICE, clean_prices
-from energy_ml.names import PRICE, REGION, TIMESTAMP
+from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
 from energy_ml.service.answers import DataAge, ForecastOut, ModelInfo, Source, TrainingOut
 
 _ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
@@ -31,6 +31,7 @@ _Region = Annotated[
     ),
 ]
 _Horizon = Annotated[int, Field(ge=1, le=10_080, examples=[15], description="minutes ahead")]
+_Value = Annotated[float, Field(allow_inf_nan=False)]
 _Price = Annotated[float, Field(ge=-MAX_ABS_PRICE, le=MAX_ABS_PRICE, allow_inf_nan=False)]
 _Energy = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 _AHEAD = dt.timedelta(minutes=2)
@@ -59,6 +60,10 @@ class Prices(_Body):
         dict[_Region, list[_Price | None]],
         Field(min_length=1, max_length=500, description="currency/MWh, as many as timestamps; null where unknown"),
     ]
+    columns: Annotated[
+        dict[Annotated[str, Field(min_length=1, max_length=200)], dict[_Region, list[_Value | None]]],
+        Field(max_length=50, description="by name and region: the extra_columns that the models were trained with"),
+    ] = {}
 
     def to_recent(self, max_prices: int) -> Panel | pd.DataFrame:
         """A panel if they are a whole, ascending grid (the fast way), else a frame cleaned by the rules for files.
@@ -66,19 +71,29 @@ class Prices(_Body):
         Raises ServiceError 413, TimestampError, ServiceError 422 (lengths differ) and the errors of ``clean_prices``.
         """
         count, names = len(self.timestamps), sorted(self.regions)
-        if count * len(names) > max_prices:
+        carried = count * len(names) * (1 + len(self.columns))
+        if carried > max_prices:
             raise ServiceError(
-                f"{count * len(names):,} prices in one request",
+                f"{carried:,} prices in one request",
                 status=413,
                 expected=f"at most {max_prices:,}",
                 remedy="send only the history that the models need",
             )
-        for name, values in self.regions.items():
+        lists = {f"regions.{name}": values for name, values in self.regions.items()}
+        for column, held in self.columns.items():
+            lists |= {f"columns.{column}.{name}": values for name, values in held.items()}
+            if column in (TIMESTAMP, REGION, PRICE, IS_FILLED) or not held.keys() <= self.regions.keys():
+                raise ServiceError(
+                    f"prices.columns.{column} can't be used",
+                    status=422,
+                    expected="another column than the prices, of regions that have prices",
+                )
+        for where, values in lists.items():
             if len(values) != count:
                 raise ServiceError(
-                    f"prices.regions.{name} holds {len(values)} prices for {count} timestamps",
+                    f"prices.{where} holds {len(values)} numbers for {count} timestamps",
                     status=422,
-                    expected="one price, or null, per timestamp",
+                    expected="one, or null, per timestamp",
                 )
         micros = np.array([(stamp - _EPOCH) // _MICROSECOND for stamp in self.timestamps], dtype=np.int64)
         first, last = (_EPOCH + int(edge) * _MICROSECOND for edge in (micros.min(), micros.max()))
@@ -96,17 +111,22 @@ class Prices(_Body):
                 remedy="check the clock and the time zone of the prices",
             )
         times = micros * 1000
-        table = np.array([self.regions[name] for name in names], dtype=np.float64).T
+        unknown = [None] * count
+        tables = {
+            column: np.array([held.get(name, unknown) for name in names], dtype=np.float64).T
+            for column, held in {PRICE: self.regions, **self.columns}.items()
+        }
         steps = np.diff(times)
         minutes, rest = divmod(int(steps[0]), NS_PER_MINUTE) if count > 1 else (0, 0)
-        whole = minutes > 0 and rest == 0 and bool((steps == steps[0]).all()) and bool(np.isfinite(table).all())
+        whole = minutes > 0 and rest == 0 and bool((steps == steps[0]).all()) and bool(np.isfinite(tables[PRICE]).all())
         if whole and minutes in SUPPORTED_INTERVALS and times[0] % int(steps[0]) == 0:
-            return Panel(times, tuple(names), minutes, {PRICE: np.ascontiguousarray(table)})
+            blocks = {column: np.ascontiguousarray(table) for column, table in tables.items()}
+            return Panel(times, tuple(names), minutes, blocks)
         frame = pd.DataFrame(
             {
                 TIMESTAMP: pd.DatetimeIndex(np.repeat(times, len(names)).view("M8[ns]"), tz="UTC"),
                 REGION: np.tile(np.array(names, dtype=object), count),
-                PRICE: table.reshape(-1),
+                **{column: table.reshape(-1) for column, table in tables.items()},
             }
         )
         return frame.dropna(subset=PRICE) if count == 1 else clean_prices(frame, max_cells=max_prices).frame
