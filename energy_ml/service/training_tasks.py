@@ -26,7 +26,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -398,9 +397,11 @@ class Trainings:
         """Let Dagster's record say so too, in a process of its own: loading Dagster takes seconds."""
         command = [sys.executable, "-m", "energy_ml.orchestration.requested_run", "close", "--run-id", run_id]
         command += ["--state", state, "--message", message]
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        run = partial(subprocess.run, command, cwd=project_root(), check=False, start_new_session=True, **quiet)
-        threading.Thread(target=run, name=f"closing run {run_id}", daemon=True).start()  # which collects its end
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(
+            command, cwd=project_root(), stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+        threading.Thread(target=process.wait, daemon=True).start()  # somebody must collect its end
 
     def _alive(self, training_id: str) -> bool:
         process = self._processes.get(training_id)

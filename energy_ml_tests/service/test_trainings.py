@@ -280,6 +280,9 @@ def test_killed_together_with_its_server_it_is_failed_on_the_next_start(
         def poll(self) -> None:
             return None
 
+        def wait(self) -> int:
+            return 0
+
     monkeypatch.setattr("energy_ml.service.training_tasks.subprocess.Popen", Running)
     state, _ = Trainings(settings).start(TrainingRequest("price_prediction"))
     assert Trainings(settings).get(state["training_id"])["state"] == "running", "the kernel holds the lock"
