@@ -145,6 +145,43 @@ def _simulate(
     out.print(f"{len(paths)} file{'s' if len(paths) != 1 else ''}, {size / 1e6:,.1f} MB, in {folder}")
 
 
+@app.command("fetch")
+def _fetch(
+    market: Annotated[str | None, typer.Argument(help="Market, as in --list.")] = None,
+    first: Annotated[
+        str | None, typer.Option("--from", help="First UTC day; default: two days before the last.")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last UTC day; default: today.")] = None,
+    regions: Annotated[str | None, typer.Option(help="Comma-separated; default: ENERGY_ML_REGIONS, or all.")] = None,
+    list_them: Annotated[bool, typer.Option("--list", help="Show the markets and stop.")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Fetch a market's prices into the data folder, a file for each UTC day; what is there already is left alone."""
+    from energy_ml.markets import MARKETS, fetch_days
+
+    if list_them or market is None:
+        rows = [{**vars(known), "regions": ", ".join(known.regions) or None} for known in MARKETS.values()]
+        rows = [{name: value for name, value in row.items() if name != "fetch"} for row in rows]
+        columns: dict[str, _Cell] = {name: f"{{{name}}}" for name in ("name", "title", "interval", "delay")}
+        columns |= {"key": lambda row: row["key"], "terms": "{terms}"}
+        _emit(rows, as_json, lambda: _print_table(None, columns, rows, texts=9))
+        return
+    until = dt.datetime.now(dt.UTC).date() if last is None else _parse_date(last)
+    since = until - dt.timedelta(days=2) if first is None else _parse_date(first)
+    settings, days = Settings.from_env(), []
+    named = None if regions is None else [name.strip() for name in regions.split(",") if name.strip()]
+    with _progress_bar(f"fetching {market}", max((until - since).days + 1, 1)) as (bar, task):
+        for day in fetch_days(market, since, until, settings, named):
+            days.append(vars(day))
+            bar.advance(task)
+
+    def show() -> None:
+        columns: dict[str, _Cell] = {"day": "{day}", "": "{outcome}", "rows": "{rows:,}", "missing": "{missing:,}"}
+        _print_table(settings.data_dir, columns, days, texts=2)
+
+    _emit(days, as_json, show)
+
+
 @app.command("data")
 def _data(as_json: _AsJson = False) -> None:
     """What the data folder holds: files, days, regions, gaps and problems."""
@@ -155,7 +192,9 @@ def _data(as_json: _AsJson = False) -> None:
     lake = ParquetLake(settings.data_dir)
     files = lake.inventory()
     if not files:
-        raise NoDataError("there are no parquet files", file=settings.data_dir, remedy="put files there or simulate")
+        raise NoDataError(
+            "there are no parquet files", file=settings.data_dir, remedy="energy-ml fetch, put files there, or simulate"
+        )
     coverage = lake.coverage()
     latest = newest(settings, lake)
     listed = [

@@ -255,6 +255,9 @@ class OperationsConfig:
         "> 0",
     )
     max_coverage_gap: float = setting(0.05, "Distance between nominal and found coverage of the intervals.", "> 0")
+    market_mirror: str | None = setting(
+        None, "http(s) address that is asked for prices in place of the market's own servers, such as a mirror."
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -265,8 +268,10 @@ class OperationsConfig:
             zoneinfo.ZoneInfo(self.nightly_zone)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
             refuse(type(self), "nightly_zone", self.nightly_zone, "a name such as Europe/Paris")
-        if self.alert_webhook is not None and not self.alert_webhook.startswith(("http://", "https://")):
-            refuse(type(self), "alert_webhook", self.alert_webhook, "an address that begins with http:// or https://")
+        for name in ("alert_webhook", "market_mirror"):
+            address = getattr(self, name)
+            if address is not None and not address.startswith(("http://", "https://")):
+                refuse(type(self), name, address, "an address that begins with http:// or https://")
 
 
 @dataclass

@@ -131,6 +131,10 @@ class UnknownRegionError(DataError):
     """A region that isn't in the data, or that the model hasn't seen."""
 
 
+class MarketError(EnergyMLError):
+    """A market's server can't be asked, or answers what can't be used."""
+
+
 class ModelError(EnergyMLError):
     """A model can't be trained or used."""
 

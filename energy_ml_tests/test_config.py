@@ -136,6 +136,7 @@ def _another(row_name: str, value: str) -> str:
         "loss_split": "charge",
         "blocking_checks": "data_recent",
         "alert_webhook": "https://example.org/hook",
+        "market_mirror": "https://example.org/mirror",
         "regions": "FR",
         "extra_columns": "load",
         "start_date": "2026-01-31",

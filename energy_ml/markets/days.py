@@ -1,0 +1,191 @@
+"""Days of a market on disk: which are there, which to ask for, and a file for each.
+
+What belongs here: one parquet file per UTC day under the data folder. What doesn't: what a source's answer means.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pandas as pd
+import requests
+from upath import UPath
+
+from energy_ml.artifacts import write_atomically
+from energy_ml.config import Settings, resolve_path
+from energy_ml.errors import ConfigError, DuplicateError, MarketError
+from energy_ml.market_data.lake import FileInfo, ParquetLake
+from energy_ml.markets.market import MARKETS, Market
+from energy_ml.markets.session import MarketSession
+from energy_ml.names import PRICE, REGION, TIMESTAMP
+
+ANEW_DAYS = 3
+"""The newest days, today among them, are fetched each time: sources correct them."""
+
+
+@dataclass(frozen=True)
+class FetchedDay:
+    """What became of one UTC day: ``rows`` in its file, and how many ``missing`` among them up to its last."""
+
+    day: dt.date
+    outcome: Literal["new", "changed", "as before", "already there", "nothing published"]
+    rows: int = 0
+    missing: int = 0
+
+
+def fetch_days(
+    market: str,
+    first: dt.date,
+    last: dt.date,
+    settings: Settings,
+    regions: Sequence[str] | None = None,
+    *,
+    session: MarketSession | None = None,
+    now: pd.Timestamp | None = None,
+) -> Iterator[FetchedDay]:
+    """Fetch the UTC days from ``first`` to ``last`` into ``<data folder>/<market>/<day>.parquet``, oldest first.
+
+    A whole day with all regions that is older than ``ANEW_DAYS`` isn't asked for again. A file is written beside and
+    renamed, and only if it differs, so that fetching again starts nothing. Regions that a day's file has stay in it.
+
+    Parameters
+    ----------
+    regions : those of the settings by default, else all that the market has.
+    now : the moment it is, by default; prices of intervals that haven't begun are no prices.
+
+    Yields
+    ------
+    One FetchedDay for each, as soon as its file is there.
+
+    Raises
+    ------
+    ConfigError : no such market or region, no key, an impossible range, or the sample's folder.
+    MarketError : a day can't be had; days before it stay.
+    """
+    chosen, now = _market(market), pd.Timestamp.now("UTC") if now is None else now
+    regions = _regions(chosen, regions or settings.regions)
+    _refuse(chosen, first, last, now, settings)
+    session = session or MarketSession(settings.operations.market_mirror)
+    folder = f"{settings.data_dir.rstrip('/')}/{chosen.name}"
+    there = {UPath(info.path).stem: info for info in ParquetLake(folder).inventory() if info.problem is None}
+    for moment in pd.date_range(first, last, tz="UTC"):
+        day, info = moment.date(), there.get(f"{moment:%Y-%m-%d}")
+        known = () if info is None else info.regions
+        if info and set(regions) <= set(known) and _whole(info) and moment < now - pd.Timedelta(days=ANEW_DAYS):
+            yield FetchedDay(day, "already there", info.rows)
+        else:
+            prices = _ask(chosen, moment, sorted({*regions, *known}), session, now)
+            yield _write(f"{folder}/{day}.parquet", day, prices)
+
+
+def _market(name: str) -> Market:
+    if name not in MARKETS:
+        raise ConfigError(
+            f"there is no market {name!r}", expected=", ".join(sorted(MARKETS)), remedy="see energy-ml fetch --list"
+        )
+    return MARKETS[name]
+
+
+def _regions(market: Market, named: Sequence[str] | None) -> Sequence[str]:
+    if market.regions and named and (unknown := sorted(set(named) - set(market.regions))):
+        raise ConfigError(
+            f"{market.title} has no region {', '.join(unknown)}",
+            expected=", ".join(market.regions),
+            remedy="correct --regions, or ENERGY_ML_REGIONS",
+        )
+    if not (named or market.regions):
+        raise ConfigError(
+            f"{market.title} has too many regions to fetch all", remedy="name some: --regions, or ENERGY_ML_REGIONS"
+        )
+    return named or market.regions
+
+
+def _refuse(market: Market, first: dt.date, last: dt.date, now: pd.Timestamp, settings: Settings) -> None:
+    if not first <= last <= now.date():
+        raise ConfigError(f"the days {first} to {last} can't be fetched", expected=f"days in order, up to {now.date()}")
+    if settings.data_dir == resolve_path(Settings.data_dir):
+        raise ConfigError(
+            f"{settings.data_dir} is the sample's folder, and markets don't mix",
+            remedy="name another folder: export ENERGY_ML_DATA_DIR=…",
+        )
+    if market.key and not os.environ.get(market.key):
+        raise ConfigError(
+            f"{market.title} needs a key, and {market.key} isn't set", remedy=f"export {market.key}=…; {market.terms}"
+        )
+
+
+def _whole(info: FileInfo) -> bool:
+    """Whether a day's file has every interval of its regions, whatever their length."""
+    assert info.first is not None and info.last is not None
+    midnight = info.first.floor("D")
+    minutes = (midnight + pd.Timedelta(days=1) - info.last) / pd.Timedelta(minutes=1)
+    return info.first == midnight and minutes <= 60 and info.rows * minutes == 1440 * len(info.regions)
+
+
+def _ask(
+    market: Market, start: pd.Timestamp, regions: list[str], session: MarketSession, now: pd.Timestamp
+) -> pd.DataFrame:
+    """The day's prices by the contract, in order. Raises MarketError naming the day, why, and what to do."""
+    end = start + pd.Timedelta(days=1)
+    which = f"{market.title}: no prices of {start:%Y-%m-%d}"
+    again = "run it again, days that were fetched stay; if it goes on, see whether a firewall or a proxy is in the way"
+    try:
+        rows = market.fetch(start, end, regions, session)
+        times = pd.to_datetime(rows[TIMESTAMP], utc=True).astype("datetime64[ns, UTC]")
+        rows = rows.assign(**{TIMESTAMP: times, REGION: rows[REGION].astype("str"), PRICE: rows[PRICE].astype(float)})
+    except ImportError as error:
+        raise ConfigError(
+            f"{market.title} needs {error.name}, which isn't installed",
+            remedy="install the extra: pip install 'energy_ml[markets]'",
+        ) from error
+    except MarketError as error:
+        status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
+        raise MarketError(f"{which}: {error.found}", remedy=_remedy(market, status, again)) from None
+    except requests.RequestException as error:  # its own text may hold the key
+        status = getattr(error.response, "status_code", None)
+        why = f"the server answers {status}" if status else f"the server doesn't answer ({type(error).__name__})"
+        raise MarketError(f"{which}: {why}", remedy=_remedy(market, status, again)) from None
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, zipfile.BadZipFile) as error:
+        raise MarketError(
+            f"{which}: the answer can't be read ({type(error).__name__}: {str(error).partition(chr(10))[0][:100]})",
+            remedy=f"{again}; if the source's format has changed, update energy_ml[markets]",
+        ) from error
+    rows = rows[rows[TIMESTAMP].between(start, min(end, now), inclusive="left") & rows[PRICE].notna()]
+    rows = rows.drop_duplicates().sort_values([TIMESTAMP, REGION], ignore_index=True)
+    if (twice := rows.duplicated([TIMESTAMP, REGION], keep=False)).any():
+        raise DuplicateError(
+            f"{which}: it tells two prices for one interval",
+            rows=int(twice.sum()),
+            example=" ".join(map(str, rows.loc[twice, [TIMESTAMP, REGION, PRICE]].iloc[0])),
+            remedy=again,
+        )
+    return rows
+
+
+def _remedy(market: Market, status: int | None, again: str) -> str:
+    if status in (401, 403) and market.key:
+        return f"correct {market.key}, or ask for access: {market.terms}"
+    return "wait some minutes, then run it again; days that were fetched stay" if status == 429 else again
+
+
+def _write(path: str, day: dt.date, prices: pd.DataFrame) -> FetchedDay:
+    if prices.empty:
+        return FetchedDay(day, "nothing published")
+    grid = prices[TIMESTAMP].drop_duplicates()
+    step = grid.diff().min() if len(grid) > 1 else pd.Timedelta(days=1)
+    span = round((grid.iloc[-1] - grid.iloc[0].floor("D")) / step) + 1
+    made = FetchedDay(day, "new", len(prices), span * prices[REGION].nunique() - len(prices))
+    buffer = io.BytesIO()
+    prices.to_parquet(buffer, index=False)
+    target = UPath(path)
+    before = target.read_bytes() if target.exists() else None
+    if before == buffer.getvalue():
+        return replace(made, outcome="as before")
+    write_atomically(path, buffer.getvalue())
+    return made if before is None else replace(made, outcome="changed")

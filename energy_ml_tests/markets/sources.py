@@ -1,0 +1,218 @@
+"""What markets publish, made here: every price is a function of region and time, written in each source's own format.
+
+A server on loopback answers as the source does, and misbehaves as told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import io
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote, unquote
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+
+NEW_YORK = ZoneInfo("America/New_York")
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def price(region: str, moment: pd.Timestamp) -> float:
+    """The one price of an interval (by its start, UTC)."""
+    return (zlib.crc32(f"{region} {moment:%Y-%m-%d %H:%M}".encode()) % 20_000 - 3_000) / 100
+
+
+def expected(start: str, end: str, minutes: int, regions: Iterable[str]) -> pd.DataFrame:
+    """What fetching [start, end) has to give."""
+    times = pd.date_range(start, end, freq=f"{minutes}min", tz="UTC", inclusive="left", unit="ns")
+    rows = [(time, region, price(region, time)) for time in times for region in sorted(regions)]
+    return pd.DataFrame(rows, columns=["timestamp", "region", "real_time_price"]).astype({"region": "str"})
+
+
+@dataclass
+class Source:
+    """A server: ``answer(path with query)`` as the source would, or a status; ``faults`` come first, one a request."""
+
+    answer: Callable[[str], bytes | int | None]
+    faults: list[Answer] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    url: str = ""
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Source]:
+        """Listen on loopback within the block."""
+        source = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                source.asked.append(unquote(self.path))
+                status, headers, body = source.faults.pop(0) if source.faults else source.usual(unquote(self.path))
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        self.url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    def usual(self, path: str) -> Answer:
+        """The answer where nothing is wrong."""
+        found = self.answer(path)
+        found = 404 if found is None else found
+        return (found, {}, b"") if isinstance(found, int) else (200, {}, found)
+
+
+def zipped(**files: bytes) -> bytes:
+    """A ZIP file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in files.items():
+            made.writestr(name, content)
+    return buffer.getvalue()
+
+
+# --- New York -----------------------------------------------------------------------------------------------------
+
+
+def nyiso_day(
+    day: dt.date,
+    zones: Iterable[str] = ("N.Y.C.", "WEST", "PJM"),
+    *,
+    without: Callable[[pd.Timestamp], bool] = lambda _: False,
+    until: pd.Timestamp | None = None,
+    extra: Iterable[str] = (),
+) -> bytes:
+    """The file of a local day: interval ends without a zone; ``without`` says which interval starts it lacks."""
+    midnight = pd.Timestamp(day, tz=NEW_YORK)
+    times = pd.date_range(
+        midnight, pd.Timestamp(day + dt.timedelta(days=1), tz=NEW_YORK), freq="5min", inclusive="left"
+    )
+    lines = [
+        '"Time Stamp","Name","PTID","LBMP ($/MWHr)","Marginal Cost Losses ($/MWHr)","Marginal Cost Congestion ($/MWHr)"'
+    ]
+    for start in times:
+        utc = start.tz_convert("UTC")
+        if without(utc) or (until is not None and utc >= until):
+            continue
+        stamp = (utc + pd.Timedelta(minutes=5)).tz_convert(NEW_YORK)
+        lines += [f'"{stamp:%m/%d/%Y %H:%M:%S}","{zone}",61761,{price(zone, utc):.2f},1.20,-0.50' for zone in zones]
+    return "\n".join([*lines, *extra, ""]).encode()
+
+
+def nyiso(day_file: Callable[[dt.date], bytes | None] = nyiso_day, current: str = "12/31/2030 00:00:00") -> Source:
+    """Both places of the files: postings by day, and the archive by month before December 2025."""
+
+    def answer(path: str) -> bytes | None:
+        if path.endswith("/current.csv"):
+            return f'"Time Stamp","Name","PTID","LBMP ($/MWHr)"\n"{current}","WEST",61752,1.00\n'.encode()
+        if path.startswith("/RT_LBMP_ZONE/CSV/"):
+            day = dt.datetime.strptime(path[-12:-4], "%Y%m%d").date()
+            assert path == f"/RT_LBMP_ZONE/CSV/{day:%Y/%m/%d}/realtime_zone-{day:%Y%m%d}.csv"
+            return day_file(day) if day >= dt.date(2025, 12, 6) else None
+        assert path.startswith("/public/csv/realtime/") and path.endswith("01realtime_zone_csv.zip")
+        month = pd.Period(path.split("/")[-1][:6], "M")
+        days = [moment.date() for moment in pd.date_range(month.start_time, month.end_time)]
+        return zipped(**{f"{day:%Y%m%d}realtime_zone.csv": text for day in days if (text := day_file(day)) is not None})
+
+    return Source(answer)
+
+
+# --- Australia ----------------------------------------------------------------------------------------------------
+
+
+def dispatch_rows(ends: Iterable[pd.Timestamp], regions: Iterable[str], interventions: Iterable[str] = ()) -> bytes:
+    """A payload in AEMO's format: stamps are interval ends at UTC+10; an intervention adds a row of another price."""
+    lines = [
+        "C,NEMP.WORLD,DISPATCHIS,AEMO,PUBLIC,2026/01/01,00:05:00,1,DISPATCHIS,1",
+        "I,DISPATCH,CASE_SOLUTION,2,SETTLEMENTDATE,RUNNO,INTERVENTION",
+        'D,DISPATCH,CASE_SOLUTION,2,"2026/01/01 00:05:00",1,0',
+        "I,DISPATCH,PRICE,5,SETTLEMENTDATE,RUNNO,REGIONID,DISPATCHINTERVAL,INTERVENTION,RRP,EEP",
+    ]
+    for end in ends:
+        start, stamp = end.tz_convert("UTC") - pd.Timedelta(minutes=5), end.tz_convert("Etc/GMT-10")
+        for region in regions:
+            row = f'D,DISPATCH,PRICE,5,"{stamp:%Y/%m/%d %H:%M:%S}",1,{region},{stamp:%Y%m%d}001'
+            lines.append(f"{row},0,{price(region, start):.5f},0")
+            if f"{start:%Y-%m-%d %H:%M}" in interventions:
+                lines.append(f"{row},1,{price(region, start) + 999:.5f},0")
+    return "\n".join([*lines, f"C,END OF REPORT,{len(lines) + 1}", ""]).encode()
+
+
+def listing(folder: str, names: Iterable[str], *, folders: bool = False) -> bytes:
+    """A directory page as AEMO's server writes it."""
+    mark, slash = ("&lt;dir&gt;", "/") if folders else ("1234", "")
+    parent = folder.rstrip("/").rpartition("/")[0]
+    links = "".join(
+        f'  1/1/2026  1:00 AM {mark} <A HREF="{folder}{quote(name)}{slash}">{name}</A><br>' for name in names
+    )
+    return f'<html><pre><A HREF="{parent}/">[To Parent Directory]</A><br><br>{links}</pre></html>'.encode()
+
+
+def aemo(
+    months: Iterable[str] = (),
+    archived: Iterable[dt.date] = (),
+    current: Iterable[pd.Timestamp] = (),
+    regions: Iterable[str] = ("NSW1", "QLD1", "SA1", "TAS1", "VIC1"),
+    interventions: Iterable[str] = (),
+) -> Source:
+    """The monthly archive, daily bundles of five-minute files, and the five-minute files of today."""
+    root, stores = (
+        "/Data_Archive/Wholesale_Electricity/MMSDM/",
+        ("/Reports/Archive/DispatchIS_Reports/", "/Reports/Current/DispatchIS_Reports/"),
+    )
+    months = {pd.Period(month, "M") for month in months}
+    files: dict[str, Callable[[], bytes]] = {}
+
+    def payload(ends: Iterable[pd.Timestamp]) -> bytes:
+        return zipped(**{"PUBLIC.CSV": dispatch_rows(ends, regions, interventions)})
+
+    def month_of(month: pd.Period) -> bytes:
+        first = pd.Timestamp(month.start_time, tz="Etc/GMT-10")
+        return payload(pd.date_range(first, first + pd.DateOffset(months=1), freq="5min", inclusive="right"))
+
+    def bundle(day: dt.date) -> bytes:
+        first = pd.Timestamp(day, tz="Etc/GMT-10")
+        ends = pd.date_range(first, first + pd.Timedelta(days=1), freq="5min", inclusive="right")
+        return zipped(**{f"PUBLIC_{i}.zip": payload(ends[i : i + 96]) for i in range(0, len(ends), 96)})
+
+    for month in months:
+        inside = f"{root}{month.year}/MMSDM_{month.year}_{month.month:02d}/MMSDM_Historical_Data_SQLLoader/DATA/"
+        new = month >= pd.Period("2024-08", "M")
+        name = f"PUBLIC_{'ARCHIVE#DISPATCHPRICE#FILE01#' if new else 'DVD_DISPATCHPRICE_'}{month:%Y%m}010000.zip"
+        files[inside + name] = lambda month=month: month_of(month)
+    for day in archived:
+        files[f"{stores[0]}PUBLIC_DISPATCHIS_{day:%Y%m%d}.zip"] = lambda day=day: bundle(day)
+    for end in current:
+        name = f"PUBLIC_DISPATCHIS_{end.tz_convert('Etc/GMT-10'):%Y%m%d%H%M}_0000000490123456.zip"
+        files[stores[1] + name] = lambda end=end: payload([end])
+
+    def answer(path: str) -> bytes | None:
+        if path in files:
+            return files[path]()
+        if path == root:
+            return listing(root, sorted({str(month.year) for month in months} or {"2009"}), folders=True)
+        if path.startswith(root) and path.count("/") == 5:
+            names = [f"MMSDM_{month:%Y_%m}" for month in sorted(months)] or ["MMSDM_2009_07"]
+            return listing(path, [name for name in names if name[6:10] == path.split("/")[-2]], folders=True)
+        inside = [name for name in files if name.rpartition("/")[0] + "/" == path]
+        return listing(path, [name.rpartition("/")[2] for name in inside]) if inside or path in stores else None
+
+    return Source(answer)

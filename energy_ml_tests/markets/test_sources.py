@@ -1,0 +1,93 @@
+"""What each source publishes becomes the prices that it meant: stamps, clock changes, corrections, holes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from energy_ml.markets import MARKETS, MarketSession
+from energy_ml_tests.markets.sources import Source, aemo, expected, nyiso, nyiso_day
+
+
+def fetched(source: Source, market: str, start: str, end: str, *regions: str) -> pd.DataFrame:
+    """What the market's function gives, in order."""
+    with source.running(), MarketSession(source.url, waits=(0, 0), pause=0) as session:
+        moments = (pd.Timestamp(moment, tz="UTC") for moment in (start, end))
+        rows = MARKETS[market].fetch(*moments, regions, session)
+    return rows.sort_values(["timestamp", "region"], ignore_index=True)
+
+
+def same(found: pd.DataFrame, right: pd.DataFrame) -> None:
+    start, end = right["timestamp"].min(), right["timestamp"].max()
+    found = found[found["timestamp"].between(start, end)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, right, check_dtype=False)
+
+
+@pytest.mark.parametrize("day", ["2024-03-10", "2024-11-03", "2026-03-08", "2026-11-01", "2025-12-06", "2026-01-15"])
+def test_new_york_around_its_clock_changes_in_both_kinds_of_files(day: str) -> None:
+    end = str(pd.Timestamp(day).date() + dt.timedelta(days=2))
+    same(fetched(nyiso(), "nyiso", day, end, "N.Y.C.", "WEST"), expected(day, end, 5, ["N.Y.C.", "WEST"]))
+
+
+def test_new_york_takes_neither_schedules_nor_runs_off_the_grid() -> None:
+    known = pd.Timestamp("2026-01-15 15:10", tz="UTC")  # 10:10 in New York
+    scheduled = [f'"01/15/2026 {time}:00","WEST",61752,777.00,0,0' for time in ("10:15", "10:30", "10:45")]
+    off_grid = ['"01/15/2026 09:58:42","WEST",61752,888.00,0,0']
+    source = nyiso(
+        lambda day: nyiso_day(day, until=known, extra=[*off_grid, *scheduled]) if day.day == 15 else nyiso_day(day),
+        current="01/15/2026 10:10:00",
+    )
+    found = fetched(source, "nyiso", "2026-01-15", "2026-01-16", "WEST")
+    same(found, expected("2026-01-15", "2026-01-15 15:10", 5, ["WEST"]))
+    assert found["timestamp"].max() == pd.Timestamp("2026-01-15 15:05", tz="UTC")
+
+
+def test_an_hour_of_new_york_that_cannot_be_told_is_a_hole() -> None:
+    """One of the two hours between 1 and 2 o'clock is missing: which one, the file doesn't say."""
+    second = pd.Timestamp("2026-11-01 05:55", tz="UTC"), pd.Timestamp("2026-11-01 06:50", tz="UTC")
+    once = nyiso(lambda day: nyiso_day(day, without=lambda utc: second[0] <= utc <= second[1]))
+    found = fetched(once, "nyiso", "2026-11-01", "2026-11-02", "WEST")
+    right = expected("2026-11-01", "2026-11-02", 5, ["WEST"])
+    same(found, right[~right["timestamp"].between("2026-11-01 04:55Z", second[1])].reset_index(drop=True))
+
+
+def test_a_missing_file_of_new_york_is_a_hole_of_its_local_day() -> None:
+    source = nyiso(lambda day: None if day == dt.date(2026, 1, 15) else nyiso_day(day))
+    found = fetched(source, "nyiso", "2026-01-15", "2026-01-16", "WEST")
+    same(found, expected("2026-01-15", "2026-01-15 05:00", 5, ["WEST"]))
+    assert found["timestamp"].max() < pd.Timestamp("2026-01-15 05:00", tz="UTC")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import nemdatatools.cache
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(nemdatatools.cache, "POLITE_DELAY", 0)
+    return tmp_path
+
+
+STATES = ("NSW1", "QLD1", "SA1", "TAS1", "VIC1")
+
+
+@pytest.mark.parametrize("month", ["2024-04", "2024-10"])
+def test_australia_keeps_its_time_all_year_under_either_name_of_its_files(cache: Path, month: str) -> None:
+    """Clocks in Sydney change on 2024-04-06 and 2024-10-05, 16:00 UTC; the market's don't."""
+    day = {"2024-04": "2024-04-06", "2024-10": "2024-10-05"}[month]
+    end = str(pd.Timestamp(day).date() + dt.timedelta(days=1))
+    source = aemo(months=[month], regions=("NSW1", "SA1"), interventions=[f"{day} 03:00", f"{day} 16:00"])
+    found = fetched(source, "aemo", day, end, "SA1")
+    same(found, expected(day, end, 5, ["SA1"]))
+    assert len(found) == 288
+
+
+def test_australia_is_stitched_from_bundles_and_the_newest_files(cache: Path) -> None:
+    newest = pd.date_range("2026-01-15 14:00", "2026-01-15 15:00", freq="5min", tz="UTC", inclusive="right")
+    source = aemo(archived=[dt.date(2026, 1, day) for day in (14, 15)], current=newest)
+    found = fetched(source, "aemo", "2026-01-15", "2026-01-16", *STATES)
+    same(found, expected("2026-01-15", "2026-01-15 15:00", 5, STATES))
+    assert len(found) == 15 * 12 * 5
+    assert len([path for path in source.asked if "Current" in path and path.endswith(".zip")]) == 12
