@@ -29,6 +29,7 @@ from energy_ml.config import (
     settings_page,
     settings_schema,
 )
+from energy_ml.display import showing, shown
 from energy_ml.errors import ConfigError, DataError, EnergyMLError, ModelNotFoundError, NoDataError
 from energy_ml.names import METRICS_FILE, REGISTRY_FILE, REPORT_FILE
 
@@ -75,7 +76,8 @@ def _emit(value: object, as_json: bool, show: Callable[[], None]) -> None:
 
         print(json.dumps(to_jsonable(value), indent=2, allow_nan=False))
     else:
-        show()
+        with showing(Settings.from_env().display):
+            show()
 
 
 _Row = Mapping[str, Any]
@@ -234,8 +236,8 @@ def _data(as_json: _AsJson = False) -> None:
                 "file": lambda f: Path(f["path"]).name,
                 "kind": lambda f: f["kind"],
                 "rows": lambda f: f"{f['rows'] or 0:,}",
-                "first": lambda f: _minute(f["first"]),
-                "last": lambda f: _minute(f["last"]),
+                "first": lambda f: shown().minute(f["first"]),
+                "last": lambda f: shown().minute(f["last"]),
                 "problem": lambda f: f["problem"] or "",
             },
             listed,
@@ -259,10 +261,6 @@ def _settings() -> Settings:
     from energy_ml.training_window import deployment
 
     return deployment()
-
-
-def _minute(moment: dt.datetime | None) -> str | None:
-    return None if moment is None else f"{moment:%Y-%m-%d %H:%M}"
 
 
 @app.command("retrain")
@@ -338,7 +336,7 @@ def _show_results(settings: Settings, as_of: dt.date, as_json: bool) -> None:
 
     def show() -> None:
         _print_table(
-            f"\nprices, test split of {as_of}",
+            f"\nprices, {shown().price}, test split of {as_of}",
             {
                 "horizon": "{horizon_minutes} min",
                 "MAE": "{mae:.2f}",
@@ -354,7 +352,7 @@ def _show_results(settings: Settings, as_of: dt.date, as_json: bool) -> None:
             f"\nreference battery, all regions, test split of {as_of}",
             {
                 "strategy": "{strategy}",
-                "profit": "{profit:,.2f}",
+                f"profit, {shown().currency}": "{profit:,.2f}",
                 "share of perfect foresight": "{share:.1%}",
                 "cycles/day": "{cycles_per_day:.2f}",
             },
@@ -421,11 +419,11 @@ def _predict(
     def show() -> None:
         first = rows[0]
         _print_table(
-            f"known at {_minute(first['timestamp'])} UTC, currency/MWh{_age_of(first)}",
+            f"known at {_moment(first)}, {shown().price}{_age_of(first)}",
             {
                 "region": "{region}",
                 "ahead": "{horizon} min",
-                "for": "{target_time:%H:%M}",
+                "for": lambda row: f"{shown().local(row['target_time']):%H:%M}",
                 "now": "{price_now:.2f}",
                 "forecast": "{price:.2f}",
                 f"{first['level']:.0%} from": "{lower:.2f}",
@@ -436,6 +434,10 @@ def _predict(
         )
 
     _emit(rows, as_json, show)
+
+
+def _moment(answer: _Row) -> str:
+    return f"{shown().minute(answer['timestamp'])} {shown().zone}"
 
 
 def _age_of(answer: _Row) -> str:
@@ -457,7 +459,7 @@ def _act(
     made = service.act(charge, region=region, prices=prices, capacity_mwh=capacity, power_mw=power)
 
     def show() -> None:
-        known = f"{made['region']}, {_minute(made['timestamp'])} UTC, {made['price']:.2f} currency/MWh"
+        known = f"{made['region']}, {_moment(made)}, {made['price']:.2f} {shown().price}"
         out.print(known + _age_of(made))
         out.print(
             f"[bold]{made['action']}[/bold] {abs(made['power_mw']):.3g} MW, "
@@ -504,7 +506,7 @@ def _backtest(
     def show() -> None:
         ratios = by_day.groupby("horizon_minutes")["rmae"]
         _print_table(
-            f"{len(days)} as-of dates, test parts",
+            f"{len(days)} as-of dates, test parts, {shown().price}",
             {
                 "horizon": "{horizon_minutes} min",
                 "MAE": "{mae:.2f}",
@@ -616,7 +618,7 @@ def _models_show(model_id: str, as_json: _AsJson = False) -> None:
             {
                 "version": lambda v: ("* " if v["version"] == model["champion"] else "  ") + v["version"],
                 "as of": _as_of,
-                "registered (UTC)": lambda v: (v["registered_at"] or "")[:19],
+                f"registered ({shown().zone})": lambda v: shown().minute(v["registered_at"]),
                 "size": lambda v: f"{v['size'] / 1e6:.2f} MB" if v["size"] is not None else "",
                 "decision": lambda v: (v.get("decision") or {}).get("reason", ""),
             },
@@ -626,7 +628,7 @@ def _models_show(model_id: str, as_json: _AsJson = False) -> None:
         _print_table(
             "\nhistory",
             {
-                "time": "{time:.19}",
+                "time": lambda e: shown().minute(e["time"]),
                 "event": "{event}",
                 "version": lambda e: e["version"] or "",
                 "who": lambda e: e["who"] or "",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from energy_ml.display import Display
 from energy_ml.errors import ConfigError
 from energy_ml.fields import check, default_text, given, read_file, refuse, setting, settings_of, table_schema, variable
 from energy_ml.names import ACTIONS
@@ -210,6 +211,14 @@ class PromotionConfig:
         check(self)
 
 
+def _check_zone(settings: object, name: str) -> None:
+    """Refuse a field that names no time zone."""
+    try:
+        zoneinfo.ZoneInfo(getattr(settings, name))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        refuse(type(settings), name, getattr(settings, name), "a name such as Europe/Paris")
+
+
 CHECK_NAMES = (
     "data_recent",
     "regions_present",
@@ -264,10 +273,7 @@ class OperationsConfig:
         hours, colon, minutes = self.nightly_at.partition(":")
         if not (colon and hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60):
             refuse(type(self), "nightly_at", self.nightly_at, "a time of day as HH:MM")
-        try:
-            zoneinfo.ZoneInfo(self.nightly_zone)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            refuse(type(self), "nightly_zone", self.nightly_zone, "a name such as Europe/Paris")
+        _check_zone(self, "nightly_zone")
         for name in ("alert_webhook", "market_mirror"):
             address = getattr(self, name)
             if address is not None and not address.startswith(("http://", "https://")):
@@ -352,6 +358,8 @@ class Settings:
     preset: str = setting(
         "best", "How many members the ensemble has and how slowly they learn.", choices=("fast", "best")
     )
+    currency: str = setting("currency", "What prices are in, such as EUR, for people to read.")
+    display_zone: str = setting("UTC", "IANA time zone of times that people read; days and all computing stay UTC.")
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
     operations: OperationsConfig = field(default_factory=OperationsConfig)
     left_open: frozenset[str] = frozenset()
@@ -361,6 +369,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check(self)
+        _check_zone(self, "display_zone")
         if self.end_date is not None and self.end_date < self.start_date:
             refuse(type(self), "end_date", str(self.end_date), f"on or after start_date ({self.start_date})")
         if not self.horizons:
@@ -401,6 +410,11 @@ class Settings:
                 **of("models"),
             ),
         )
+
+    @property
+    def display(self) -> Display:
+        """How prices and times are written."""
+        return Display(self.currency, self.display_zone)
 
     @property
     def first_as_of(self) -> dt.date:

@@ -23,6 +23,7 @@ from energy_ml import checks
 from energy_ml.artifacts import write_atomically
 from energy_ml.checks import Check
 from energy_ml.config import MLConfig, Settings
+from energy_ml.display import shown
 from energy_ml.evaluation import charts
 from energy_ml.evaluation.backtest_evaluator import backtest as run_backtest
 from energy_ml.evaluation.backtest_evaluator import (
@@ -160,7 +161,8 @@ def price_features(night: Night) -> Made:
     window, features, names, repaired = day.window, day.features, day.feature_names, day.repaired_rows
     families = pd.Series([feature_family(name) for name in names]).value_counts()
     facts = {
-        "window": f"{window.start} … {window.end}",
+        "window": f"{shown().minute(window.start)} … {shown().minute(window.end)} {shown().zone}",
+        "price_unit": shown().price,
         "interval_minutes": window.interval_minutes,
         "regions": ", ".join(sorted(features[REGION].unique())),
         "features": len(names),
@@ -221,7 +223,7 @@ def time_split(night: Night, price_features: pd.DataFrame, data: Mapping[str, ob
     }
     empty = [f"{part} at {horizon} min" for horizon, n in counts.items() for part in PARTS if not n[part]]
     facts = {
-        **split.to_dict(),
+        **{name: pd.Timestamp(moment) for name, moment in split.to_dict().items()},
         "rows": pd.DataFrame([{"horizon": f"{h} min", **n} for h, n in counts.items()]),
         "timeline": charts.split_timeline(split.to_dict(), horizons),
         "data_fingerprint": data["fingerprint"],
@@ -254,6 +256,7 @@ def train_price(night: Night, horizon: int, price_features: pd.DataFrame, time_s
         forecasts, region=charts.shown_region(forecasts[REGION].unique()), level=config.interval_level
     )
     facts = {
+        "price_unit": shown().price,
         "mae": test["mae"],
         "rmse": test["rmse"],
         "mae_price_stays": test["persistence_mae"],
@@ -303,10 +306,10 @@ def train_policy(
     record = night.record(time_split["fingerprint"], night.config.rl_battery, metrics=metrics)
     night.progress.write(POLICY_ID, 1.0, metrics, state="completed")
     tables, profit = trained["tables"], metrics["validation_profit"]
-    shown = charts.shown_region(tables)
+    region = charts.shown_region(tables)
     facts = {
         "regions": trained["regions"],
-        "policy_map": charts.policy_maps(tables[shown], title=shown),
+        "policy_map": charts.policy_maps(tables[region], title=region),
         "learning_curve": charts.learning_curve(trained["learning"]),
         "provenance": record,
     }
@@ -327,9 +330,10 @@ def evaluate(night: Night, forecasts: pd.DataFrame) -> Made:
     scores = ForecastScores.of(forecasts, interval_level=config.interval_level, spike_quantile=config.spike_quantile)
     tested = scores.part("test")
     test = tested.overall
-    shown = [HORIZON, "mae", "persistence_mae", "rmae", "rmse", "dm_p_value", "coverage", "winkler"]
+    columns = [HORIZON, "mae", "persistence_mae", "rmae", "rmse", "dm_p_value", "coverage", "winkler"]
     facts = {
-        "test": test[shown],
+        "test": test[columns],
+        "price_unit": shown().price,
         "error_relative_to_price_stays": charts.rmae_by_horizon(test, tested.by_region),
         "error_by_hour": charts.error_by_hour(tested.by_hour),
     }
@@ -379,6 +383,7 @@ def backtest(
         for key, rows in frame.groupby([REGION, BATTERY_ID])
     )
     facts = {
+        "currency": shown().currency,
         "strategies": pooled[["strategy", "profit", "share", "cycles_per_day"]],
         "share_of_optimum": charts.share_of_optimum(pooled),
         "cumulative_profit": charts.cumulative_profit(mark_to_market(frame, summary)),
@@ -449,11 +454,11 @@ def decide(
     )
     submit(f"{RL_BATTERY}/{POLICY_FILE}", POLICY_ID, policy_provenance, judge_battery)
     write_training_results(models)
-    shown = [{"model": name, "promoted": d["promote"], "why": d["reason"]} for name, d in decisions.items()]
+    rows = [{"model": name, "promoted": d["promote"], "why": d["reason"]} for name, d in decisions.items()]
     facts = {
         "version": version,
         "promoted": sum(bool(d["promote"]) for d in decisions.values()),
-        "decisions": pd.DataFrame(shown),
+        "decisions": pd.DataFrame(rows),
         "registry": models.path,
     }
     return Made(decisions, facts=facts)
@@ -504,6 +509,7 @@ def report(
     }
     facts = {
         "report": night.store.path(night.as_of, REPORT_FILE),
+        "price_unit": shown().price,
         "prices": test[[HORIZON, "mae", "persistence_mae", "rmae"]],
         "battery": pooled[["strategy", "profit", "share"]],
     }

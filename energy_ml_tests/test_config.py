@@ -130,6 +130,7 @@ def _another(row_name: str, value: str) -> str:
         "target_column": "price",
         "nightly_at": "02:00",
         "nightly_zone": "Europe/Paris",
+        "display_zone": "Europe/Paris",
         "executor": "celery",
         "preset": "fast",
         "update": "sampled",

@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from energy_ml.arrays import Floats, Integers
+from energy_ml.display import shown
 from energy_ml.evaluation.metrics import importance_measure
 from energy_ml.names import (
     BATTERY_ID,
@@ -68,7 +69,6 @@ _STRATEGIES = {
 }
 """What people call a strategy, and its colour in every chart."""
 
-_PRICE = "currency/MWh"
 _WIDTH = 9.0  # inches: 900 px at the 100 dpi of PNGs
 _HOURS = 36
 """How much of the test part the charts of single days show."""
@@ -197,7 +197,7 @@ def _empty(text: str) -> Figure:
 
 def _times(timestamps: pd.Series | pd.Index | Sequence[pd.Timestamp]) -> npt.NDArray[np.datetime64]:
     index = pd.DatetimeIndex(timestamps)
-    index = index.tz_convert("UTC").tz_localize(None) if index.tz is not None else index
+    index = index.tz_convert(shown().zone).tz_localize(None) if index.tz is not None else index
     return np.asarray(index.as_unit("ms").to_numpy())
 
 
@@ -303,9 +303,9 @@ def forecast_chart(forecasts: pd.DataFrame, *, region: str, level: float) -> Fig
         ax.set_ylim(low, high)
         ax.margins(x=0)
         note = f"   ({beyond} values beyond the axis, highest {np.nanmax(actual):,.0f})" if beyond else ""
-        _label(ax, title=f"{region}, {ahead} min ahead{note}", y=_PRICE)
+        _label(ax, title=f"{region}, {ahead} min ahead{note}", y=shown().price)
     _time_axis(axes[-1, 0])
-    _label(axes[-1, 0], x="time that is forecast, UTC")
+    _label(axes[-1, 0], x=f"time that is forecast, {shown().zone}")
     axes[0, 0].legend(loc="lower right", bbox_to_anchor=(1, 1.0), ncols=3, fontsize=8.5, frameon=False, borderpad=0)
     return figure
 
@@ -387,7 +387,7 @@ def error_by_hour(by_hour: pd.DataFrame) -> Figure:
         ax.set_ylim(bottom=0)
         ax.set_xticks(range(0, 24, 3))
         ax.set_xlim(0, 23)
-        _label(ax, title=f"{horizon} min ahead", y=f"MAE, {_PRICE}")
+        _label(ax, title=f"{horizon} min ahead", y=f"MAE, {shown().price}")
     for ax in list(axes.flat)[len(horizons) :]:
         ax.axis("off")
     for ax in axes[-1]:
@@ -543,7 +543,11 @@ def split_timeline(split: Mapping[str, Any], horizons: Sequence[int]) -> Figure:
         ax.invert_yaxis()
         ax.set_xlim(left, right)
         _time_axis(ax)
-        _label(ax, title=f"{cut}, cut at {boundary:%d %b %H:%M}", x="UTC; hatched rows are purged")
+        _label(
+            ax,
+            title=f"{cut}, cut at {shown().local(boundary):%d %b %H:%M}",
+            x=f"{shown().zone}; hatched rows are purged",
+        )
     for ax in (whole, *zooms):
         ax.spines[:].set_visible(False)
         _ticks(ax)
@@ -606,14 +610,14 @@ def battery_day(backtest: pd.DataFrame, *, region: str) -> Figure:
         loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8.5, frameon=False, markerscale=6 / size**0.5
     )
     note = f"   ({beyond} beyond the axis, highest {np.nanmax(price):,.0f})" if beyond else ""
-    _label(top, title=f"{region}: price and actions of {strategy_label(OUR_POLICY)}{note}", y=_PRICE)
+    _label(top, title=f"{region}: price and actions of {strategy_label(OUR_POLICY)}{note}", y=shown().price)
     keep = _thin(charge)
     bottom.fill_between(times[keep], charge[keep], color=_BLUE, alpha=0.25, linewidth=0)
     bottom.plot(times[keep], charge[keep], color=_BLUE, linewidth=1.2)
     bottom.set_ylim(0, max(float(np.nanmax(charge)) * 1.12, 1e-6))
     bottom.margins(x=0)
     _time_axis(bottom)
-    _label(bottom, title="Energy in the battery", x="UTC", y="MWh")
+    _label(bottom, title="Energy in the battery", x=shown().zone, y="MWh")
     return figure
 
 
@@ -645,7 +649,7 @@ def cumulative_profit(marked: pd.DataFrame) -> Figure:
     ax.margins(x=0)
     _time_axis(ax)
     _end_labels(ax, labels)
-    _label(ax, x="UTC", y="profit so far, currency")
+    _label(ax, x=shown().zone, y=f"profit so far, {shown().currency}")
     return figure
 
 
@@ -700,7 +704,7 @@ def policy_maps(table: PolicyTable, *, title: str) -> Figure:
     bar = figure.colorbar(image, ax=value, shrink=0.9)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
-    _label(value, title=f"{title}  value of one more MWh, {_PRICE}", x="hour, UTC", y="charge, MWh")
+    _label(value, title=f"{title}  value of one more MWh, {shown().price}", x="hour, UTC", y="charge, MWh")
     colours = ListedColormap([_RED, "#E9EDF1", _GREEN])
     steps = BoundaryNorm([-1.5, -0.5, 0.5, 1.5], 3)
     image = action.imshow(table["action"], origin="lower", aspect="auto", cmap=colours, norm=steps)

@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from energy_ml import __version__
+from energy_ml.display import shown
 from energy_ml.errors import DataError
 from energy_ml.evaluation import charts, tables
 from energy_ml.evaluation.backtest_evaluator import compare_strategies, headline, mark_to_market, pool_summary
@@ -186,7 +187,7 @@ def _render(template: str, page: Mapping[str, object]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(version=__version__, **page)
+    return environment.get_template(template).render(version=__version__, shown=shown(), **page)
 
 
 def _judged(split: Record, regions: Sequence[str]) -> str:
@@ -195,8 +196,8 @@ def _judged(split: Record, regions: Sequence[str]) -> str:
     days = (end - start) / pd.Timedelta(days=1)
     names = ", ".join(regions) if len(regions) <= 8 else f"{len(regions)} regions"
     return (
-        f"Judged on the last {hours:.0f} hours of a {days:.0f}-day window, {val_end:%d %b %Y %H:%M} to "
-        f"{end:%d %b %Y %H:%M} UTC, which no model was fitted on. Regions: {names}."
+        f"Judged on the last {hours:.0f} hours of a {days:.0f}-day window, {shown().local(val_end):%d %b %Y %H:%M} to "
+        f"{shown().local(end):%d %b %Y %H:%M} {shown().zone}, which no model was fitted on. Regions: {names}."
     )
 
 
@@ -209,7 +210,7 @@ def _tiles(metrics: pd.DataFrame, pooled: pd.DataFrame, level: float, problems: 
         (f"{ratio:.3f}", "rMAE over all horizons (1 is “the price stays”)"),
         (cover if np.isfinite(low) else DASH, f"of prices inside the {level:.0%} intervals"),
         (number(ours["share"], ".0%").text, "of the possible battery profit earned"),
-        (money(float(ours["profit_per_day"])), "currency per day, a battery in each region"),
+        (money(float(ours["profit_per_day"])), f"{shown().currency} per day, a battery in each region"),
         (number(ours["cycles_per_day"], ".1f").text, "cycles per day and battery"),
         (str(problems), f"problem{'' if problems == 1 else 's'} found in the input data"),
     ]

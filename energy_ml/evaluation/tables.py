@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from energy_ml.artifacts import to_jsonable
+from energy_ml.display import shown
 from energy_ml.evaluation.charts import strategy_label
 from energy_ml.evaluation.verdicts import SAME
 from energy_ml.names import (
@@ -154,7 +155,7 @@ def horizon_table(metrics: pd.DataFrame) -> Table:
         ("yesterday", _numbers("seasonal_rmse", ",.1f")),
         ("Coverage", _numbers("coverage", ".1%")),
     ]
-    note = "currency/MWh; p: Diebold–Mariano against “the price stays”"
+    note = f"{shown().price}; p: Diebold–Mariano against “the price stays”"
     return _table("Forecast error on test", metrics.to_dict("records"), columns, note)
 
 
@@ -210,7 +211,7 @@ def interval_table(metrics: pd.DataFrame, by_region: pd.DataFrame, level: float)
         ("Winkler", _numbers("winkler")),
         ("Pinball", _numbers("pinball")),
     ]
-    note = "width and scores in currency/MWh; less is better"
+    note = f"width and scores in {shown().price}; less is better"
     return _table("Intervals on test", metrics.to_dict("records"), columns, note)
 
 
@@ -251,7 +252,7 @@ def earnings_table(pooled: pd.DataFrame) -> Table:
         ("Drawdown", _numbers("max_drawdown", ",.0f")),
         ("Charge at the end, MWh", _numbers("end_charge_mwh", ",.2f")),
     ]
-    return _table("What stands behind the profit", _best_first(pooled), columns, "currency", main=OUR_POLICY)
+    return _table("What stands behind the profit", _best_first(pooled), columns, shown().currency, main=OUR_POLICY)
 
 
 def _best_first(pooled: pd.DataFrame) -> list[Record]:
@@ -267,7 +268,7 @@ def rival_table(against: pd.DataFrame) -> Table:
         ("90 % interval", _range("difference_per_day_low", "difference_per_day_high", "+,.1f")),
         ("Chance of being ahead", _numbers("probability", ".0%")),
     ]
-    note = "currency; paired block bootstrap over the test hours: a few days say little"
+    note = f"{shown().currency}; paired block bootstrap over the test hours: a few days say little"
     return _table("Against each strategy", found.to_dict("records"), columns, note)
 
 
@@ -283,7 +284,7 @@ def fleet_table(summary: pd.DataFrame) -> Table:
         cells += [number(share[name], ".1%") for name in (OUR_POLICY, *names)]
         rows.append(Row("fleet together" if together else " · ".join(key), cells, main=together))
     head = ["Region · battery", "Possible", "Policy earned", "Policy share", *map(strategy_label, names)]
-    return Table("Each battery", head, rows, "profit in currency; shares of perfect foresight")
+    return Table("Each battery", head, rows, f"profit in {shown().currency}; shares of perfect foresight")
 
 
 # --- what was found and decided --------------------------------------------------------------------------------------
@@ -364,7 +365,7 @@ def succession_table(reigns: pd.DataFrame) -> Table:
     """Show who was champion when; ``reigns`` come from ``leaderboard.succession``."""
 
     def minute(name: str) -> Callable[[Record], Cell]:
-        return lambda record: Cell(str(record[name])[:16].replace("T", " "))
+        return lambda record: Cell(shown().minute(record[name] or None) or "")
 
     columns: _Columns = [
         ("Model", _words("model_id")),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from energy_ml.display import shown
 from energy_ml.evaluation.charts import strategy_label
 from energy_ml.names import HOLD, HORIZON, OUR_POLICY, OUR_POLICY_BLIND, PERFECT_FORESIGHT, STRATEGY
 
@@ -89,7 +90,9 @@ def _weaknesses(table: pd.DataFrame, level: float) -> dict[str, str]:
         biased = table[sign * table["bias"] > _BIASED * table["mae"]]
         if len(biased):
             off = _join([f"{abs(value):.1f}" for value in biased["bias"]])
-            found[f"are too {way} on average"] = f"Too {way} by {off} currency/MWh on average at {_horizons(biased)}."
+            found[f"are too {way} on average"] = (
+                f"Too {way} by {off} {shown().price} on average at {_horizons(biased)}."
+            )
     blind = table[table["spike_recall"] < table["persistence_spike_recall"] - _FEWER_SPIKES]
     if len(blind):
         called, stays = (_join([f"{v:.0%}" for v in blind[n]]) for n in ("spike_recall", "persistence_spike_recall"))

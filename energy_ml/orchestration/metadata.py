@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from upath import UPath
 
 from energy_ml.artifacts import to_jsonable
+from energy_ml.display import shown
 from energy_ml.evaluation.charts import to_markdown_image
 
 
@@ -24,6 +25,8 @@ def table(frame: pd.DataFrame, max_rows: int = 50) -> dg.MetadataValue:
     def cell(value: object) -> str:
         if isinstance(value, float | np.floating):
             return "–" if np.isnan(value) else f"{value:,.4g}"
+        if isinstance(value, pd.Timestamp) and value.tzinfo is not None:
+            return f"{shown().minute(value)} {shown().zone}"
         return str(value).replace("|", "\\|")
 
     lines = ["| " + " | ".join(map(str, shown.columns)) + " |", "|" + " --- |" * len(shown.columns)]
@@ -52,7 +55,7 @@ def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, float):
             value = float(f"{value:.6g}")
         elif isinstance(value, pd.Timestamp):
-            value = value.isoformat()
+            value = f"{shown().minute(value)} {shown().zone}"
         elif isinstance(value, pd.DataFrame):
             value = table(value)
         elif isinstance(value, PurePath | UPath):

@@ -15,6 +15,7 @@ import pandas as pd
 
 from energy_ml.config import Settings
 from energy_ml.day import Made, Night
+from energy_ml.display import showing
 from energy_ml.errors import DataError, EnergyMLError
 from energy_ml.orchestration.io_managers import FILE
 from energy_ml.orchestration.metadata import columns_of, to_metadata
@@ -86,7 +87,9 @@ def asset_of(settings: Settings, step: Step) -> dg.AssetsDefinition:
     def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
         night = night_of(settings, context)
         try:
-            made = step.run(night, **inputs)
+            with showing(settings.display):
+                made = step.run(night, **inputs)
+                told = to_metadata({**_size_of(made.value), **made.facts})
         except EnergyMLError as error:
             if step.told_as is not None:
                 night.progress.write(step.told_as, 0.0, {"error": str(error)}, state="failed")
@@ -97,7 +100,7 @@ def asset_of(settings: Settings, step: Step) -> dg.AssetsDefinition:
                     asset_key=gate.asset_key, check_name=gate.name, passed=False, description=str(error)
                 )
             raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
-        yield from _record(context, step, made, blocking)
+        yield from _record(context, step, made, told, blocking)
 
     return compute
 
@@ -136,7 +139,7 @@ def _declared(step: Step, output: str, path: str, file: str) -> dg.AssetOut:
 
 
 def _record(
-    context: dg.AssetExecutionContext, step: Step, made: Made, blocking: frozenset[str]
+    context: dg.AssetExecutionContext, step: Step, made: Made, told: dict[str, Any], blocking: frozenset[str]
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Side outputs first, so that they are there when the main one is announced; then the main one with its checks."""
     wanted = context.selected_asset_keys
@@ -151,7 +154,7 @@ def _record(
     yield dg.MaterializeResult(
         asset_key=key_of(step.key),
         value=made.value,
-        metadata=to_metadata({**_size_of(made.value), **made.facts}),
+        metadata=told,
         check_results=[
             dg.AssetCheckResult(
                 asset_key=key_of(step.key),

@@ -339,6 +339,8 @@ def _market(app: FastAPI, service: MLService) -> None:
                     for name in table.columns
                 },
                 "interval_minutes": recent.interval_minutes,
+                "unit": service.settings.display.price,
+                "zone": service.settings.display.zone,
                 **age,
             }
         )

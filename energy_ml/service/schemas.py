@@ -259,6 +259,8 @@ class RecentPricesOut(DataAge):
     timestamps: list[dt.datetime]
     regions: dict[str, list[float | None]]
     interval_minutes: int
+    unit: Annotated[str, Field(description="of prices, for people", examples=["EUR/MWh"])]
+    zone: Annotated[str, Field(description="IANA time zone to show times in; here they are UTC")]
 
 
 class BatteryOut(TypedDict):

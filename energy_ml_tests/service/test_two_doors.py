@@ -46,13 +46,15 @@ def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
     return json.loads(captured.out)
 
 
-def rest(server: Server, route: str, body: dict[str, Any]) -> Any:
-    """What the service answers over HTTP."""
+def rest(server: Server, route: str, body: dict[str, Any] | None = None) -> Any:
+    """What the service answers over HTTP: a question to its models, or what is there."""
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(create_app(server.settings))  # type: ignore[arg-type]
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
+            if body is None:
+                return await client.get(f"/api/v1/{route}", timeout=60)
             return await client.post(f"/api/v1/models/{route}", json=body, timeout=60)
 
     return asyncio.run(ask()).raise_for_status().json()

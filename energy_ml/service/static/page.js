@@ -4,8 +4,10 @@ const API = "/api/v1", SHOWN_MINUTES = 360, POLL_MS = 5000, SVG = "http://www.w3
 const state = { region: null, prices: null, forecasts: [], batteries: [], battery: "", charge: 0.5, runs: new Map(), socket: null };
 const $ = (id) => document.getElementById(id);
 const number = (v, digits = 2) => (v === null || v === undefined || Number.isNaN(v) ? "–" : v.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
-const clock = (t) => new Date(t).toISOString().slice(11, 16);
-const day = (t) => new Date(t).toISOString().slice(0, 10);
+// Swedish dates are ISO dates.
+const local = (t) => new Date(t).toLocaleString("sv", { timeZone: state.prices?.zone ?? "UTC" });
+const clock = (t) => local(t).slice(11, 16);
+const day = (t) => local(t).slice(0, 10);
 
 function make(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
@@ -116,7 +118,7 @@ function header(prices) {
   }));
   const newest = prices.timestamps[prices.timestamps.length - 1], age = prices.data_age_minutes;
   const old = age < 120 ? `${Math.round(age)} min old` : age < 2880 ? `${Math.round(age / 60)} h old` : `${Math.round(age / 1440)} days old`;
-  $("asof").replaceChildren(`prices up to ${day(newest)} ${clock(newest)} UTC `, make("span", { className: prices.stale ? "pill stale" : "pill on" }, prices.stale ? `stale: ${old}` : old));
+  $("asof").replaceChildren(`prices up to ${day(newest)} ${clock(newest)} ${prices.zone} `, make("span", { className: prices.stale ? "pill stale" : "pill on" }, prices.stale ? `stale: ${old}` : old));
 }
 
 // --- battery ---------------------------------------------------------------------------------------------------------
@@ -135,9 +137,9 @@ async function battery() {
     make("div", { className: "row" }, make("span", {}, `${number(found.charge_level_mwh)} of ${number(capacity)} MWh`), make("span", {}, `allowed ${number(found.bounds_mwh[0])} to ${number(found.bounds_mwh[1])}`)),
   ];
   if (!own) parts.push(make("input", { type: "range", min: 0, max: 1, step: 0.01, value: state.charge, ariaLabel: "Charge in MWh", onchange: (e) => { state.charge = Number(e.target.value); battery().catch(notice); } }));
-  else parts.push(make("div", { className: "row" }, make("span", {}, `telemetry of ${day(own.timestamp)} ${clock(own.timestamp)} UTC`)));
+  else parts.push(make("div", { className: "row" }, make("span", {}, `telemetry of ${day(own.timestamp)} ${clock(own.timestamp)} ${state.prices.zone}`)));
   parts.push(make("div", { className: "q" }, ...q.flatMap(([name, v]) => [make("span", {}, name), make("div", {}, filled(best > worst ? 0.04 + 0.96 * (v - worst) / (best - worst) : 1)), make("span", {}, number(v - best, 3))])));
-  parts.push(make("div", { className: "row" }, make("span", {}, "value of each action below the best one, currency"), make("span", {}, found.version)));
+  parts.push(make("div", { className: "row" }, make("span", {}, `value of each action below the best one, ${state.prices.unit.replace("/MWh", "")}`), make("span", {}, found.version)));
   $("action").replaceChildren(...parts);
 }
 
@@ -199,6 +201,7 @@ async function refresh() {
     const names = Object.keys(prices.regions);
     if (!names.includes(state.region)) state.region = names.includes("FR") ? "FR" : names[0];
     state.prices = prices;
+    $("units").textContent = `${prices.unit}, 90 % interval, times ${prices.zone}`;
     header(prices);
     let trouble = null;
     try { state.forecasts = (await ask("/models/predict", { regions: [state.region] })).forecasts.sort((a, b) => a.horizon - b.horizon); }
