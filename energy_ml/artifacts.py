@@ -13,6 +13,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import secrets
@@ -24,10 +25,12 @@ import joblib
 import numpy as np
 
 from energy_ml.errors import ArtifactError, ModelNotFoundError, RegistryError
-from energy_ml.names import TRAINING_RESULTS_FILE, horizon_of_id, price_model_name
+from energy_ml.names import REGISTRY_FILE, TRAINING_RESULTS_FILE, horizon_of_id, price_model_name
 
 PathLike = str | os.PathLike[str]
 Content = bytes | Callable[[BinaryIO], None]
+
+log = logging.getLogger("energy_ml")
 
 _COMPRESSION = 3
 _READ_ATTEMPTS = 20
@@ -66,7 +69,7 @@ def stage(path: PathLike, content: Content, *, temp_prefix: str = ".tmp-", durab
     """
     target = Path(path)
     temp = target.with_name(f"{temp_prefix}{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    with _in_words(target):
+    with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         # Not tempfile: its files are 0600, and a champion that only its trainer can read serves nobody.
         descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -88,7 +91,7 @@ def stage(path: PathLike, content: Content, *, temp_prefix: str = ".tmp-", durab
 def commit_staged(temp: Path, path: PathLike, *, durable: bool = True) -> None:
     """The second half: rename the staged file over ``path`` and make the rename durable."""
     target = Path(path)
-    with _in_words(target):
+    with writing(target):
         temp.replace(target)
         if durable:
             _sync_folder(target.parent)
@@ -227,28 +230,28 @@ def read_registry(path: PathLike) -> dict[str, Any] | None:
 
     Raises RegistryError when the file is damaged, or gone while its backup is still there.
     """
-    parsed = _read_registry_bytes(Path(path))
+    parsed = _read_registry_bytes(path)
     return None if parsed is None else parsed[1]
 
 
 def load_champion(models_dir: PathLike, relative_path: PathLike) -> Any:
     """Load the model that serves at ``models_dir/relative_path``, such as ``price_prediction/model_15min.pkl``.
 
-    With a ``registry.json`` in ``models_dir`` the registry has the word: the bytes must be the champion's. While a
-    promotion is under way (or its writer was killed) the path may still hold another version that the registry knows,
-    or nothing; the champion's own copy under ``versions/`` is then loaded. A file that the registry doesn't know is
-    refused. Without a registry the file is loaded as it is.
+    With a ``registry.json`` in ``models_dir`` (a folder or a URL) the registry has the word: the bytes must be the
+    champion's. While a promotion is under way (or its writer was killed) the path may still hold another version that
+    the registry knows, or nothing; the champion's own copy under ``versions/`` is then loaded, and where the file is
+    gone a warning is logged. A file that the registry doesn't know is refused. Without a registry the file is loaded
+    as it is.
 
-    Raises ModelNotFoundError (nothing there, or no champion yet) and ArtifactError (changed, damaged or unknown file).
+    Raises ModelNotFoundError (nothing there, no champion yet, or retired), ArtifactError (changed, damaged or unknown
+    file) and RegistryError (the registry is damaged).
     """
-    folder, relative = Path(models_dir), PurePath(relative_path).as_posix()
-    path = folder / relative
-    if _is_url(models_dir):
-        return load_artifact(_remote(models_dir) / relative)
+    relative = PurePath(relative_path).as_posix()
+    path = f"{models_dir}/{relative}"
     seen: bytes | None = None
     refused: Exception | None = None
     for _ in range(_READ_ATTEMPTS):
-        parsed = _read_registry_bytes(folder / "registry.json")
+        parsed = _read_registry_bytes(f"{models_dir}/{REGISTRY_FILE}")
         if parsed is None:
             return load_artifact(path)
         # A verdict stands only if the registry is still the one it was reached with; otherwise a promotion or prune
@@ -257,7 +260,7 @@ def load_champion(models_dir: PathLike, relative_path: PathLike) -> Any:
             raise refused
         seen = parsed[0]
         try:
-            return unpickle(_champion_bytes(folder, relative, parsed[1]), path)
+            return unpickle(_champion_bytes(models_dir, relative, parsed[1]), path)
         except (ModelNotFoundError, ArtifactError) as error:
             refused = error
     assert refused is not None
@@ -269,27 +272,46 @@ def champion_entry(models_dir: PathLike, relative_path: PathLike) -> dict[str, A
 
     Cheap enough to ask before each use whether a new champion should be loaded.
     """
-    if _is_url(models_dir):
-        return None
-    registry = read_registry(Path(models_dir) / "registry.json")
+    registry = read_registry(f"{models_dir}/{REGISTRY_FILE}")
     model = _model_at(registry, PurePath(relative_path).as_posix()) if registry else None
-    return None if model is None else _version_of(model, model.get("champion"))
+    return None if model is None else _version_of(model, model["champion"])
 
 
-def _champion_bytes(folder: Path, relative: str, registry: dict[str, Any]) -> bytes:
-    path = folder / relative
-    model = _model_at(registry, relative)
+def inside(folder: PathLike, relative: str) -> Any:
+    """Where ``relative`` of a models folder lies, as a path (of an object store, if the folder is a URL).
+
+    Raises RegistryError when it leads out of the folder: by ``..``, as an absolute path or through a link.
+    """
+    root = _place(folder)
+    parts = PurePosixPath(relative).parts
+    try:
+        if parts and parts[0] != "/" and ".." not in parts:
+            path = root / relative
+            if _is_url(folder) or path.resolve().is_relative_to(root.resolve()):
+                return path
+    except (OSError, ValueError, RuntimeError):  # a loop of links, or no path at all
+        pass
+    raise RegistryError(
+        f"{relative!r} leads out of {folder}",
+        expected="a path inside the models folder; the folder itself may be a link, nothing in it may lead elsewhere",
+        remedy="look who changed registry.json or made the link, and restore it from a backup",
+    )
+
+
+def _champion_bytes(folder: PathLike, relative: str, registry: dict[str, Any]) -> bytes:
+    path = inside(folder, relative)
+    served, model = _read_bytes(path), _model_at(registry, relative)
     if model is None:
-        if not path.exists():
+        if served is None:
             read_artifact(path)  # says in words that it is missing
         raise _unknown(path, "a file of a model that the registry lists")
-    served = _read_bytes(path)
-    champion = _version_of(model, model.get("champion"))
+    champion = _version_of(model, model["champion"])
     known = {version["sha256"] for version in model["details"].values()}
     if champion is None:
-        if served is None:
+        if served is None or "retired" in model:
+            why = f"it was retired: {model['retired']}" if "retired" in model else "no version was promoted"
             raise ModelNotFoundError(
-                f"There is no champion at {path}: no version of {len(model['versions'])} was promoted",
+                f"There is no champion at {path}: {why}; {len(model['versions'])} versions are registered",
                 expected="a promoted version",
                 remedy="see why with `energy-ml models show`, or promote one by hand with `energy-ml models promote`",
             )
@@ -300,7 +322,18 @@ def _champion_bytes(folder: Path, relative: str, registry: dict[str, Any]) -> by
         return served
     if served is not None and digest(served) not in known:
         raise _unknown(path, f"SHA-256 {champion['sha256']} of champion {champion['version']}", digest(served))
-    return read_artifact(folder / champion["filepath"], champion["sha256"])
+    kept = read_artifact(inside(folder, champion["filepath"]), champion["sha256"])
+    if served is None:
+        log.warning("%s", lost_champion(folder, model))
+    return kept
+
+
+def lost_champion(folder: PathLike, model: Mapping[str, Any]) -> str | None:
+    """In words, that a champion's file is gone and its copy under ``versions/`` serves; None while it is there."""
+    path, champion = inside(folder, model["champion_path"]), _version_of(model, model["champion"])
+    if champion is None or path.exists():
+        return None
+    return f"{path} is missing; {champion['filepath']} serves in its place; put it back with `energy-ml models repair`"
 
 
 def _unknown(path: Path, expected: str, found: str | None = None) -> ArtifactError:
@@ -312,10 +345,10 @@ def _unknown(path: Path, expected: str, found: str | None = None) -> ArtifactErr
 
 
 def _model_at(registry: dict[str, Any], relative: str) -> dict[str, Any] | None:
-    return next((m for m in registry["models"].values() if m.get("champion_path") == relative), None)
+    return next((m for m in registry["models"].values() if m["champion_path"] == relative), None)
 
 
-def _version_of(model: dict[str, Any], version: str | None) -> dict[str, Any] | None:
+def _version_of(model: Mapping[str, Any], version: str | None) -> dict[str, Any] | None:
     entry: dict[str, Any] | None = model["details"].get(version)
     return entry
 
@@ -326,73 +359,98 @@ def champion_path(model_type: str, model_id: str) -> str:
     return f"{model_type}/{model_id if horizon is None else price_model_name(horizon)}.pkl"
 
 
-def _complete(model_id: str, model: dict[str, Any]) -> None:
+_OF_MODEL = {"type": str, "champion_path": str, "champion": str | None, "latest": str | None, "champions": list[str]}
+_OF_VERSION = {"version": str, "filepath": str, "sha256": str | None, "size": int | None,
+               "registered_at": str | None, "metadata": dict, "decision": dict | None}  # fmt: skip
+_UNKNOWN: dict[str, Any] = {"sha256": None, "size": None, "registered_at": None, "metadata": {}}
+_OF_EVENT = {"seq": int, "time": str, "event": str, "model_id": str | None, "version": str | None, "who": str | None,
+             "reason": str | None}  # fmt: skip
+
+
+def _shaped(what: str, value: Any, shape: Mapping[str, Any]) -> None:
+    """Raise TypeError unless ``value`` is an object whose fields have these types."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{what} is no object")
+    for name, kind in shape.items():
+        items, kind = (value[name], str) if kind == list[str] else ([value[name]], kind)
+        if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+            raise TypeError(f"{name} of {what} is {value[name]!r}")
+
+
+def checked_events(events: Any) -> list[dict[str, Any]]:
+    """The registry's events, each of the right form. Raises TypeError or KeyError."""
+    if not isinstance(events, list):
+        raise TypeError(f"the history is {events!r}")
+    for place, event in enumerate(events):
+        _shaped(f"event {place}", event, _OF_EVENT)
+    return events
+
+
+def _complete(folder: PathLike, model_id: str, model: dict[str, Any]) -> None:
     """Give a model's entry its present form: ``versions`` are names, newest first, and ``details`` stand beside.
 
     Before, ``versions`` held the details themselves. A file of bare names is complete too: what isn't known is null.
+    Raises TypeError or KeyError for what can't be, and RegistryError for a path that leads out of the folder.
     """
     listed = model["versions"]
+    if not isinstance(listed, list):
+        raise TypeError(f"versions of {model_id} is {listed!r}")
     details = {v["version"]: v for v in listed if isinstance(v, dict)} or model.get("details", {})
     names = sorted({v["version"] if isinstance(v, dict) else v for v in listed}, reverse=True)
-    path = model.setdefault("champion_path", champion_path(model.setdefault("type", ""), model_id))
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"a version of {model_id} is no name: {name!r}")
-        own = PurePosixPath(model["type"], "versions", name, PurePosixPath(path).name).as_posix()
-        bare: dict[str, Any] = {
-            "version": name,
-            "filepath": own,
-            "sha256": None,
-            "size": None,
-            "registered_at": None,
-            "metadata": {},
-        }
-        if not {"version", "sha256", "filepath"} <= details.setdefault(name, bare).keys():
-            raise KeyError(f"version, sha256 or filepath of {model_id} {name}")
-    model["versions"], model["details"] = names, {name: details[name] for name in names}
+    model.setdefault("champion_path", champion_path(model.setdefault("type", ""), model_id))
     model.setdefault("latest", names[0] if names else None)
-    model.setdefault("champion", None)
-    model.setdefault("champions", [] if model["champion"] is None else [model["champion"]])
+    champion = model.setdefault("champion", None)
+    model.setdefault("champions", [] if champion is None else [champion])
+    _shaped(model_id, model, _OF_MODEL)
+    inside(folder, model["champion_path"])
+    for name in names:
+        own = f"{model['type']}/versions/{name}/{PurePosixPath(model['champion_path']).name}"
+        entry = details.setdefault(name, {"version": name, "filepath": own, "sha256": None})
+        details[name] = entry = {**_UNKNOWN, **entry}
+        _shaped(f"{model_id} {name}", {"decision": None, **entry}, _OF_VERSION)
+        if entry["version"] != name:
+            raise ValueError(f"{model_id} {name} says that it is {entry['version']}")
+        inside(folder, entry["filepath"])
+    model["versions"], model["details"] = names, {name: details[name] for name in names}
 
 
-def _read_registry_bytes(path: Path) -> tuple[bytes, dict[str, Any]] | None:
-    backup = path.with_name(path.name + ".bak")
-    remedy = (
-        f"copy the backup {backup} (the state before the last change) over it"
-        if backup.exists()
-        else "there is no backup beside it: restore it from your own, or move it away and register the models anew"
-    )
+def _read_registry_bytes(path: PathLike) -> tuple[bytes, dict[str, Any]] | None:
+    backup = f"{path}.bak"
     data = _read_bytes(path)
     if data is None:
-        if not backup.exists():
+        if _read_bytes(backup) is None:
             return None
         data = _read_bytes(path)  # both may have been made since the first look
     if data is None:
         raise RegistryError(
-            f"{path} is missing, but its backup {backup.name} is there",
+            f"{path} is missing, but its backup is there",
             expected="both, or neither for an empty registry",
-            remedy=f"{remedy}; or remove the backup too, to begin anew",
+            remedy=f"copy {backup} (the state before the last change) to it; or remove the backup too, to begin anew",
         )
     try:
         registry = json.loads(data)
         if not isinstance(registry["models"], dict):
             raise TypeError("'models' is no object")
         for name, model in registry["models"].items():
-            _complete(name, model)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _complete(_place(path).parent, name, model)
+        last = max((event["seq"] for event in checked_events(registry.setdefault("history", []))), default=0)
+        _shaped("the registry", registry, {"sequence": int} if "sequence" in registry else {})
+        registry.setdefault("sequence", last)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RegistryError(
             f"{path} ({len(data):,} bytes) is damaged: {type(error).__name__}: {error}",
             expected='JSON of the form {"models": {id: {"type", "versions": [names], "latest"}}, "history": [...]}',
-            remedy=remedy,
+            remedy=f"copy the backup {backup} (the state before the last change) over it"
+            if _read_bytes(backup) is not None
+            else "there is no backup beside it: restore it from your own, or move it away and take in what the folder "
+            "holds with `energy-ml models adopt`",
         ) from error
-    registry.setdefault("history", [])
     return data, registry
 
 
 def _read_bytes(path: PathLike) -> bytes | None:
-    source = _remote(path) if _is_url(path) else Path(path)
     try:
-        return bytes(source.read_bytes())
+        return bytes(_place(path).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -401,6 +459,10 @@ def _read_bytes(path: PathLike) -> bytes | None:
             expected="a readable file",
             remedy="check its permissions and the disk",
         ) from error
+
+
+def _place(path: PathLike) -> Any:
+    return _remote(path) if _is_url(path) else Path(path)
 
 
 def _is_url(path: PathLike) -> bool:
@@ -432,7 +494,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _in_words(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn an OSError of writing ``path`` into an ArtifactError that says what to do."""
     try:
         yield

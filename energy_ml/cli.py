@@ -677,6 +677,20 @@ def _models_rollback(model_id: str, reason: _Reason, who: _Who, as_json: _AsJson
     _emit(entry, as_json, lambda: out.print(f"{model_id}: champion is now {entry['version']}"))
 
 
+@_models_app.command("retire")
+def _models_retire(model_id: str, reason: _Reason, who: _Who, as_json: _AsJson = False) -> None:
+    """Let a model serve no longer; promote or rollback bring it back."""
+    entry = _registry().retire(model_id, reason=reason, who=who)
+    _emit(entry, as_json, lambda: out.print(f"{model_id}: {entry['version']} is retired; nothing serves"))
+
+
+@_models_app.command("adopt")
+def _models_adopt(who: _Who, as_json: _AsJson = False) -> None:
+    """Register artefacts under versions/ that registry.json doesn't know, as after it was lost."""
+    done = _registry().adopt(who=who)
+    _emit(done, as_json, lambda: out.print("\n".join(done) or "the registry knows every artefact", soft_wrap=True))
+
+
 @_models_app.command("repair")
 def _models_repair(as_json: _AsJson = False) -> None:
     """Put model files right by the registry, as after a damaged disk, and check every one's SHA-256."""

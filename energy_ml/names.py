@@ -91,6 +91,16 @@ def price_model_id(horizon: int) -> str:
     return f"price_prediction_{horizon}m"
 
 
+def model_id_of_file(name: str) -> str:
+    """Name in the registry of the model in a file of that name.
+
+    >>> model_id_of_file("model_15min.pkl"), model_id_of_file("battery_policy.pkl")
+    ('price_prediction_15m', 'battery_policy')
+    """
+    horizon = horizon_of_file(name)
+    return name.removesuffix(".pkl") if horizon is None else price_model_id(horizon)
+
+
 def price_model_name(horizon: int) -> str:
     """Name of one horizon's model as asset and as a file without its suffix.
 

@@ -3,9 +3,11 @@
 import dataclasses
 import datetime as dt
 import errno
+import functools
 import json
 import os
 import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energy_ml.artifacts import Complete, to_jsonable
-from energy_ml.errors import ArtifactError, ModelNotFoundError, RegistryError
+from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, RegistryError
 from energy_ml.model_management import (
     ModelRegistry,
     champion_entry,
@@ -251,6 +253,24 @@ def test_an_unknown_file_in_the_champions_place_never_runs(models, tmp_path):
     assert not crater.exists()
 
 
+def test_models_in_an_object_store_are_checked_as_those_of_a_folder(models, tmp_path):
+    """A folder that was copied to a bucket with its registry."""
+    bucket, crater = "memory://checked", tmp_path / "crater"
+    for name, data in everything_in(models).items():
+        write_atomically(f"{bucket}/{name}", data)
+    assert load_champion(bucket, SERVED) == "one" and champion_entry(bucket, SERVED)["version"] == V1
+    write_atomically(f"{bucket}/{SERVED}", pickle.dumps(Bomb(crater)))
+    with pytest.raises(ArtifactError, match="doesn't know the file"):
+        load_champion(bucket, SERVED)
+    assert not crater.exists()
+
+
+def test_a_champion_whose_file_is_gone_is_served_by_its_copy_and_somebody_is_told(models, caplog):
+    (models / SERVED).unlink()
+    assert load_champion(models, SERVED) == "one"
+    assert "is missing" in caplog.text and V1 in caplog.text and "models repair" in caplog.text
+
+
 def test_a_file_that_no_model_of_the_registry_serves_is_not_loaded(models, tmp_path):
     crater = tmp_path / "crater"
     (models / "price_prediction" / "model_5min.pkl").write_bytes(pickle.dumps(Bomb(crater)))
@@ -335,6 +355,53 @@ def test_a_damaged_registry_names_its_backup(models, content):
     registry = ModelRegistry(models / "registry.json")
     assert registry.list_models()[0]["versions"] == [V2, V1]
     assert len(before) > len((models / "registry.json.bak").read_bytes()), "the backup is the state one change ago"
+
+
+def _damages(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """Where something of the registry can be exchanged, by keys and places."""
+    yield path
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from _damages(item, (*path, key))
+
+
+@pytest.mark.parametrize("wrong", [None, 3, [None], {"x": None}, "../x", True])
+def test_whatever_is_damaged_in_a_registry_is_said_in_words(models, monkeypatch, wrong):
+    """Each value of the file in turn becomes another, or is left out: whatever is asked, it works or says why."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    file, registry = models / "registry.json", ModelRegistry(models / "registry.json")
+    model_id, new = "price_prediction_15m", "v20260301_000000"
+    whole = file.read_bytes()
+    actions: list[Callable[[], object]] = [
+        registry.list_models,
+        registry.history,
+        registry.new_version,
+        registry.verify,
+        lambda: registry.champion(model_id),
+        lambda: registry.load(model_id),
+        lambda: registry.compare(model_id, V1, V2),
+        lambda: registry.register_model("price_prediction", model_id, new, models / SERVED),
+        lambda: registry.prune(model_id, 1),
+        lambda: load_champion(models, SERVED),
+        lambda: champion_entry(models, SERVED),
+    ]
+    refused = 0
+    for path in _damages(json.loads(whole)):
+        if "numbers" in path or not path:
+            continue
+        damaged = json.loads(whole)
+        *way, last = path
+        place = functools.reduce(lambda at, key: at[key], way, damaged)
+        if wrong is True:
+            del place[last]
+        else:
+            place[last] = wrong
+        for action in actions:
+            file.write_text(json.dumps(damaged))
+            try:
+                action()
+            except EnergyMLError:
+                refused += 1
+    assert refused > 50
 
 
 def test_a_registry_that_vanished_is_not_an_empty_one(models):

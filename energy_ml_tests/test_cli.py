@@ -147,11 +147,31 @@ def test_models_repair_puts_a_damaged_champion_back_and_says_what_it_cannot(
     champion = folder / "model_15min.pkl"
     champion.write_bytes(champion.read_bytes() + b"x")
     code, out, _ = run("models", "repair")
-    assert code == 0 and out.strip() == f"put {versions[2]} at price_prediction/model_15min.pkl"
+    assert code == 0 and out.splitlines()[0].startswith("moved price_prediction/model_15min.pkl to quarantine/")
+    assert out.splitlines()[1:] == [f"put {versions[2]} at price_prediction/model_15min.pkl"]
     assert store.load(model) == {"number": 2}
     (folder / "versions" / versions[0] / "model_15min.pkl").write_bytes(b"lost for good")
     code, out, _ = run("models", "repair")
     assert code == 1 and "still wrong" in out and versions[0] in out
+
+
+def test_models_that_registry_json_does_not_know_are_adopted_and_retired_ones_say_why(
+    run, registry: tuple[ModelRegistry, list[str]], tmp_path: Path
+) -> None:
+    store, versions = registry
+    model = "price_prediction_15m"
+    store.promote(model, versions[2], reason="better", who="ada")
+    for name in ("registry.json", "registry.json.bak"):
+        (tmp_path / "models_dir" / name).unlink()
+    code, _, err = run("models", "repair")
+    assert code == 1 and "doesn't know 3 artefacts" in err and "energy-ml models adopt" in err
+    code, out, _ = run("models", "adopt", "--who", "ada")
+    assert code == 0 and f"promoted {model} {versions[2]}" in out
+    assert store.load(model) == {"number": 2} and run("models", "repair")[0] == 0
+    assert "knows every artefact" in run("models", "adopt")[1]
+    code, out, _ = run("models", "retire", model, "--reason", "half-hours ended", "--who", "ada")
+    assert code == 0 and f"{versions[2]} is retired" in out
+    assert "half-hours ended" in run("models", "show", model)[1] and store.champion(model) is None
 
 
 def test_report_opens_the_newest_or_says_which_there_are(run, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ Order of writing. ``registry.json`` is the one place where a change becomes true
   In between, readers (``artifacts.load_champion``) see by the digest that the path isn't up to date and load the
   champion from ``versions/``.
 
-A writer leaves a marker while more than one file is changing. Whoever takes the lock next and finds it knows that the
-writer died, removes what the registry doesn't name and puts the champion files right.
+A writer leaves a journal while more than one file is changing: what it makes or deletes. Whoever takes the lock next
+and finds it knows that the writer died, deletes what the journal names and the registry doesn't, and puts the champion
+files right. Nothing else is ever deleted for not being in the registry, and no link is followed: ``repair`` refuses
+where the folder holds artefacts that the registry doesn't know, ``adopt`` takes them in.
 """
 
 from __future__ import annotations
@@ -20,18 +22,19 @@ import contextlib
 import datetime as dt
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from energy_ml import artifacts
-from energy_ml.artifacts import PathLike
+from energy_ml.artifacts import PathLike, inside
 from energy_ml.config import resolve_path
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError
 from energy_ml.model_management.comparison import Decision, compare_metadata
 from energy_ml.model_management.versioning import new_version, parse_version
+from energy_ml.names import PRICE_PREDICTION, RL_BATTERY, TRAINING_RESULTS_FILE, model_id_of_file
 
 HISTORY_TAIL = 2000
 """Events that stay in ``registry.json``; when there are more, the older half moves to ``registry_history/``."""
@@ -39,6 +42,8 @@ HISTORY_TAIL = 2000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 _TEMP = ".registry-"
 _POLL_SECONDS = 0.01
+_ARTEFACT = re.compile(r"(?!\.)[^/]+/versions/v\d{8}_\d{6}/(?!\.)[^/]+", re.ASCII)
+_OF_FILE = ("file", "sha256", "version")
 
 
 class ModelRegistry:
@@ -53,8 +58,9 @@ class ModelRegistry:
     Entries are plain dicts. A version has ``version``, ``filepath`` (relative to the registry's folder), ``sha256``,
     ``size`` (bytes), ``registered_at``, ``metadata`` and, once judged, ``decision``. A model has ``type``,
     ``champion_path``, ``versions`` (names, newest first), ``details`` (their entries by name), ``latest``, ``champion``
-    (a name or None) and ``champions`` (the succession that ``rollback`` walks back, oldest first). Every method raises
-    RegistryError for a damaged ``registry.json`` and ArtifactError when the disk refuses; nothing is then half changed.
+    (a name or None), ``champions`` (the succession that ``rollback`` walks back, oldest first) and, while it doesn't
+    serve for that reason, ``retired`` (why). Every method raises RegistryError for a damaged ``registry.json`` or one
+    whose paths lead out of its folder, and ArtifactError when the disk refuses; nothing is then half changed.
     """
 
     def __init__(
@@ -99,7 +105,8 @@ class ModelRegistry:
 
     def artifact_path(self, model_id: str, version: str) -> Path:
         """Where the version's own artefact lies (not the champion's copy)."""
-        return self.folder / self.version(model_id, version)["filepath"]
+        path: Path = inside(self.folder, self.version(model_id, version)["filepath"])
+        return path
 
     def load(self, model_id: str, version: str | None = None) -> Any:
         """Load a version, by default the champion; its digest is checked before anything is unpickled.
@@ -127,15 +134,16 @@ class ModelRegistry:
     def history(self, model_id: str | None = None) -> list[dict[str, Any]]:
         """Every event since the registry was begun, oldest first; of one model, or of all.
 
-        Each has ``seq`` (1, 2, 3, …), ``time``, ``event`` (registered, promoted, kept, rolled_back, pruned, recovered),
-        ``model_id``, ``version``, ``who``, ``reason`` and what else it needs.
+        Each has ``seq`` (1, 2, 3, …), ``time``, ``event`` (registered, promoted, kept, rolled_back, retired, pruned,
+        recovered, adopted), ``model_id``, ``version``, ``who``, ``reason`` and what else it needs.
         """
         # The registry first: events only ever move from it to the segments, so none slips through between the reads.
         events = {event["seq"]: event for event in self._read()["history"]}
         for segment in sorted(self._segments.glob("events-*.json")):
             try:
-                events.update((event["seq"], event) for event in json.loads(segment.read_bytes()))
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                found = artifacts.checked_events(json.loads(segment.read_bytes()))
+                events.update((event["seq"], event) for event in found)
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 raise RegistryError(
                     f"{segment} is damaged: {error}",
                     expected="a JSON list of events",
@@ -165,6 +173,7 @@ class ModelRegistry:
         metadata: Mapping[str, Any] | None = None,
         *,
         who: str | None = None,
+        sha256: str | None = None,
     ) -> None:
         """Copy an artefact into the registry as a version of a model. It doesn't become champion by that.
 
@@ -175,10 +184,11 @@ class ModelRegistry:
         version : ``v%Y%m%d_%H%M%S``, see ``new_version``.
         filepath : the artefact, wherever it lies; it is read once and copied.
         metadata : what should be known about it: ``as_of``, ``metrics``, provenance. Must have a JSON form.
+        sha256 : what the file must be; by default it is trusted as it is.
 
         Registering the same bytes as the same version again changes nothing (and restores a lost copy).
-        Raises ModelNotFoundError when there is no such file, RegistryError when names are impossible or the version is
-        taken by other bytes.
+        Raises ModelNotFoundError when there is no such file, ArtifactError when it isn't the one that ``sha256`` tells,
+        RegistryError when names are impossible or the version is taken by other bytes.
         """
         for what, name in (("model type", model_type), ("model id", model_id)):
             if not _NAME.fullmatch(name) or name == "versions":
@@ -189,7 +199,7 @@ class ModelRegistry:
                 )
         parse_version(version)
         plain = artifacts.to_jsonable(dict(metadata or {}))
-        data = artifacts.read_artifact(filepath)
+        data = artifacts.read_artifact(filepath, sha256)
         sha256 = artifacts.digest(data)
         with self._changing() as registry:
             model = registry["models"].get(model_id) or _new_model(registry, model_type, model_id)
@@ -200,33 +210,26 @@ class ModelRegistry:
                     remedy="register it with that type, or under another id",
                 )
             entry = model["details"].get(version)
-            known = None if entry is None else entry["sha256"]
-            if known not in (None, sha256):
-                raise RegistryError(
-                    f"{model_id} {version} is already registered with other content (SHA-256 {known[:12]}…, "
-                    f"the new file has {sha256[:12]}…)",
-                    expected="a version that never changes once registered",
-                    remedy="register the file as a new version, see ModelRegistry.new_version",
-                )
             name = PurePosixPath(model["champion_path"]).name
             relative = PurePosixPath(model_type, "versions", version, name).as_posix()
-            if known is not None:
-                if self._digest_of(relative) != sha256:
-                    with self._several_files():
-                        artifacts.write_atomically(self.folder / relative, data, temp_prefix=_TEMP)
+            there = self._digest_of(relative)
+            known = there if entry is None else entry["sha256"]
+            if known not in (None, sha256):
+                raise RegistryError(
+                    f"{model_id} {version} is already {'registered' if entry else 'there'} with other content "
+                    f"(SHA-256 {known[:12]}…, the new file has {sha256[:12]}…)",
+                    expected="a version that never changes once it is there",
+                    remedy="register the file as a new version, see ModelRegistry.new_version",
+                )
+            if entry is not None and known is not None:
+                if there != sha256:
+                    with self._several_files(registry):
+                        artifacts.write_atomically(inside(self.folder, relative), data, temp_prefix=_TEMP)
                 return
-            entry = {
-                "version": version,
-                "filepath": relative,
-                "sha256": sha256,
-                "size": len(data),
-                "registered_at": self._now(),
-                "metadata": plain,
-            }
-            with self._several_files():
-                artifacts.write_atomically(self.folder / relative, data, temp_prefix=_TEMP)
+            with self._several_files(registry, *([relative] if there is None else [])):
+                artifacts.write_atomically(inside(self.folder, relative), data, temp_prefix=_TEMP)
                 registry["models"][model_id] = model
-                model["details"][version] = entry
+                model["details"][version] = self._entry(version, relative, data, plain)
                 _order(model)
                 self._commit(registry, _event("registered", model_id, version, who, None, sha256=sha256))
 
@@ -276,25 +279,42 @@ class ModelRegistry:
             return None if model["champion"] is None else _find(model, model_id, model["champion"])
 
     def rollback(self, model_id: str, *, reason: str, who: str) -> dict[str, Any]:
-        """Make the previous champion champion again; repeated, the one before it. Returns its entry.
+        """Make the previous champion champion again; repeated, the one before it. Returns its entry. Undoes ``retire``.
 
         Raises PromotionError when there is none, or when it was pruned.
         """
         with self._changing() as registry:
             model = _model(registry, model_id)
-            if len(model["champions"]) < 2:
+            before = model["champions"] if model["champion"] is None else model["champions"][:-1]
+            if not before:
                 others = [version for version in model["versions"] if version != model["champion"]]
                 raise PromotionError(
                     f"{model_id} has no earlier champion to go back to (champion: {model['champion']})",
                     expected="a version that was champion before and wasn't pruned",
                     remedy=f"promote one of {', '.join(others)} by hand" if others else "train another version",
                 )
-            succession = model["champions"][:-1]
-            entry = _find(model, model_id, succession[-1])
-            with self._champion_file(model, entry):
+            entry = _find(model, model_id, before[-1])
+            with self._champion_file(registry, model, entry):
                 event = _event("rolled_back", model_id, entry["version"], who, reason, previous=model["champion"])
-                model["champion"], model["champions"] = entry["version"], succession
+                model["champion"], model["champions"] = entry["version"], before
                 self._commit(registry, event)
+            return entry
+
+    def retire(self, model_id: str, *, reason: str, who: str) -> dict[str, Any]:
+        """Let a model serve no longer; ``promote`` and ``rollback`` bring it back. Returns the last champion's entry.
+
+        Its versions stay. Raises PromotionError when there is no champion.
+        """
+        with self._changing() as registry:
+            model = _model(registry, model_id)
+            if model["champion"] is None:
+                raise PromotionError(
+                    f"{model_id} has no champion", expected="a model that serves", remedy="see `energy-ml models list`"
+                )
+            entry = _find(model, model_id, model["champion"])
+            with self._several_files(registry, model["champion_path"]):
+                model["champion"], model["retired"] = None, reason
+                self._commit(registry, _event("retired", model_id, entry["version"], who, reason))
             return entry
 
     def prune(self, model_id: str, max_backups: int, *, who: str | None = None) -> list[str]:
@@ -311,25 +331,58 @@ class ModelRegistry:
             names = [version for version in reversed(others[max_backups:]) if version not in model["champions"][-2:]]
             if not names:
                 return []
-            with self._several_files():
-                doomed = [model["details"].pop(version) for version in names]
+            with self._several_files(registry, *(model["details"][version]["filepath"] for version in names)):
+                for version in names:
+                    del model["details"][version]
                 model["champions"] = [v for v in model["champions"] if v not in names]
                 _order(model)
                 self._commit(
                     registry, *(_event("pruned", model_id, v, who, f"max_backups {max_backups}") for v in names)
                 )
-                for entry in doomed:
-                    self._delete(self.folder / entry["filepath"])
             return names
 
     def repair(self) -> list[str]:
         """Put the files right by the registry, as after a killed writer. Returns what was done, in words.
 
-        A champion's path gets the champion's bytes, a lost artefact of a champion is restored from that path, and
-        files under ``versions/`` that the registry doesn't name are deleted.
+        What a dead writer's journal names and the registry doesn't is deleted, a champion's path gets the champion's
+        bytes (what lay there and nobody knows goes to ``quarantine/``), and a lost artefact of a champion is restored
+        from that path. Raises RegistryError, with nothing changed, where ``adopt`` has to come first.
         """
         with self._changing(recover=False) as registry:
-            return self._recover(registry)
+            journal = self._journal(registry)
+            if strangers := [name for name in self._strangers(registry) if name not in journal]:
+                raise RegistryError(
+                    f"{self.path} doesn't know {len(strangers)} artefacts of the folder, such as {strangers[0]}",
+                    expected="a registry that knows every artefact under versions/, or the right one restored",
+                    remedy="if registry.json was lost or an older one put back, restore it; else register what is "
+                    "there with `energy-ml models adopt`, or move it away",
+                )
+            return self._recover(registry, by_hand=True)
+
+    def adopt(self, *, who: str | None = None) -> list[str]:
+        """Register the artefacts under ``versions/`` that the registry doesn't know. Returns what was done, in words.
+
+        As after ``registry.json`` was lost: what is known of a version is taken from ``training_results.json``, and the
+        version whose bytes lie at the champion's path of a model without champion becomes its champion. The files are
+        trusted as they are.
+        """
+        with self._changing() as registry:
+            events = []
+            for relative in self._strangers(registry):
+                model_type, _, version, name = PurePosixPath(relative).parts
+                model_id, data = model_id_of_file(name), artifacts.read_artifact(self.folder / relative)
+                model = registry["models"].get(model_id) or _new_model(registry, model_type, model_id)
+                registry["models"][model_id], sha256 = model, artifacts.digest(data)
+                facts = self._trained(model_type, model_id, sha256)
+                model["details"][version] = self._entry(version, relative, data, facts)
+                _order(model)
+                events.append(_event("adopted", model_id, version, who, "registry.json didn't know it", sha256=sha256))
+                if model["champion"] is None and self._digest_of(model["champion_path"]) == sha256:
+                    model["champion"], model["champions"] = version, [*model["champions"], version]
+                    events.append(_event("promoted", model_id, version, who, "its bytes lay at the champion's path"))
+            if events:
+                self._commit(registry, *events)
+            return [f"{event['event']} {event['model_id']} {event['version']}" for event in events]
 
     def verify(self) -> list[str]:
         """Check every artefact and champion file against the registry. Returns the problems, in words; empty is well.
@@ -354,7 +407,7 @@ class ModelRegistry:
                 found = self._digest_of(model["champion_path"])
                 if found != _find(model, model_id, model["champion"])["sha256"]:
                     problems.append(f"{model_id}: champion file {_differs(model['champion_path'], found)}")
-            problems += [f"{path.relative_to(self.folder)} isn't in the registry" for path in self._strays(registry)]
+            problems += [f"{name} isn't in the registry" for name in self._strangers(registry)]
             sequence = [event["seq"] for event in self.history()]
             if sequence != list(range(1, registry["sequence"] + 1)):
                 problems.append(f"history has {len(sequence)} events, {registry['sequence']} were written")
@@ -363,9 +416,7 @@ class ModelRegistry:
     # --- the machinery -----------------------------------------------------------------------------------------------
 
     def _read(self) -> dict[str, Any]:
-        registry = artifacts.read_registry(self.path) or {"models": {}, "history": []}
-        registry.setdefault("sequence", max((event.get("seq", 0) for event in registry["history"]), default=0))
-        return registry
+        return artifacts.read_registry(self.path) or {"models": {}, "sequence": 0, "history": []}
 
     @contextlib.contextmanager
     def _changing(self, *, recover: bool = True) -> Iterator[dict[str, Any]]:
@@ -396,15 +447,29 @@ class ModelRegistry:
             lock.release()
 
     @contextlib.contextmanager
-    def _several_files(self) -> Iterator[None]:
-        """Mark that more than one file is changing. The mark outlives an error or a death on purpose."""
-        artifacts.write_atomically(self._pending, b"", temp_prefix=_TEMP, durable=False)
+    def _several_files(self, registry: dict[str, Any], *files: str) -> Iterator[None]:
+        """Keep a journal while more than one file is changing; ``files`` are those that are made or deleted.
+
+        It outlives an error or a death on purpose. At the end what the registry names no longer is deleted.
+        """
+        journal = {"sequence": registry["sequence"], "files": files}
+        artifacts.write_atomically(self._pending, json.dumps(journal).encode(), temp_prefix=_TEMP, durable=False)
         yield
+        self._discard(registry, files)
         self._unmark()
 
     def _unmark(self) -> None:
-        with contextlib.suppress(OSError):  # everything is done; a mark that stays costs the next writer a look
+        with contextlib.suppress(OSError):  # everything is done; a journal that stays costs the next writer a look
             self._pending.unlink(missing_ok=True)
+
+    def _journal(self, registry: dict[str, Any]) -> list[str]:
+        """The files that a dead writer made or was deleting; none if an older registry has been put back since."""
+        try:
+            journal = json.loads(self._pending.read_bytes())
+            files = [name for name in journal["files"] if isinstance(name, str)]
+            return files if journal["sequence"] <= registry["sequence"] else []
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
 
     def _commit(self, registry: dict[str, Any], *events: dict[str, Any]) -> None:
         for event in events:
@@ -422,12 +487,13 @@ class ModelRegistry:
         artifacts.write_atomically(self.path, _render(registry).encode(), temp_prefix=_TEMP)
 
     @contextlib.contextmanager
-    def _champion_file(self, model: dict[str, Any], entry: dict[str, Any]) -> Iterator[None]:
+    def _champion_file(self, registry: dict[str, Any], model: dict[str, Any], entry: dict[str, Any]) -> Iterator[None]:
         """Stage the entry's bytes beside the champion's path; rename them over it after the body has committed."""
         data = artifacts.read_artifact(self.folder / entry["filepath"], entry["sha256"])
         entry["sha256"], entry["size"] = artifacts.digest(data), len(data)
-        target = self.folder / model["champion_path"]
-        with self._several_files():
+        target = inside(self.folder, model["champion_path"])
+        model.pop("retired", None)
+        with self._several_files(registry):
             temp = artifacts.stage(target, data, temp_prefix=_TEMP)
             try:
                 yield
@@ -449,7 +515,7 @@ class ModelRegistry:
         entry = _find(model, model_id, version)
         if model["champion"] == version and self._digest_of(model["champion_path"]) == entry["sha256"]:
             return entry
-        with self._champion_file(model, entry):
+        with self._champion_file(registry, model, entry):
             details: dict[str, Any] = {"previous": model["champion"]}
             if decision is not None:
                 details["decision"] = entry["decision"] = _plain_decision(decision)
@@ -459,21 +525,27 @@ class ModelRegistry:
             self._commit(registry, _event("promoted", model_id, version, who, reason, **details))
         return entry
 
-    def _recover(self, registry: dict[str, Any]) -> list[str]:
-        done = []
-        for path in self._strays(registry):
-            self._delete(path)
-            done.append(f"deleted {path.relative_to(self.folder).as_posix()}, which the registry doesn't name")
+    def _recover(self, registry: dict[str, Any], *, by_hand: bool = False) -> list[str]:
+        """Finish or undo what a dead writer left, by its journal alone, and put champions' files right."""
+        journal = self._journal(registry)
+        homes = {self.folder, self._segments, *((self.folder / name).parent for name in journal)}
+        homes |= {(self.folder / model["champion_path"]).parent for model in registry["models"].values()}
+        unfinished = {path for home in homes if not self._linked(home) for path in home.glob(f"{_TEMP}*.tmp")}
+        done = [f"deleted {path.name}, which wasn't finished" for path in sorted(unfinished) if self._delete(path)]
+        done += [f"deleted {name}, which a dead writer left" for name in self._discard(registry, journal)]
         for model in registry["models"].values():
             entry = model["details"].get(model["champion"])
             if entry is None or entry["sha256"] is None:
                 continue
             served, own = self._digest_of(model["champion_path"]), self._digest_of(entry["filepath"])
+            known = {None, *(version["sha256"] for version in model["details"].values())}
             if own != entry["sha256"] and served == entry["sha256"]:
                 data = artifacts.read_artifact(self.folder / model["champion_path"], entry["sha256"])
                 artifacts.write_atomically(self.folder / entry["filepath"], data, temp_prefix=_TEMP)
                 done.append(f"restored {entry['filepath']} from the champion's file")
-            elif own == entry["sha256"] and served != entry["sha256"]:
+            elif own == entry["sha256"] != served and (by_hand or served in known):
+                if served not in known:
+                    done.append(self._quarantine(model["champion_path"], served))
                 data = artifacts.read_artifact(self.folder / entry["filepath"], entry["sha256"])
                 artifacts.write_atomically(self.folder / model["champion_path"], data, temp_prefix=_TEMP)
                 done.append(f"put {entry['version']} at {model['champion_path']}")
@@ -482,28 +554,80 @@ class ModelRegistry:
         self._unmark()
         return done
 
-    def _strays(self, registry: dict[str, Any]) -> list[Path]:
-        """Files that a dead writer left: unfinished ones of ours, and artefacts that no entry names."""
-        named = {v["filepath"] for model in registry["models"].values() for v in model["details"].values()}
-        strays = {
-            path for pattern in ("", "*/", "*/versions/v*/") for path in self.folder.glob(f"{pattern}{_TEMP}*.tmp")
-        }
-        artifacts = self.folder.glob("*/versions/v*/*")
-        return sorted(strays | {path for path in artifacts if path.relative_to(self.folder).as_posix() not in named})
+    def _strangers(self, registry: dict[str, Any]) -> list[str]:
+        """Artefacts under ``versions/`` that no entry names; what isn't one by place and name is nobody's business."""
+        models = registry["models"]
+        named = {v["filepath"] for model in models.values() for v in model["details"].values()}
+        found = []
+        for kind in {PRICE_PREDICTION, RL_BATTERY, *(model["type"] for model in models.values())}:
+            for path in (self.folder / kind / "versions").glob("v*/*.pkl"):
+                name, model_id = path.relative_to(self.folder).as_posix(), model_id_of_file(path.name)
+                place = artifacts.champion_path(kind, model_id)
+                known = models.get(model_id, {"type": kind, "champion_path": place})
+                ours = _NAME.fullmatch(model_id) and (known["type"], known["champion_path"]) == (kind, place)
+                if name not in named and ours and _ARTEFACT.fullmatch(name) and not self._linked(path):
+                    found.append(name)
+        return sorted(found)
 
-    @staticmethod
-    def _delete(path: Path) -> None:
-        try:
+    def _discard(self, registry: dict[str, Any], files: Iterable[str]) -> list[str]:
+        """Delete artefacts that no entry names, and files of retired champions whose version is still there."""
+        models = list(registry["models"].values())
+        named = {v["filepath"] for model in models for v in model["details"].values()}
+        kept = {model["champion_path"]: model for model in models if "retired" in model}
+        deleted = []
+        for name in files:
+            expendable = name not in named and _ARTEFACT.fullmatch(name) is not None
+            if name in kept:
+                served = self._digest_of(name)
+                own = [v["filepath"] for v in kept[name]["details"].values() if v["sha256"] == served]
+                expendable = any(self._digest_of(path) == served for path in own)
+            if expendable and self._delete(self.folder / name):
+                deleted.append(name)
+        return deleted
+
+    def _delete(self, path: Path) -> bool:
+        """Delete a file, and its version's folder if that is empty then; never a link or what lies behind one."""
+        if self._linked(path):
+            return False
+        there = path.is_file()
+        with artifacts.writing(path):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise ArtifactError(
-                f"{path} can't be deleted: {error.strerror or error}",
-                expected="a writable folder",
-                remedy="make it writable; the next change to the registry tries again",
-            ) from error
         if path.parent.parent.name == "versions":
             with contextlib.suppress(OSError):  # another model of the same run may have its version there
                 path.parent.rmdir()
+        return there
+
+    def _linked(self, path: Path) -> bool:
+        """Whether the path, or a folder between it and the registry's, is a link."""
+        return any(part.is_symlink() for part in (path, *path.parents) if self.folder in part.parents)
+
+    def _quarantine(self, name: str, sha256: str | None) -> str:
+        """Move a file that nobody knows out of the way, and say why beside it."""
+        place = self.folder / "quarantine" / f"{PurePosixPath(name).name}.{(sha256 or '')[:12]}"
+        why = f"{name} had this content, of SHA-256 {sha256}, which the registry doesn't know; set aside {self._now()}"
+        with artifacts.writing(place):
+            place.parent.mkdir(exist_ok=True)
+            (self.folder / name).replace(place)
+        artifacts.write_atomically(f"{place}.txt", f"{why}\n".encode(), temp_prefix=_TEMP)
+        return f"moved {name} to {place.relative_to(self.folder).as_posix()}"
+
+    def _trained(self, model_type: str, model_id: str, sha256: str) -> dict[str, Any]:
+        """What ``training_results.json`` knows of these bytes."""
+        try:
+            facts = dict(json.loads((self.folder / model_type / TRAINING_RESULTS_FILE).read_bytes())[model_id])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return {k: v for k, v in facts.items() if k not in _OF_FILE} if facts.get("sha256") == sha256 else {}
+
+    def _entry(self, version: str, relative: str, data: bytes, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "version": version,
+            "filepath": relative,
+            "sha256": artifacts.digest(data),
+            "size": len(data),
+            "registered_at": self._now(),
+            "metadata": metadata,
+        }
 
     def _digest_of(self, relative: str) -> str | None:
         try:

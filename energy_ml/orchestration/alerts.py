@@ -21,7 +21,7 @@ def failure_message(context: dg.RunFailureSensorContext) -> dict[str, Any]:
     """What failed and why, as plain JSON; ``text`` is the whole of it in one line."""
     run, steps = context.dagster_run, context.get_step_failure_events()
     as_of = run.tags.get(PARTITION_TAG)
-    failures = [{"step": event.step_key, "error": step_error(event)} for event in steps]
+    failures = [{"step": event.step_key, "error": error_of(event)} for event in steps]
     why = "; ".join(f"{f['step']}: {f['error']}" for f in failures) or _from_outside(context)
     return {
         "text": f"energy_ml: {run.job_name} for {as_of or 'no as-of date'} failed (run {run.run_id}): {why}",
@@ -45,19 +45,25 @@ def post(url: str, message: dict[str, Any]) -> str | None:
         return f"{type(error).__name__}: {error}"
 
 
-def step_error(event: dg.DagsterEvent) -> str:
-    """Why a step failed, in one line: from under Dagster's wrapping, our own error, or else the first cause."""
-    data = event.step_failure_data
-    if data.user_failure_data is not None and data.user_failure_data.description:
+def error_of(event: dg.DagsterEvent) -> str | None:
+    """Why a step or a run failed, in one line: from under Dagster's wrapping, our own error, or else the first cause.
+
+    None for other events, and for a run that failed because of its steps.
+    """
+    data: Any = event.event_specific_data
+    if not event.is_failure or (error := getattr(data, "error", None)) is None:
+        return None
+    if event.is_step_failure and data.user_failure_data is not None and data.user_failure_data.description:
         return _one_line(data.user_failure_data.description)
-    error = data.error
     while error is not None and error.cls_name not in _OURS and error.cause is not None:
         error = error.cause
-    return _one_line(error.message if error is not None else event.message or "unknown error")
+    return _one_line(error.message)
 
 
 def _from_outside(context: dg.RunFailureSensorContext) -> str:
-    """Why a run ended in which no step failed: the last that Dagster's processes said of it, if anything."""
+    """Why a run ended in which no step failed: its own error, or the last that Dagster's processes said of it."""
+    if why := error_of(context.failure_event):
+        return why
     said = context.instance.all_logs(context.dagster_run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     last = (said[-1].dagster_event.message or "") if said and said[-1].dagster_event else ""
     return _one_line(f"{last.removeprefix('[DagsterApiServer] ')} {context.failure_event.message or ''}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import filelock
 
+from energy_ml.artifacts import writing
 from energy_ml.errors import EnergyMLError
 
 WAIT_SECONDS = 3600.0
@@ -27,8 +28,13 @@ class DayLock:
         self._lock = filelock.FileLock(self.path, is_singleton=True, thread_local=False)
 
     def acquire(self, log: Callable[[str], None], wait_seconds: float = WAIT_SECONDS) -> None:
-        """Take the lock. Raises EnergyMLError when another run has held it for ``wait_seconds``."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Take the lock.
+
+        Raises EnergyMLError when another run has held it for ``wait_seconds``, ArtifactError where it can't be made.
+        """
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
         try:
             self._lock.acquire(timeout=0)
             return

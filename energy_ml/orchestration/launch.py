@@ -17,7 +17,7 @@ from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, EnergyMLError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import METRICS_FILE
-from energy_ml.orchestration.alerts import step_error
+from energy_ml.orchestration.alerts import error_of
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.instance import how_to_look, project_instance
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
@@ -124,11 +124,11 @@ def backfill(
 
 
 def what_failed(events: Sequence[dg.DagsterEvent]) -> str:
-    """In words, why a run failed: its failed steps and failed blocking checks."""
+    """In words, why a run failed: its failed steps and failed blocking checks, or what kept it from having any."""
     steps, checks = [], []
     for event in events:
-        if event.is_step_failure:
-            steps.append(f"{event.step_key}: {step_error(event)}")
+        if why := error_of(event):
+            steps.append(f"{event.step_key}: {why}" if event.is_step_failure else why)
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:

@@ -5,7 +5,6 @@ What belongs here: serving. What doesn't: training, and anything that needs an o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from energy_ml.artifacts import load_champion
+from energy_ml.artifacts import load_champion, read_registry
 from energy_ml.config import PricePredictionConfig, resolve_path
 from energy_ml.errors import (
     DataError,
@@ -40,11 +39,10 @@ from energy_ml.features import (
 )
 from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns, with_region
 from energy_ml.features.price_features import price_features
-from energy_ml.names import IS_FILLED, REGION, TIMESTAMP
+from energy_ml.names import IS_FILLED, REGION, REGISTRY_FILE, TIMESTAMP, horizon_of_file, price_model_name
 from energy_ml.price_prediction.design import VOL
 from energy_ml.price_prediction.model import Forecast, PricePredictionModel
 
-_FILE = re.compile(r"^model_(\d+)min\.pkl$")
 METHOD = (
     "multi-quantile gradient boosting on the arcsinh price change, conformalised per region, "
     "corrected online by the outcomes of the last two days"
@@ -87,6 +85,7 @@ class PricePredictor:
         self.min_recent_share = min_recent_share
         self._models: dict[int, PricePredictionModel] = {}
         self._given = False
+        self._listed: tuple[int | None, list[int]] = (None, [])
         self._columns: dict[int, _Columns] = {}
         self._specs: dict[int, PriceFeatureSpec] = {}
 
@@ -94,11 +93,29 @@ class PricePredictor:
 
     @property
     def horizons(self) -> list[int]:
-        """Minutes ahead for which the folder has a model (or those given to ``use``), ascending."""
+        """Minutes ahead for which the registry has a champion (without one: the folder a model), ascending.
+
+        Those given to ``use`` where models were given.
+        """
         if self._given:
             return sorted(self._models)
-        found = [_FILE.match(path.name) for path in self.models_dir.glob("model_*min.pkl")]
-        return sorted({*(int(match[1]) for match in found if match), *self._models})
+        registry = self.models_dir.parent / REGISTRY_FILE
+        stamp = registry.stat().st_mtime_ns if registry.exists() else None
+        if stamp is None or stamp != self._listed[0]:
+            self._listed = (stamp, self._horizons_of(read_registry(registry)))
+        return self._listed[1]
+
+    def _horizons_of(self, registry: dict[str, Any] | None) -> list[int]:
+        names = {path.name for path in self.models_dir.glob("model_*min.pkl")}
+        if registry is not None:
+            own = [
+                m for m in registry["models"].values() if Path(m["champion_path"]).parent.name == self.models_dir.name
+            ]
+            champions = {Path(m["champion_path"]).name: m for m in own if "retired" not in m}
+            # Before the first promotion a registered file serves; a champion does also where its file is gone.
+            names = {name for name, m in champions.items() if name in names or m["champion"] is not None}
+        found = {horizon for name in names if (horizon := horizon_of_file(name)) is not None}
+        return sorted(found if registry is not None else {*found, *self._models})
 
     def model(self, horizon: int) -> PricePredictionModel:
         """The model of ``horizon`` minutes. Raises HorizonError, ModelNotFoundError, ArtifactError."""
@@ -116,7 +133,7 @@ class PricePredictor:
                     expected=f"one of {', '.join(map(str, available))}",
                     remedy="ask for one of these, or train with ENERGY_ML_HORIZONS including it",
                 )
-            path = f"{self.models_dir.name}/model_{horizon}min.pkl"
+            path = f"{self.models_dir.name}/{price_model_name(horizon)}.pkl"
             self._models[horizon] = load_champion(self.models_dir.parent, path)
         return self._models[horizon]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from energy_ml.artifacts import load_champion, read_registry
+from energy_ml.artifacts import load_champion, lost_champion, read_registry
 from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError
 from energy_ml.names import REGISTRY_FILE
 from energy_ml.price_prediction.model import PricePredictionModel
@@ -99,8 +99,9 @@ class Champions:
                 remedy="see GET /api/v1/models, or train first (energy-ml retrain)",
             )
         if listed[model_id]["champion"] is None:
+            retired = listed[model_id].get("retired")
             raise ModelNotFoundError(
-                f"no version of {model_id} was promoted yet",
+                f"{model_id} was retired: {retired}" if retired else f"no version of {model_id} was promoted yet",
                 expected="a champion",
                 remedy=f"see why with `energy-ml models show {model_id}`, or promote one",
             )
@@ -114,6 +115,10 @@ class Champions:
                 remedy="retrain, or roll back with `energy-ml models rollback`",
             )
         return found
+
+    def lost(self) -> dict[str, str]:
+        """Models whose champion's file is gone while its copy serves, each with that in words."""
+        return {m: told for m, entry in self._set.listed.items() if (told := lost_champion(self.folder, entry))}
 
     def load_all(self) -> ChampionSet:
         """Load every champion that isn't in memory yet; those that can't be are in ``problems``."""

@@ -183,7 +183,7 @@ class MLService:
         return {
             "ready": bool(now.loaded) and not self.starting,
             "models": {model_id: champion.version for model_id, champion in sorted(now.loaded.items())},
-            "problems": dict(now.problems),
+            "problems": {**self.champions.lost(), **now.problems},
         }
 
     # --- answers ------------------------------------------------------------------------------------------------------

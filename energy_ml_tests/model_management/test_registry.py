@@ -27,6 +27,7 @@ from energy_ml.model_management import (
 from energy_ml.model_management import (
     registry as registry_module,
 )
+from energy_ml.model_management.promotion import write_training_results
 
 MODEL = "price_prediction_15m"
 SERVED = "price_prediction/model_15min.pkl"
@@ -429,15 +430,141 @@ def test_repair_puts_right_what_can_be(registry, folder):
         register(registry, version)
     registry.promote(MODEL, V[1], reason="r", who="w")
     (folder / SERVED).unlink()
-    stray = folder / "price_prediction" / "versions" / V[8] / "model_15min.pkl"
-    stray.parent.mkdir()
-    stray.write_bytes(b"?")
-    assert len(registry.repair()) == 2
-    assert registry.verify() == [] and not stray.parent.exists()
+    assert registry.repair() == [f"put {V[1]} at {SERVED}"]
+    assert registry.verify() == []
     registry.artifact_path(MODEL, V[1]).write_bytes(b"changed")
     assert registry.repair() == [f"restored price_prediction/versions/{V[1]}/model_15min.pkl from the champion's file"]
     assert registry.verify() == [] and registry.repair() == []
     assert [e["event"] for e in registry.history()][-2:] == ["recovered", "recovered"]
+
+
+def test_what_nobody_knows_at_a_champions_path_is_set_aside(registry, folder):
+    register(registry, V[0])
+    registry.promote(MODEL, V[0], reason="r", who="w")
+    (folder / SERVED).write_bytes(b"an operator's own model")
+    moved, put = registry.repair()
+    assert "moved" in moved and "put" in put and load_champion(folder, SERVED) == V[0]
+    kept, why = sorted((folder / "quarantine").iterdir())
+    assert kept.read_bytes() == b"an operator's own model" and "doesn't know" in why.read_text()
+
+
+def everything_in(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def artefacts_in(folder):
+    return {name: data for name, data in everything_in(folder).items() if name.endswith(".pkl")}
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_registry_that_knows_less_than_the_folder_repairs_nothing_and_adopts(registry, folder, older):
+    """``registry.json`` lost, or the one of some versions ago put back: no artefact is ever taken for garbage."""
+    for place, version in enumerate(V[:6]):
+        if place == 2:
+            before = (folder / "registry.json").read_bytes()
+        register(registry, version, metadata={"as_of": version})
+        register(registry, version, model_id="battery_policy", model_type="rl_battery")
+        registry.promote(MODEL, version, reason="r", who="w")
+    write_training_results(registry)
+    had = artefacts_in(folder)
+    (folder / "registry.json.bak").unlink()
+    if older:
+        (folder / "registry.json").write_bytes(before)
+    else:
+        (folder / "registry.json").unlink()
+    with pytest.raises(RegistryError, match=rf"doesn't know {8 if older else 12} artefacts.*models adopt"):
+        registry.repair()
+    registry.new_version()
+    assert len(registry.verify()) >= (8 if older else 12) and artefacts_in(folder) == had
+    registry.adopt(who="ops")
+    assert registry.adopt() == []
+    assert versions(registry) == versions(registry, "battery_policy") == V[5::-1]
+    assert artefacts_in(folder) == had
+    if older:
+        assert registry.champion(MODEL)["version"] == V[1]
+        assert registry.repair() == [f"put {V[1]} at {SERVED}"], "the newer champion is a known version by now"
+    else:
+        assert registry.champion(MODEL)["metadata"]["as_of"] == V[5] and registry.champion("battery_policy") is None
+        assert registry.repair() == []
+    assert registry.verify() == [] and load_champion(folder, SERVED) == (V[1] if older else V[5])
+
+
+def test_a_journal_of_a_newer_registry_deletes_nothing_of_an_older_one(registry, folder):
+    register(registry, V[0])
+    before = (folder / "registry.json").read_bytes()
+    register(registry, V[1])
+    path = registry.artifact_path(MODEL, V[1])
+    journal = {"sequence": 1, "files": [path.relative_to(folder).as_posix(), "registry.json", "../x", SERVED]}
+    (folder / "registry.json.pending").write_text(json.dumps({**journal, "sequence": 2}))
+    (folder / "registry.json").write_bytes(before)
+    registry.new_version()
+    assert path.exists() and not (folder / "registry.json.pending").exists()
+    (folder / "registry.json.pending").write_text(json.dumps(journal))
+    registry.new_version()
+    assert not path.exists() and versions(registry) == [V[0]], "that one would have been the writer's own"
+
+
+@pytest.mark.parametrize("place", ["../outside.pkl", "price_prediction/../../outside.pkl", "/{outside}", "link/x.pkl"])
+@pytest.mark.parametrize("field", ["filepath", "champion_path"])
+def test_no_path_leads_out_of_the_folder(registry, folder, tmp_path, field, place):
+    for version in V[:3]:
+        register(registry, version)
+    registry.promote(MODEL, V[2], reason="r", who="w")
+    for outside in (tmp_path / "outside.pkl", tmp_path / "elsewhere" / "x.pkl"):
+        outside.parent.mkdir(exist_ok=True)
+        outside.write_bytes(b"not ours")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    content = json.loads((folder / "registry.json").read_text())
+    model = content["models"][MODEL]
+    (model if field == "champion_path" else model["details"][V[0]])[field] = place.format(outside=tmp_path / "o.pkl")
+    (folder / "registry.json").write_text(json.dumps(content))
+    had = everything_in(tmp_path)
+    for action in (
+        registry.repair,
+        registry.verify,
+        lambda: registry.prune(MODEL, 0),
+        lambda: registry.load(MODEL, V[0]),
+        lambda: registry.promote(MODEL, V[0], reason="r", who="w"),
+        lambda: load_champion(folder, SERVED),
+    ):
+        with pytest.raises(RegistryError, match=r"leads out of .*models"):
+            action()
+    assert {k: v for k, v in everything_in(tmp_path).items() if not k.endswith(".lock")} == {
+        k: v for k, v in had.items() if not k.endswith(".lock")
+    }
+
+
+def test_prune_deletes_artefacts_and_nothing_that_is_called_one(registry, folder):
+    for version in V[:3]:
+        register(registry, version)
+    content = json.loads((folder / "registry.json").read_text())
+    shared = content["models"][MODEL]["details"][V[2]]["filepath"]
+    for version, path in ((V[0], "registry.json"), (V[1], shared)):
+        content["models"][MODEL]["details"][version]["filepath"] = path
+    (folder / "registry.json").write_text(json.dumps(content))
+    assert registry.prune(MODEL, 1) == V[:2]
+    assert versions(registry) == [V[2]] and registry.load(MODEL, V[2]) == V[2]
+
+
+def test_a_retired_model_serves_no_longer_and_comes_back(registry, folder):
+    for version in V[:2]:
+        register(registry, version)
+        registry.promote(MODEL, version, reason="r", who="w")
+    assert registry.retire(MODEL, reason="30-minute prices ended", who="ops")["version"] == V[1]
+    assert registry.champion(MODEL) is None and not (folder / SERVED).exists() and registry.verify() == []
+    with pytest.raises(ModelNotFoundError, match="retired: 30-minute prices ended"):
+        load_champion(folder, SERVED)
+    with pytest.raises(PromotionError, match="no champion"):
+        registry.retire(MODEL, reason="again", who="ops")
+    (folder / SERVED).write_bytes(registry.artifact_path(MODEL, V[0]).read_bytes())
+    with pytest.raises(ModelNotFoundError, match="retired"):
+        load_champion(folder, SERVED)
+    assert registry.prune(MODEL, 0) == [], "the last champion and the one before it stay"
+    assert registry.rollback(MODEL, reason="they are back", who="ops")["version"] == V[1]
+    assert load_champion(folder, SERVED) == V[1] and registry.verify() == []
+    registry.artifact_path(MODEL, V[1]).unlink()
+    registry.retire(MODEL, reason="r", who="ops")
+    assert load_artifact(folder / SERVED) == V[1], "the last copy of its bytes isn't deleted"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -514,6 +641,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.registry = ModelRegistry(Path(self.temp.name) / "models" / "registry.json")
         self.alive: dict[str, str] = {}
         self.succession: list[str] = []
+        self.retired = False
         self.events = 0
         self.seen: list[dict] = []
 
@@ -538,25 +666,39 @@ class AnyOrder(RuleBasedStateMachine):
                 self.registry.promote(MODEL, version, reason="r", who="w")
             return
         self.registry.promote(MODEL, version, reason="r", who="w")
-        if self.succession[-1:] != [version]:
+        if self.succession[-1:] != [version] or self.retired:
+            self.retired = False
             self.succession = [v for v in self.succession if v != version] + [version]
             self.events += 1
 
     @precondition(lambda self: self.alive)
     @rule()
+    def retire(self):
+        if not self.succession or self.retired:
+            with pytest.raises(PromotionError):
+                self.registry.retire(MODEL, reason="r", who="w")
+            return
+        self.registry.retire(MODEL, reason="r", who="w")
+        self.retired = True
+        self.events += 1
+
+    @precondition(lambda self: self.alive)
+    @rule()
     def rollback(self):
-        if len(self.succession) < 2:
+        if len(self.succession) < 2 - self.retired:
             with pytest.raises(PromotionError):
                 self.registry.rollback(MODEL, reason="r", who="w")
             return
-        self.succession.pop()
+        if not self.retired:
+            self.succession.pop()
+        self.retired = False
         self.events += 1
         assert self.registry.rollback(MODEL, reason="r", who="w")["version"] == self.succession[-1]
 
     @precondition(lambda self: self.alive)
     @rule(backups=st.integers(0, 4))
     def prune(self, backups):
-        others = sorted(v for v in self.alive if v not in self.succession[-1:])
+        others = sorted(v for v in self.alive if self.retired or v not in self.succession[-1:])
         doomed = [v for v in others[: max(len(others) - backups, 0)] if v not in self.succession[-2:]]
         assert self.registry.prune(MODEL, backups) == doomed
         self.events += len(doomed)
@@ -575,8 +717,9 @@ class AnyOrder(RuleBasedStateMachine):
             return
         (model,) = listed
         assert model["versions"] == sorted(self.alive, reverse=True)
-        assert model["champion"] == (self.succession[-1] if self.succession else None)
-        if self.succession:
+        serves = bool(self.succession) and not self.retired
+        assert model["champion"] == (self.succession[-1] if serves else None)
+        if serves:
             assert load_champion(self.registry.folder, SERVED) == self.alive[self.succession[-1]]
 
 

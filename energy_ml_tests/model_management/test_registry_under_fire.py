@@ -106,10 +106,10 @@ def test_a_writer_killed_before_any_call_leaves_old_or_new(outcome, action):
     results = [r for r in outcome["killed_everywhere"] if r["action"] == action]
     assert len(results) > 5
     assert [r["code"] for r in results] == [-9] * (len(results) - 1) + [0]
-    old, new = VERSIONS[1], {"promote": VERSIONS[2], "rollback": VERSIONS[0]}.get(action, VERSIONS[1])
+    old, new = VERSIONS[1], {"promote": VERSIONS[2], "rollback": VERSIONS[0], "retire": None}.get(action, VERSIONS[1])
     for result in results:
         assert result["served"] == result["champion"] == result["file"] and result["served"] in (old, new), result
-        assert result["problems"] == result["leftovers"] == result["lost"] == [], result
+        assert result["problems"] == result["leftovers"] == result["lost"] == [] and result["foreign"], result
     assert results[0]["served"] == old and results[-1]["served"] == new
 
 

@@ -172,20 +172,31 @@ ACTIONS: dict[str, Callable[[ModelRegistry], Any]] = {
     "begin a model": lambda r: r.register_model("rl_battery", "battery_policy", VERSIONS[3], r.folder.parent / "m.pkl"),
     "promote": lambda r: r.promote(MODEL, VERSIONS[2], reason="better", who="test"),
     "rollback": lambda r: r.rollback(MODEL, reason="bad", who="test"),
+    "retire": lambda r: r.retire(MODEL, reason="old", who="test"),
     "prune": lambda r: r.prune(MODEL, 0),
     "new version": lambda r: r.new_version(),
 }  # fmt: skip
 
 
 def killed_everywhere(folder: Path) -> list[dict[str, Any]]:
-    """Each action, killed before its first, second, third … call that changes files, until it gets by alive."""
-    prepared(folder / "template" / "models")
+    """Each action, killed before its first, second, third … call that changes files, until it gets by alive.
+
+    Beside the models lie an operator's copy, and links to another models folder: nobody may touch what is in them.
+    """
+    models = folder / "template" / "models"
+    prepared(models)
+    foreign = [models / "price_prediction.2026-11-27", folder / "elsewhere"]
+    for place in foreign:
+        shutil.copytree(models / "price_prediction", place)
+    (models / "other_market").symlink_to(foreign[1])
+    (models / "price_prediction/versions/v20260301_000000").symlink_to(foreign[1] / "versions" / VERSIONS[0])
+    whole = [sorted(p.relative_to(place) for p in place.rglob("*")) for place in foreign]
     results = []
     for name, action in ACTIONS.items():
         for n in range(1, 200):
             place = folder / "place"
             shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(folder / "template", place)
+            shutil.copytree(folder / "template", place, symlinks=True)
             registry = ModelRegistry(place / "models" / "registry.json")
 
             def act(action: Callable[[ModelRegistry], Any] = action, n: int = n, r: ModelRegistry = registry) -> None:
@@ -193,16 +204,21 @@ def killed_everywhere(folder: Path) -> list[dict[str, Any]]:
                 action(r)
 
             code = wait(fork(act))
-            served = load_champion(registry.folder, SERVED)
+            try:
+                served = load_champion(registry.folder, SERVED)
+            except ModelNotFoundError:
+                served = None
             champion = (registry.champion(MODEL) or {}).get("version")
             result: dict[str, Any] = {"action": name, "call": n, "code": code, "served": served, "champion": champion}
             result["problems"] = registry.verify()
             result |= leftovers(registry.folder)
-            result["file"] = load_artifact(registry.folder / SERVED)
+            result["file"] = load_artifact(registry.folder / SERVED) if champion else None
             # Whoever tries again must succeed, unless the action had been done already.
-            if name != "rollback":
+            if name != "rollback" and not (name == "retire" and champion is None):
                 action(registry)
                 result["problems"] += registry.verify()
+            foreign[0] = registry.folder / foreign[0].name
+            result["foreign"] = whole == [sorted(p.relative_to(at) for p in at.rglob("*")) for at in foreign]
             results.append(result)
             if code == 0:
                 break
@@ -231,7 +247,8 @@ def leftovers(folder: Path) -> dict[str, Any]:
     """Files that should not be there once the next holder of the lock has cleaned up."""
     registry = ModelRegistry(folder / "registry.json")
     named = {folder / v["filepath"] for model in registry.list_models() for v in model["details"].values()}
-    found = [p for p in folder.rglob("*") if p.is_file() and ("versions" in p.parts or p.suffix == ".tmp")]
+    own = [p for kind in ("price_prediction", "rl_battery", "registry_history") for p in (folder / kind).rglob("*")]
+    found = [p for p in [*own, *folder.glob(".*.tmp")] if p.is_file() and ("versions" in p.parts or p.suffix == ".tmp")]
     return {"leftovers": [str(p) for p in found if p not in named], "lost": [str(p) for p in named if not p.exists()]}
 
 

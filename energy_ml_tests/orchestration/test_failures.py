@@ -54,6 +54,16 @@ def test_results_that_cannot_be_written_are_one_readable_line(inside: Project, m
     inside.assert_champions_serve(champions)
 
 
+def test_a_models_folder_that_cannot_be_written_is_one_readable_line(
+    inside: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends before its first step, which can't take the lock of the day."""
+    Project(inside.root, {"MODELS_DIR": "/sys/energy_ml_models"}).enter(monkeypatch)
+    line = what_failed(run_job(DAY).all_events)
+    assert line.startswith("ArtifactError: /sys/energy_ml_models") and "\n" not in line
+    assert "can't be written" in line and "ENERGY_ML_MODELS_DIR" in line
+
+
 def test_a_full_disk_is_one_readable_line_and_champions_go_on(inside: Project, full_disk: Path) -> None:
     champions = inside.champions()
     result = run_job(DAY)

@@ -165,6 +165,26 @@ def test_the_champions_of_a_registry_load_as_the_trainers_do(
     np.testing.assert_array_equal(loaded[60].predict(features), trained.models[60].predict(features))
 
 
+def test_a_champion_whose_file_is_gone_keeps_its_horizon_and_a_retired_one_loses_it(
+    trained: PricePredictionTrainer, prices: pd.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = ModelRegistry(tmp_path / "models" / "registry.json")
+    for horizon, path in trained.save_models(tmp_path / "own").items():
+        registry.register_model("price_prediction", f"price_prediction_{horizon}m", "v20260201_013000", path)
+        registry.promote(f"price_prediction_{horizon}m", "v20260201_013000", reason="r", who="w")
+    folder = tmp_path / "models/price_prediction"
+    whole = PricePredictor(folder).predict_all_horizons(prices, "AA")
+    (folder / "model_15min.pkl").unlink()
+    (folder / "model_5min.pkl").write_bytes(b"no model of the registry")
+    served = PricePredictor(folder)
+    assert served.predict_all_horizons(prices, "AA") == whole and set(whole) == {15, 60}
+    assert "model_15min.pkl is missing" in caplog.text
+    registry.retire("price_prediction_60m", reason="r", who="w")
+    assert served.horizons == [15]
+    with pytest.raises(HorizonError, match="one of 15"):
+        PricePredictor(folder).predict(prices, 60, "AA")
+
+
 def test_prices_without_a_region_are_one_region(predictor: PricePredictor, prices: pd.DataFrame) -> None:
     one = prices[prices["region"] == "AA"].drop(columns="region")
     with pytest.raises(UnknownRegionError, match="no region column"):

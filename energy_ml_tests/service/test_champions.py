@@ -146,6 +146,16 @@ def test_a_tampered_file_is_refused_and_a_repaired_one_taken(service: MLService,
     assert service.forecast(horizons=[15])
 
 
+def test_a_champions_file_that_is_gone_is_told_while_its_copy_serves(service: MLService) -> None:
+    path = Path(service.settings.models_dir) / "price_prediction/model_15min.pkl"
+    data = path.read_bytes()
+    path.unlink()
+    assert {row["horizon"] for row in service.forecast()} == {15, 60}
+    assert "model_15min.pkl is missing" in service.health()["problems"]["price_prediction_15m"]
+    path.write_bytes(data)
+    assert service.health()["problems"] == {}
+
+
 def test_loses_nothing_when_the_registry_vanishes(service: MLService, artifacts: dict[str, Path]) -> None:
     before = [row["price"] for row in service.forecast()]
     shutil.rmtree(service.settings.models_dir)
