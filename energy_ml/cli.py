@@ -97,11 +97,11 @@ def _print_table(title: str | None, columns: Mapping[str, _Cell], rows: Iterable
 
 
 @contextlib.contextmanager
-def _progress_bar(what: str, total: float = 1.0) -> Iterator[tuple[Progress, TaskID]]:
+def _progress_bar(what: str, total: float = 1.0, console: Console = err) -> Iterator[tuple[Progress, TaskID]]:
     """A bar on stderr that vanishes when the work is done."""
     from rich.progress import Progress
 
-    with Progress(console=err, transient=True) as bar:
+    with Progress(console=console, transient=True) as bar:
         yield bar, bar.add_task(what, total=total)
 
 
@@ -283,44 +283,19 @@ def _retrain(
 
 
 def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
-    import threading
     import uuid
 
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
+    from energy_ml.orchestration.assets import day_steps
     from energy_ml.orchestration.instance import how_to_look
     from energy_ml.orchestration.launch import run_job, what_failed
     from energy_ml.progress import open_progress, progress_place
+    from energy_ml.screen import NightScreen, own_screen
 
-    run_id, done = str(uuid.uuid4()), threading.Event()
+    run_id = str(uuid.uuid4())
     log = open_progress(progress_place(settings.results_dir, settings), run_id)
-    columns = (
-        TextColumn("{task.description:<20}"),
-        BarColumn(16),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
-    )
-    with Progress(*columns, console=err, transient=False) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def draw() -> None:
-            for event in log.follow(done.is_set):
-                if event.model_id not in tasks:
-                    tasks[event.model_id] = bar.add_task(event.model_id, total=1.0, note="")
-                note = "  ".join(
-                    f"{name} {value:.3g}" for name, value in event.metrics.items() if isinstance(value, float | int)
-                )
-                bar.update(tasks[event.model_id], completed=event.progress, note=note[:30])
-                if event.state != "running":
-                    bar.stop_task(tasks[event.model_id])
-
-        drawer = threading.Thread(target=draw, daemon=True)
-        drawer.start()
-        try:
-            result = run_job(as_of, run_id=run_id)
-        finally:
-            done.set()
-            drawer.join(timeout=5)
+    steps = {step.name: (step.share, step.told_as) for step in day_steps(settings)}
+    with own_screen() as console, NightScreen(console, f"retrain {as_of}", steps, log) as screen:
+        result = run_job(as_of, run_id=run_id, told=screen.step)
     if not result.success:
         raise EnergyMLError(
             f"the run for {as_of} failed: {what_failed(result.all_events)}",
@@ -532,10 +507,12 @@ def _backfill(
 ) -> None:
     """Run everything for each day of a range, oldest first, one run a day; old days never dethrone a newer champion."""
     from energy_ml.orchestration.launch import backfill as run_days
+    from energy_ml.screen import own_screen
 
     settings = _settings()
     days = settings.check_as_of(_parse_date(first)), settings.check_as_of(_parse_date(last))
-    with _progress_bar("backfill", max((days[1] - days[0]).days + 1, 1)) as (bar, task):
+    total = max((days[1] - days[0]).days + 1, 1)
+    with own_screen() as console, _progress_bar("backfill", total, console) as (bar, task):
         runs = run_days(*days, only_missing=only_missing, progress=lambda _: bar.advance(task))
 
     def show() -> None:

@@ -1,13 +1,16 @@
 """Progress events: monotone, whole lines only, many writers, safe names."""
 
+import io
 import multiprocessing
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from energy_ml.progress import ProgressLog, progress_folder, recent_runs
+from energy_ml.screen import NightScreen
 
 
 def test_progress_never_falls_and_ends(tmp_path: Path) -> None:
@@ -98,3 +101,18 @@ def test_a_disk_that_takes_no_progress_does_not_stop_the_work(tmp_path: Path) ->
     log.callback("model")(0.5, {"mae": 1.0})
     log.write("model", 1.0, state="completed")
     assert log.latest() == {}
+
+
+def test_without_a_terminal_each_step_that_ends_is_a_line(tmp_path: Path) -> None:
+    log, written = ProgressLog(tmp_path, "run-1"), io.StringIO()
+    steps = {"features__data": (1.0, None), "price_prediction__model_5min": (10.0, "price_prediction_5m")}
+    with NightScreen(Console(file=written), "retrain", steps, log) as screen:
+        for name in steps:
+            screen.step(name, "running")
+            log.write("price_prediction_5m", 1.0, {"mae": 1.5}, state="completed")
+            screen.step(name, "completed")
+        screen.step("features__data", "running")
+        screen.step("features__data", "failed")
+    first, second, third = written.getvalue().splitlines()
+    assert first.split() == ["features/data", "0.0", "s"] and third.split()[-1] == "failed"
+    assert second.split() == ["price_prediction/model_5min", "0.0", "s", "mae", "1.5"]

@@ -70,7 +70,6 @@ def test_a_worker_without_our_folders_is_seen(server: str, tmp_path: Path) -> No
     newest = log.latest()
     assert newest["price_prediction_15m"].state == "completed" and newest["battery_policy"].progress == 0.4
     assert recent_runs(place, 60) == ["run-1"] and recent_runs(place, -60) == []
-    assert list(log.follow(lambda: True)) == events
     assert not progress_folder(settings.results_dir).exists()
 
     # A server that starts now, and its clients, are told the present state at once.

@@ -43,7 +43,7 @@ def all_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
     """The whole graph: the user's files, a day's steps, and the leaderboard over all days."""
     return [
         *raw_assets(settings),
-        *(asset_of(settings, step) for step in day_steps(settings)),
+        *(asset_of(settings, step, turn) for turn, step in enumerate(day_steps(settings))),
         leaderboard_asset(),
     ]
 
@@ -127,6 +127,7 @@ def day_steps(settings: Settings) -> list[Step]:
                 **{f"importance_{h}": f"price_prediction/importance_{h}min" for h in horizons},
             },
             beside={"metrics": ("evaluation/metrics", METRICS_FILE)},
+            share=3.0,
         ),
     ]
 
@@ -204,6 +205,7 @@ def _model_step(horizon: int) -> Step:
         },
         must_pass=frozenset({"forecasts_finite"}),
         told_as=price_model_id(horizon),
+        share=10.0,
         description=f"The price {horizon} minutes ahead, one model for all regions: the change from the price now, "
         "learned on train, stopped on validation, judged on test beside 'the price stays'.",
     )
@@ -227,6 +229,7 @@ def _policy_step() -> Step:
         },
         must_pass=frozenset({"values_finite"}),
         told_as=POLICY_ID,
+        share=4.0,
     )
 
 
@@ -247,6 +250,7 @@ def _evaluation_steps() -> list[Step]:
                 "'the price stays'.",
             },
             must_pass=frozenset({"metrics_finite"}),
+            share=2.0,
         ),
         Step(
             "evaluation/battery_backtest",
@@ -267,6 +271,7 @@ def _evaluation_steps() -> list[Step]:
                 "beats_threshold_rule": "The policy earns more than the threshold rule.",
             },
             must_pass=frozenset({"within_limits"}),
+            share=6.0,
         ),
     ]
 

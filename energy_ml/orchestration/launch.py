@@ -31,7 +31,7 @@ from energy_ml.orchestration.private import (
     ReconstructableRepository,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
-    execute_run,
+    execute_run_iterator,
 )
 from energy_ml.orchestration.triggers import data_version, taken
 from energy_ml.provenance import config_digest
@@ -43,18 +43,36 @@ MODULE = "energy_ml.definitions"
 """Where the definitions are; Dagster's name of the code location too (``workspace.yaml``)."""
 BACKFILL_TAG = "energy_ml/backfill"
 """Tag of a run: the days of the backfill that it is part of."""
+_STATES = {
+    dg.DagsterEventType.STEP_START: "running",
+    dg.DagsterEventType.STEP_SUCCESS: "completed",
+    dg.DagsterEventType.STEP_FAILURE: "failed",
+}
 
 
-def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None) -> dg.JobExecutionResult:
+@dataclass(frozen=True)
+class Ran:
+    """How a run went: its events, and whether all went well."""
+
+    success: bool
+    all_events: list[dg.DagsterEvent]
+
+
+StepTold = Callable[[str, str], None]
+"""Called with a step's name and ``running``, ``completed`` or ``failed``, in the thread that runs the job."""
+
+
+def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None, told: StepTold | None = None) -> Ran:
     """Run ``job`` for one as-of date on the configured executor, by default in this process, on the project's record.
 
-    Doesn't raise when the run fails: see ``success`` and ``all_events`` of the result.
+    Doesn't raise when the run fails: see ``success`` and ``all_events`` of the result. ``told`` hears of each step.
     """
     settings, run_id = deployment(), run_id or str(uuid.uuid4())
     with project_instance() as instance:
         if settings.executor == "in_process":
-            return _execute(InMemoryJob(build_definitions(settings).resolve_job_def(job)), as_of, instance, run_id)
-        return run_on_executor(job, as_of, instance, run_id)
+            found = InMemoryJob(build_definitions(settings).resolve_job_def(job))
+            return _execute(found, as_of, instance, run_id, told=told)
+        return run_on_executor(job, as_of, instance, run_id, told=told)
 
 
 def run_on_executor(
@@ -65,12 +83,13 @@ def run_on_executor(
     *,
     tags: Mapping[str, str] | None = None,
     log_level: str = "CRITICAL",
-) -> dg.JobExecutionResult:
+    told: StepTold | None = None,
+) -> Ran:
     """Run ``job`` on the configured executor, whose processes load the definitions by name."""
     repository = ReconstructableRepository.for_module(MODULE, "defs", str(project_root()))
     found = repository.get_reconstructable_job(job)
     origin = found.get_python_origin()
-    return _execute(found, as_of, instance, run_id, tags=tags, log_level=log_level, code_origin=origin)
+    return _execute(found, as_of, instance, run_id, tags=tags, log_level=log_level, code_origin=origin, told=told)
 
 
 @dataclass(frozen=True)
@@ -159,7 +178,8 @@ def _execute(
     tags: Mapping[str, str] | None = None,
     log_level: str = "CRITICAL",
     code_origin: JobPythonOrigin | None = None,
-) -> dg.JobExecutionResult:
+    told: StepTold | None = None,
+) -> Ran:
     definition = job.get_definition()
     day = {} if as_of is None else definition.get_tags_for_partition_key(as_of.isoformat(), selected_asset_keys=None)
     run = instance.create_run_for_job(
@@ -170,7 +190,13 @@ def _execute(
         job_code_origin=code_origin,
         remote_job_origin=_home(definition.name),
     )
-    return execute_run(job, run, instance, raise_on_error=False)
+    events = []
+    for event in execute_run_iterator(job, run, instance):
+        events.append(event)
+        if told is not None and event.step_key is not None and event.event_type in _STATES:
+            told(event.step_key, _STATES[event.event_type])
+    ended = instance.get_run_by_id(run_id)
+    return Ran(ended is not None and ended.is_success, events)
 
 
 def _home(job: str) -> RemoteJobOrigin:

@@ -6,7 +6,7 @@ What belongs here: imports, each with why. What doesn't: anything else.
 from dagster._core.definitions.job_base import IJob, InMemoryJob  # a job run in this process, without a repository
 from dagster._core.definitions.reconstruct import ReconstructableRepository  # … or loaded by name in others
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
-from dagster._core.execution.api import execute_run  # runs that exist already, under ids that we choose
+from dagster._core.execution.api import execute_run_iterator  # runs under ids that we choose, event by event
 from dagster._core.instance.ref import InstanceRef  # an instance configured by a folder that isn't DAGSTER_HOME
 from dagster._core.origin import JobPythonOrigin  # where the UI finds the code of a run, to execute it again
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
@@ -23,5 +23,5 @@ __all__ = [
     "ReconstructableRepository",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
-    "execute_run",
+    "execute_run_iterator",
 ]

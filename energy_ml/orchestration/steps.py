@@ -32,7 +32,8 @@ class Step:
     steps; ``after`` are steps that must have run, ``raw`` the external asset whose trailing window is read. ``beside``
     are its further outputs: the name in ``Made.files`` to key and file. ``checks`` map a name to its description; those
     of ``must_pass`` stop what comes after, others warn unless the settings say otherwise. ``gate`` is the check that
-    fails when the data is refused; ``told_as`` the model whose progress ends when training fails.
+    fails when the data is refused; ``told_as`` the model whose progress ends when training fails; ``share`` about how
+    much of a night's time it takes beside the others.
     """
 
     key: str
@@ -48,8 +49,14 @@ class Step:
     must_pass: frozenset[str] = frozenset()
     gate: str | None = None
     told_as: str | None = None
+    share: float = 1.0
     description: str | None = None
     freshness: dg.FreshnessPolicy | None = None
+
+    @property
+    def name(self) -> str:
+        """What Dagster calls the step."""
+        return self.key.replace("/", "__")
 
     @property
     def outputs(self) -> dict[str, tuple[str, str]]:
@@ -62,22 +69,25 @@ def key_of(path: str) -> dg.AssetKey:
     return dg.AssetKey(path.split("/"))
 
 
-def asset_of(settings: Settings, step: Step) -> dg.AssetsDefinition:
-    """The asset of ``step``: one computation, each file that it leaves an output of its own."""
-    name = step.key.replace("/", "__")
+def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefinition:
+    """The asset of ``step``: one computation, each file that it leaves an output of its own.
+
+    Of steps that could begin, the one with the lowest ``turn`` does.
+    """
     deps: list[dg.AssetDep | dg.AssetKey] = [key_of(path) for path in step.after]
     if step.raw is not None:
         deps.append(dg.AssetDep(step.raw, partition_mapping=trailing_window(settings)))
     blocking = step.must_pass | set(settings.operations.blocking_checks)
 
     @dg.multi_asset(
-        name=name,
+        name=step.name,
         outs={_out(output): _declared(step, output, path, file) for output, (path, file) in step.outputs.items()},
         ins={argument: dg.AssetIn(key=key_of(path)) for argument, path in step.inputs.items()},
         deps=deps,
         group_name=step.key.split("/")[0],
         partitions_def=as_of_days(settings),
         can_subset=True,
+        op_tags={"dagster/priority": str(-turn)},
         required_resource_keys=RESOURCES,
         check_specs=[
             dg.AssetCheckSpec(check, asset=key_of(step.key), description=words, blocking=check in blocking)

@@ -15,7 +15,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ ProgressCallback = Callable[[float, dict[str, Any]], None]
 
 _MIN_STEP = 0.01
 _MIN_SECONDS = 0.25
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -91,17 +90,6 @@ class ProgressLog:
     def latest(self) -> dict[str, ProgressEvent]:
         """The newest event of each model."""
         return {event.model_id: event for event in self.read()[0]}
-
-    def follow(self, stop: Callable[[], bool]) -> Iterator[ProgressEvent]:
-        """Yield events as they come until ``stop()`` is true and nothing is left."""
-        after = ""
-        while True:
-            ending = stop()
-            events, after = self.read(after)
-            yield from events
-            if ending:
-                return
-            time.sleep(_POLL_SECONDS)
 
     def _append(self, event: ProgressEvent) -> None:
         line = json.dumps(event.__dict__, allow_nan=False) + "\n"

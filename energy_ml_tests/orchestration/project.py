@@ -6,8 +6,10 @@ process of its own can work in it directly.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -121,6 +123,27 @@ class Project:
         return subprocess.run(
             self.command(*arguments), cwd=self.root, env=self.env, capture_output=True, text=True, check=False
         )
+
+    def run_on_terminal(self, *arguments: str) -> tuple[subprocess.CompletedProcess[str], str]:
+        """Run a command with a terminal for its errors and progress; gives what that was sent too."""
+        terminal, end = pty.openpty()
+        with subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.root,
+            env={**self.env, "TERM": "xterm", "COLUMNS": "120"},
+            stdout=subprocess.PIPE,
+            stderr=end,
+            text=True,
+            start_new_session=True,
+        ) as running:
+            os.close(end)
+            shown = b""
+            with contextlib.suppress(OSError):  # the kernel's word for: nobody writes any more
+                while more := os.read(terminal, 65536):
+                    shown += more
+            os.close(terminal)
+            out, _ = running.communicate()
+        return subprocess.CompletedProcess(running.args, running.returncode, out), shown.decode()
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command in the project's folder, in a process group of its own."""

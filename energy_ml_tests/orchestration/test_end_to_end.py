@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,12 +108,24 @@ def test_a_killed_run_leaves_champions_and_nothing_half_written(project: Project
             project.store.read("2026-01-06", name)  # each file is a whole one, of this run or of the one before
 
 
+def _drawn_while_it_ran(shown: str) -> None:
+    """Bars of steps under way, each above the line of its end; horizons in order, and the time left of the whole."""
+    ended = [shown.index(found.group()) for found in re.finditer(r"\w+/\w+ +\d+\.\d s", shown)]
+    assert len(ended) == 11 and ended == sorted(ended)
+    for step in ("features/price_features", "evaluation/battery_backtest", "model_management/registry_entry"):
+        end = re.search(rf"(?<!  ){step} +\d+\.\d s", shown)
+        assert end is not None and re.search(rf"retrain 2026-01-06 .*\r?\n  {step} .*━", shown[: end.start()]), step
+    assert re.search(r"model_30min +\d+\.\d s  mae .*model_60min +\d+\.\d s  mae ", shown, re.DOTALL)
+    assert len(set(re.findall(r"\d:\d\d:\d\d", shown))) > 1, "the time left moves"
+
+
 def test_the_next_run_works_adds_a_version_and_gives_equal_numbers(inside: Project) -> None:
     before = {name: _digest(inside, "2026-01-06", name) for name in ("forecasts.parquet", "battery_backtest.parquet")}
     stray = inside.root / "results/2026-01-06/evaluation/.tmp-report.html.1.tmp"
     stray.write_text("half a rep")
-    done = inside.run("energy-ml", "retrain", "--date", "2026-01-06", "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
+    done, shown = inside.run_on_terminal("energy-ml", "retrain", "--date", "2026-01-06", "--json")
+    assert done.returncode == 0, shown[-3000:]
+    _drawn_while_it_ran(shown)
     assert json.loads(done.stdout)["as_of"] == "2026-01-06"
     assert {name: _digest(inside, "2026-01-06", name) for name in before} == before, "same data, config and seed"
     assert not stray.exists()

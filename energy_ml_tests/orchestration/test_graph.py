@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from energy_ml.config import CHECK_NAMES, Settings, project_root
-from energy_ml.orchestration.assets import REGISTRY_ENTRY
+from energy_ml.orchestration.assets import REGISTRY_ENTRY, day_steps
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY
 
@@ -129,6 +129,12 @@ def test_the_leaderboard_is_about_all_days_and_in_no_partitioned_job() -> None:
 def test_retraining_is_the_whole_graph_but_the_leaderboard() -> None:
     computed = {_node(key) for key in EDGES.keys() - UNPARTITIONED if not key.startswith("raw/")}
     assert DEFS.resolve_job_def(RETRAIN).asset_layer.executable_asset_keys == computed
+
+
+def test_steps_that_could_begin_take_turns_in_the_order_of_the_day() -> None:
+    names = [step.name for step in day_steps(SETTINGS)]
+    turn = {node.name: -int(node.tags["dagster/priority"]) for node in DEFS.resolve_job_def(RETRAIN).nodes}
+    assert sorted(turn, key=turn.__getitem__) == names
 
 
 def test_checks_warn_unless_the_settings_let_them_block() -> None:
