@@ -46,7 +46,7 @@ def by_highs(battery: Battery, prices: np.ndarray, hours: float, integer: bool, 
     """(objective, status) of the same problem as a program for HiGHS."""
     p, n = battery.physics, len(prices)
     buy, sell = prices / p.charge_eff, prices * p.discharge_eff
-    c, d = p.power * hours * p.charge_eff, p.power * hours / p.discharge_eff
+    c, d = p.power_in * hours * p.charge_eff, p.power_out * hours / p.discharge_eff
     paid = np.flatnonzero(buy < sell) if integer else np.empty(0, dtype=int)
     m = len(paid)
     pick = coo_matrix((np.ones(m), (np.arange(m), paid)), shape=(m, n))

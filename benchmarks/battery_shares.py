@@ -134,10 +134,9 @@ def evaluate(prices: pd.DataFrame, split: TimeSplit, config: MLConfig, options: 
     result = backtest(
         prices,
         strategies,
-        reference_units(sorted(prices["region"].unique()), Battery.from_config(config.rl_battery)),
+        reference_units(sorted(prices["region"].unique()), Battery.from_config(config.rl_battery), options.delay),
         split,
         forecasts=forecasts,
-        execution_delay=options.delay,
         bootstrap=2,
         threads=options.threads,
     )

@@ -6,18 +6,32 @@ What doesn't: anything that reads data or trains.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import math
 import os
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from energy_ml.display import Display
 from energy_ml.errors import ConfigError
-from energy_ml.fields import check, default_text, given, read_file, refuse, setting, settings_of, table_schema, variable
-from energy_ml.names import ACTIONS
+from energy_ml.fields import (
+    again,
+    check,
+    default_text,
+    given,
+    is_list,
+    read_file,
+    refuse,
+    setting,
+    settings_of,
+    table_schema,
+    variable,
+)
+from energy_ml.names import ACTIONS, AS_USUAL, FLEET, POOLED, REFERENCE
 
 SAMPLE_START = dt.date(2026, 1, 30)
 """First day of the sample that ships in ``data/processed``."""
@@ -113,7 +127,7 @@ class RLBatteryConfig:
     ``efficiency`` is the round trip, split over both legs by its square root; power is measured at the grid.
     """
 
-    ENV: ClassVar[str] = "BATTERY_"
+    ENV: ClassVar[str | None] = "BATTERY_"
 
     charge_level_bins: int = setting(10, "Slices of the charge range: the table's charge axis.", ">= 1")
     price_bins: int = setting(
@@ -136,8 +150,11 @@ class RLBatteryConfig:
     reward_scale: float = setting(
         1.0, "Unit of rewards and of the learned table; the best action doesn't depend on it.", "> 0"
     )
-    capacity_mwh: float = setting(1.0, "Energy capacity of the reference battery, MWh.", "> 0")
-    power_mw: float = setting(0.5, "Charging and discharging limit at the grid, MW.", "> 0")
+    capacity_mwh: float = setting(1.0, "Energy capacity, MWh.", "> 0")
+    power_mw: float = setting(0.5, "Charging limit at the grid, MW; discharging's too unless that has its own.", "> 0")
+    discharge_power_mw: float | None = setting(
+        None, "Discharging limit at the grid, MW; none means as much as charging.", "> 0"
+    )
     initial_charge: float = setting(
         0.5, "Charge at the start of training and backtest, as a fraction of capacity.", ">= 0, <= 1"
     )
@@ -145,7 +162,9 @@ class RLBatteryConfig:
     buy_fee_per_mwh: float = setting(0.0, "Grid fee added to the price when buying, currency/MWh.", ">= 0")
     sell_fee_per_mwh: float = setting(0.0, "Grid fee taken off the price when selling, currency/MWh.", ">= 0")
     max_cycles_per_day: float | None = setting(
-        None, "Limit on equivalent full cycles (capacity drawn from the cells) per UTC day; none means no limit.", "> 0"
+        None,
+        "Most equivalent full cycles (capacity drawn from the cells) per UTC day, as a warranty's; none: no limit.",
+        "> 0",
     )
     loss_split: str = setting(
         "sqrt",
@@ -159,6 +178,9 @@ class RLBatteryConfig:
     )
     execution_delay: int = setting(
         0, "Intervals between seeing a price and acting on it; 0 is a price-contingent bid.", ">= 0"
+    )
+    usual_wear_cost_per_mwh: float = setting(
+        10.0, "Least wear of the report's second line, which acts at least one interval late too.", ">= 0"
     )
     update: str = setting(
         "counterfactual",
@@ -184,6 +206,97 @@ class RLBatteryConfig:
                     value,
                     f"between min_reserve and max_charge ({self.min_reserve} to {self.max_charge})",
                 )
+
+    def as_usual(self) -> RLBatteryConfig:
+        """The reference battery as most people would get it: with wear, and at least one interval late."""
+        wear = max(self.wear_cost_per_mwh, self.usual_wear_cost_per_mwh)
+        return replace(self, wear_cost_per_mwh=wear, execution_delay=max(self.execution_delay, 1))
+
+
+@contextlib.contextmanager
+def _naming(name: str, file: str | None) -> Iterator[None]:
+    entry = f"[[battery]] {name!r}"
+    try:
+        yield
+    except ConfigError as error:
+        if error.found.startswith(entry):
+            raise
+        where = f"{entry} of {file}" if file else entry
+        raise ConfigError(f"{where}: {error.found}", expected=error.expected, remedy=error.remedy) from None
+
+
+class _Completed(RLBatteryConfig):
+    """A config made of a ``BatteryEntry``: what is wrong in it has no variable."""
+
+    ENV = None
+
+
+@dataclass(frozen=True)
+class BatteryEntry:
+    """A battery of one's own. What it doesn't say is as its telemetry says, or else as the reference battery has it."""
+
+    ENV: ClassVar[None] = None
+
+    name: str = setting("", "What it is called; telemetry of the same battery_id is its own.")
+    region: str | None = setting(None, "Whose prices it trades at; needn't be said where telemetry or one region does.")
+    capacity_mwh: float | None = again(RLBatteryConfig, "capacity_mwh")
+    power_mw: float | None = again(RLBatteryConfig, "power_mw")
+    discharge_power_mw: float | None = again(RLBatteryConfig, "discharge_power_mw")
+    efficiency: float | None = again(RLBatteryConfig, "efficiency")
+    loss_split: str | None = again(RLBatteryConfig, "loss_split")
+    min_reserve: float | None = again(RLBatteryConfig, "min_reserve")
+    max_charge: float | None = again(RLBatteryConfig, "max_charge")
+    initial_charge: float | None = again(RLBatteryConfig, "initial_charge")
+    final_charge: float | None = again(RLBatteryConfig, "final_charge")
+    wear_cost_per_mwh: float | None = again(RLBatteryConfig, "wear_cost_per_mwh")
+    buy_fee_per_mwh: float | None = again(RLBatteryConfig, "buy_fee_per_mwh")
+    sell_fee_per_mwh: float | None = again(RLBatteryConfig, "sell_fee_per_mwh")
+    max_cycles_per_day: float | None = again(RLBatteryConfig, "max_cycles_per_day")
+    execution_delay: int | None = again(RLBatteryConfig, "execution_delay")
+    file_path: str | None = field(default=None, repr=False)
+    """The settings file that it stands in."""
+
+    def __post_init__(self) -> None:
+        with self.named():
+            check(self)
+            taken = (REFERENCE, AS_USUAL, POOLED, FLEET)
+            if not self.name.strip() or self.name in taken:
+                refuse(type(self), "name", self.name, f"a name other than {', '.join(taken)}")
+            for name, value in self.given.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    refuse(type(self), name, value, "a finite number")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What it says of the battery itself, by the names of ``RLBatteryConfig``."""
+        own = {name: getattr(self, name) for name in settings_of(type(self)) if name not in ("name", "region")}
+        return {name: value for name, value in own.items() if value is not None}
+
+    def named(self) -> contextlib.AbstractContextManager[None]:
+        """Within it, errors say which entry of which file they are about."""
+        return _naming(self.name, self.file_path)
+
+    def completed(
+        self, reference: RLBatteryConfig, *, capacity_mwh: float | None = None, power_mw: float | None = None
+    ) -> RLBatteryConfig:
+        """The config of this battery; ``capacity_mwh`` and ``power_mw`` as its telemetry says. Power that nobody says
+        is the reference battery's in proportion to capacity, as is its initial charge within the limits.
+
+        Raises ConfigError naming file, entry and field if no battery can be so.
+        """
+        values = vars(reference) | {"capacity_mwh": capacity_mwh or reference.capacity_mwh} | self.given
+        if "power_mw" not in self.given:
+            times = values["capacity_mwh"] / reference.capacity_mwh
+            values["power_mw"] = power_mw or reference.power_mw * times
+            if "discharge_power_mw" not in self.given:
+                theirs = reference.discharge_power_mw
+                values["discharge_power_mw"] = None if power_mw or theirs is None else theirs * times
+        elif "discharge_power_mw" not in self.given:
+            values["discharge_power_mw"] = None
+        if "initial_charge" not in self.given:
+            values["initial_charge"] = max(values["min_reserve"], min(reference.initial_charge, values["max_charge"]))
+        with self.named():
+            return _Completed(**values)
 
 
 @dataclass
@@ -290,6 +403,7 @@ class MLConfig:
     results_path: str = setting("results", "Folder of results.", env="RESULTS_DIR", elsewhere=True)
     price_prediction: PricePredictionConfig = field(default_factory=PricePredictionConfig)
     rl_battery: RLBatteryConfig = field(default_factory=RLBatteryConfig)
+    batteries: tuple[BatteryEntry, ...] = ()
     enable_gpu: bool = setting(False, "Whether XGBoost trains on a GPU.")
     n_jobs: int = setting(4, "Threads at most; -1 takes all cores.", ">= -1")
     verbose: bool = setting(
@@ -307,6 +421,12 @@ class MLConfig:
             self.price_prediction = PricePredictionConfig()
         if self.rl_battery is None:
             self.rl_battery = RLBatteryConfig()
+        names = [entry.name for entry in self.batteries]
+        for entry in self.batteries:
+            entry.completed(self.rl_battery)
+            if names.count(entry.name) > 1:
+                with entry.named():
+                    refuse(BatteryEntry, "name", entry.name, "distinct names")
 
     @property
     def threads(self) -> int:
@@ -384,8 +504,7 @@ class Settings:
         ConfigError
             A value is impossible, or the file holds an entry that doesn't exist.
         """
-        file = settings_file(environ)
-        entries = {} if file is None else read_file(file, TABLES)
+        entries = _entries(environ)
 
         def of(table: str) -> dict[str, Any]:
             return given(TABLES[table], entries.get(table, {}), environ)
@@ -406,7 +525,8 @@ class Settings:
             operations=OperationsConfig(**of("operations")),
             models=MLConfig(
                 price_prediction=PricePredictionConfig(**of("prices")),
-                rl_battery=RLBatteryConfig(**of("battery")),
+                rl_battery=RLBatteryConfig(**of("rl_battery")),
+                batteries=tuple(_battery(values, environ) for values in entries.get("battery", ())),
                 **of("models"),
             ),
         )
@@ -490,15 +610,14 @@ class ServiceSettings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> ServiceSettings:
         """Read the settings as ``Settings.from_env`` does. Raises ConfigError on nonsense."""
-        file = settings_file(environ)
-        entries = {} if file is None else read_file(file, TABLES)
-        return cls(**given(cls, entries.get("service", {}), environ))
+        return cls(**given(cls, _entries(environ).get("service", {}), environ))
 
 
 TABLES: dict[str, type] = {
     "run": Settings,
     "prices": PricePredictionConfig,
-    "battery": RLBatteryConfig,
+    "rl_battery": RLBatteryConfig,
+    "battery": BatteryEntry,
     "models": MLConfig,
     "promotion": PromotionConfig,
     "operations": OperationsConfig,
@@ -512,6 +631,18 @@ def settings_file(environ: Mapping[str, str] | None = None) -> Path | None:
     named = (os.environ if environ is None else environ).get("ENERGY_ML_CONFIG", "").strip()
     path = Path(resolve_path(named or "energy_ml.toml"))
     return path if named or path.is_file() else None
+
+
+def _entries(environ: Mapping[str, str] | None) -> dict[str, Any]:
+    """What the settings file holds, by table."""
+    file = settings_file(environ)
+    return {} if file is None else read_file(file, TABLES, {"battery": "rl_battery"})
+
+
+def _battery(values: Mapping[str, Any], environ: Mapping[str, str] | None) -> BatteryEntry:
+    file = str(settings_file(environ))
+    with _naming(values.get("name", ""), file):
+        return BatteryEntry(**given(BatteryEntry, values), file_path=file)
 
 
 @dataclass(frozen=True)
@@ -534,16 +665,17 @@ def setting_rows(environ: Mapping[str, str] | None = None) -> list[SettingRow]:
     made: dict[str, object] = {
         "run": settings,
         "prices": models.price_prediction,
-        "battery": models.rl_battery,
+        "rl_battery": models.rl_battery,
         "models": models,
         "promotion": settings.promotion,
         "operations": settings.operations,
         "service": ServiceSettings.from_env(env),
     }
-    file = settings_file(env)
-    entries = {} if file is None else read_file(file, TABLES)
+    file, entries = settings_file(env), _entries(env)
     rows = []
     for table, kind in TABLES.items():
+        if is_list(kind):
+            continue
         for name, meaning in settings_of(kind).items():
             if meaning.elsewhere:
                 continue
@@ -556,6 +688,10 @@ def setting_rows(environ: Mapping[str, str] | None = None) -> list[SettingRow]:
             text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             shown = "(hidden)" if meaning.secret and value is not None else "none" if value is None else text
             rows.append(SettingRow(table, name, where, shown, source, meaning.sentence))
+    for entry in models.batteries:
+        meanings, where = settings_of(BatteryEntry), f"battery {entry.name!r}"
+        told = {"region": entry.region or "none", **entry.given}
+        rows += [SettingRow(where, n, "no variable", str(v), str(file), meanings[n].sentence) for n, v in told.items()]
     return rows
 
 
@@ -566,7 +702,12 @@ def settings_schema() -> dict[str, Any]:
         "title": "energy_ml.toml",
         "type": "object",
         "additionalProperties": False,
-        "properties": {table: table_schema(kind) for table, kind in TABLES.items()},
+        "properties": {
+            table: {"type": "array", "items": table_schema(kind) | {"required": ["name"]}}
+            if is_list(kind)
+            else table_schema(kind)
+            for table, kind in TABLES.items()
+        },
     }
 
 
@@ -579,6 +720,18 @@ def settings_page() -> str:
         "This page is made from the code by `energy-ml config page`.",
     ]
     for table, kind in TABLES.items():
+        if is_list(kind):
+            lines += [
+                "",
+                f"## [[{table}]]",
+                "",
+                f"{kind.__doc__} Any number of them; their place is the file, no variable.",
+                "",
+                "| Entry | Meaning |",
+                "|---|---|",
+                *(f"| `{name}` | {meaning.sentence} |" for name, meaning in settings_of(kind).items()),
+            ]
+            continue
         lines += ["", f"## [{table}]", "", "| Entry | Variable | Default | Meaning |", "|---|---|---|---|"]
         for name, meaning in settings_of(kind).items():
             if not meaning.elsewhere:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pandas as pd
@@ -28,9 +28,9 @@ from energy_ml.evaluation import charts
 from energy_ml.evaluation.backtest_evaluator import backtest as run_backtest
 from energy_ml.evaluation.backtest_evaluator import (
     mark_to_market,
+    own_units,
     pool_summary,
     reference_units,
-    telemetry_units,
 )
 from energy_ml.evaluation.leaderboard import leaderboard as gather_leaderboard
 from energy_ml.evaluation.leaderboard import succession
@@ -44,6 +44,7 @@ from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.promotion import register_and_decide, write_training_results
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.names import (
+    AS_USUAL,
     BATTERY_ID,
     CHARGE_END,
     HORIZON,
@@ -359,13 +360,14 @@ def backtest(
 ) -> Made:
     """Every strategy on the test days: the policy, with forecasts and without, baselines and the optimum.
 
-    One reference battery in each region, and every battery of the telemetry.
+    One reference battery in each region, and every battery of the settings and of the telemetry. Beside them the policy
+    alone, with the reference battery as most people would get it.
     """
     split, config = TimeSplit.from_dict(time_split), night.config.rl_battery
     prices = night.prices_of(price_features)
     regions = sorted(prices[REGION].unique())
-    units = reference_units(regions, Battery.from_config(config))
-    fleet, problems = telemetry_units(battery_features, split, config, regions) if len(battery_features) else ([], [])
+    units = reference_units(regions, Battery.from_config(config), config.execution_delay)
+    fleet, problems = own_units(battery_features, split, config, regions, night.config.batteries)
     policy = BatteryPolicy.of(battery_policy)
     frame, summary = run_backtest(
         prices,
@@ -373,8 +375,13 @@ def backtest(
         [*units, *fleet],
         split,
         forecasts=forecasts,
-        execution_delay=config.execution_delay,
     )
+    usual = config.as_usual()
+    usual_units = [
+        replace(unit, battery_id=AS_USUAL)
+        for unit in reference_units(regions, Battery.from_config(usual), usual.execution_delay)
+    ]
+    as_usual = pool_summary(run_backtest(prices, [policy], usual_units, split, forecasts=forecasts).summary)
     pooled = pool_summary(summary)
     share = pooled.set_index("strategy")["share"]
     limits = {(u.region, u.battery_id): (u.battery.low_mwh, u.battery.high_mwh) for u in [*units, *fleet]}
@@ -387,11 +394,17 @@ def backtest(
         "strategies": pooled[["strategy", "profit", "share", "cycles_per_day"]],
         "share_of_optimum": charts.share_of_optimum(pooled),
         "cumulative_profit": charts.cumulative_profit(mark_to_market(frame, summary)),
-        "batteries": ", ".join(u.battery_id for u in fleet) or "no telemetry: reference battery only",
+        "batteries": ", ".join(u.battery_id for u in fleet) or "the reference battery only",
     }
     return Made(
         frame,
-        {"summary": {"summary": summary.to_dict("records"), "problems": [p.to_dict() for p in problems]}},
+        {
+            "summary": {
+                "summary": summary.to_dict("records"),
+                "as_usual": as_usual.to_dict("records"),
+                "problems": [p.to_dict() for p in problems],
+            }
+        },
         facts,
         [
             Check("within_limits", bool(inside)),
@@ -503,6 +516,7 @@ def report(
         "as_of": str(night.as_of),
         "prices": scores.overall[scores.overall[SPLIT] == "test"].to_dict("records"),
         "battery": pooled.to_dict("records"),
+        "battery_as_usual": battery_summary["as_usual"],
         "batteries": summary[summary[REGION] != POOLED].to_dict("records"),
         "decisions": [f"{model_id}: {decision['reason']}" for model_id, decision in registry_entry.items()],
         "provenance": record,

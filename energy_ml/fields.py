@@ -57,14 +57,26 @@ def setting(
     return field(default=default, metadata=meta, repr=not secret)
 
 
+def again(kind: type, name: str) -> Any:
+    """The setting ``name`` of another dataclass once more, None where it isn't given."""
+    return field(default=None, metadata={"setting": settings_of(kind)[name]})
+
+
 def settings_of(kind: type) -> dict[str, Meaning]:
     """The settings among the fields of a dataclass, in order."""
     return {f.name: f.metadata["setting"] for f in dataclasses.fields(kind) if "setting" in f.metadata}
 
 
 def variable(kind: type, name: str) -> str:
-    """Environment variable of a field: the class's ``ENV`` and the field's name, or the field's own."""
+    """Environment variable of a field: the class's ``ENV`` and the field's name, or the field's own; "" in a list."""
+    if is_list(kind):
+        return ""
     return PREFIX + (settings_of(kind)[name].env or (kind.ENV + name).upper())  # type: ignore[attr-defined]
+
+
+def is_list(kind: type) -> bool:
+    """Whether the settings file holds a list of such entries (``[[name]]``) instead of one table."""
+    return kind.ENV is None  # type: ignore[attr-defined]
 
 
 def default_of(kind: Any, name: str) -> Any:
@@ -85,7 +97,8 @@ def refuse(kind: type, name: str, value: object, expected: str, remedy: str | No
     """Raise the ConfigError that names field, variable, value and what would be right."""
     shown = f"has {len(str(value))} characters" if settings_of(kind)[name].secret else f"is {value!r}"
     where = variable(kind, name)
-    raise ConfigError(f"{name} ({where}) {shown}", expected=expected, remedy=remedy or f"correct {name} or {where}")
+    named, both = (f"{name} ({where})", f"{name} or {where}") if where else (name, name)
+    raise ConfigError(f"{named} {shown}", expected=expected, remedy=remedy or f"correct {both}")
 
 
 @functools.cache
@@ -171,21 +184,33 @@ def _from_file(kind: type, name: str, value: Any) -> Any:
     return value
 
 
-def read_file(path: Path, tables: Mapping[str, type]) -> dict[str, dict[str, Any]]:
-    """The tables of a settings file. Raises ConfigError naming an unknown entry and the nearest known one."""
+def read_file(path: Path, tables: Mapping[str, type], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """The tables of a settings file, lists of them for ``[[name]]``; a single table may have its former name.
+
+    Raises ConfigError naming an unknown entry and the nearest known one.
+    """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        both = [f"; beside [[{old}]] the table [{old}] is [{new}]" for old, new in renamed.items() if old in str(e)]
         raise ConfigError(
-            f"the settings file {path} can't be read: {e}", remedy="correct it or unset ENERGY_ML_CONFIG"
+            f"the settings file {path} can't be read: {e}",
+            remedy=f"correct it or unset ENERGY_ML_CONFIG{''.join(both)}",
         ) from e
+    for old, new in renamed.items():
+        if isinstance(found.get(old), dict):
+            found[new] = found.pop(old) | found.get(new, {})
     for table, entries in found.items():
         _known(path, table, list(tables), "table")
-        if not isinstance(entries, dict):
-            raise ConfigError(f"{table} in {path} is {entries!r}", expected=f"a table [{table}]", remedy="correct it")
+        several = is_list(tables[table])
+        shape = f"[[{table}]]" if several else f"[{table}]"
+        every = entries if isinstance(entries, list) else [entries]
+        if isinstance(entries, list) != several or not all(isinstance(one, dict) for one in every):
+            raise ConfigError(f"{table} in {path} is {entries!r}", expected=f"a table {shape}", remedy="correct it")
         names = [n for n, meaning in settings_of(tables[table]).items() if not meaning.elsewhere]
-        for name in entries:
-            _known(path, name, names, f"entry of [{table}]")
+        for one in every:
+            for name in one:
+                _known(path, name, names, f"entry of {shape}" + (f" {one.get('name')!r}" if several else ""))
     return found
 
 

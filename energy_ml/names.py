@@ -74,9 +74,11 @@ POOLED: Final = "all"
 ONE_REGION: Final = "single"
 """Region of prices whose frame has no region column."""
 FLEET: Final = "fleet"
-"""Region of a row that sums over the telemetry's batteries."""
+"""Region of a row that sums over the batteries of one's own."""
 REFERENCE: Final = "reference"
 """Battery of a row that is of the reference battery."""
+AS_USUAL: Final = "as usual"
+"""The reference battery as most people would get it: with wear, and late."""
 
 _PRICE_MODEL_ID = re.compile(r"price_prediction_(\d+)m", re.ASCII)
 _PRICE_MODEL_FILE = re.compile(r"model_(\d+)min\.pkl", re.ASCII)

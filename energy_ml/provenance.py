@@ -38,11 +38,12 @@ def code_digest() -> str:
 
 
 def _without_paths(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _without_paths(value) if isinstance(value, dict) else value
-        for name, value in values.items()
-        if not name.endswith("_path")
-    }
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return [plain(one) for one in value]
+        return _without_paths(value) if isinstance(value, dict) else value
+
+    return {name: plain(value) for name, value in values.items() if not name.endswith("_path")}
 
 
 def provenance(*, as_of: str, data_fingerprint: str, config: Any, **more: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from energy_ml.config import OperationsConfig, PricePredictionConfig, Settings, 
 from energy_ml.errors import DataError
 from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
+from energy_ml.fields import refuse
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.rows import infer_interval
 from energy_ml.market_data.window import PriceWindow, read_price_window, refuse_too_few
@@ -168,10 +169,20 @@ class Day:
 
 def open_day(settings: Settings, lake: ParquetLake, as_of: dt.date) -> Day:
     """Read and prepare everything that ``as_of`` is trained on. Raises as ``read_window`` does."""
+    _check_batteries(settings, lake)
     window = read_window(settings, lake, as_of)
     config = settings.ml_config().price_prediction
     features = window_features(window.prices, window.start, config)
     return Day(as_of, window, features, split_of(window.start, window.end, config))
+
+
+def _check_batteries(settings: Settings, lake: ParquetLake) -> None:
+    """Refuse a battery in a region that no file holds, before anything is trained."""
+    regions = {region for info in lake.inventory() if info.kind == "prices" for region in info.regions}
+    for entry in settings.models.batteries:
+        if entry.region is not None and entry.region not in regions:
+            with entry.named():
+                refuse(type(entry), "region", entry.region, f"one of {', '.join(sorted(regions))}")
 
 
 def window_features(prices: pd.DataFrame, start: pd.Timestamp, config: PricePredictionConfig) -> pd.DataFrame:

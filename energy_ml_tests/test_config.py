@@ -11,6 +11,7 @@ from energy_ml.config import (
     SAMPLE_END,
     SAMPLE_START,
     TABLES,
+    BatteryEntry,
     MLConfig,
     PricePredictionConfig,
     RLBatteryConfig,
@@ -27,6 +28,7 @@ from energy_ml.fields import settings_of
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.price_prediction.predictor import PricePredictor
+from energy_ml.provenance import config_digest
 from energy_ml.rl_battery import BatteryPolicy
 
 
@@ -142,6 +144,7 @@ def _another(row_name: str, value: str) -> str:
         "extra_columns": "load",
         "start_date": "2026-01-31",
         "end_date": "2026-02-09",
+        "discharge_power_mw": "0.3",
         "final_charge": "0.3",
         "max_cycles_per_day": "2",
         "max_age_minutes": "90",
@@ -190,6 +193,58 @@ def test_file_lies_between_defaults_and_environment(tmp_path: Path) -> None:
     assert sources["ENERGY_ML_BATTERY_EFFICIENCY"] == "default"
 
 
+def test_entries_are_shown_and_complete_the_reference(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(
+        "[rl_battery]\nefficiency = 0.8\ninitial_charge = 0.1\n[[battery]]\nname = 'A'\nregion = 'FR'\n"
+        "capacity_mwh = 4\nmin_reserve = 0.2\n[[battery]]\nname = 'B'\npower_mw = 3\n"
+    )
+    environ = {"ENERGY_ML_CONFIG": str(file)}
+    settings = Settings.from_env(environ)
+    rows = [(r.table, r.name, r.value, r.source) for r in setting_rows(environ) if r.table.startswith("battery")]
+    assert rows == [
+        ("battery 'A'", "region", "FR", str(file)),
+        ("battery 'A'", "capacity_mwh", "4", str(file)),
+        ("battery 'A'", "min_reserve", "0.2", str(file)),
+        ("battery 'B'", "region", "none", str(file)),
+        ("battery 'B'", "power_mw", "3", str(file)),
+    ]
+    a, b = (entry.completed(settings.models.rl_battery) for entry in settings.models.batteries)
+    assert (a.capacity_mwh, a.power_mw, a.efficiency, a.initial_charge) == (4, 2.0, 0.8, 0.2)
+    assert (b.capacity_mwh, b.power_mw, b.min_reserve) == (1.0, 3, 0.1)
+    told = settings.models.batteries[1].completed(settings.models.rl_battery, capacity_mwh=8.0, power_mw=2.0)
+    assert (told.capacity_mwh, told.power_mw) == (8.0, 3), "what the entry says comes before telemetry"
+
+
+def test_where_the_file_lies_is_no_other_configuration(tmp_path: Path) -> None:
+    entry = BatteryEntry("A", capacity_mwh=4)
+    moved = dataclasses.replace(entry, file_path=str(tmp_path))
+    digests = {config_digest(MLConfig(batteries=(one,))) for one in (entry, moved)}
+    assert len(digests) == 1 and digests != {config_digest(MLConfig())}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name = 'A'\nmin_reserve = 0.95", "'A' of .*own.toml: min_reserve is 0.95.*below max_charge.*min_reserve"),
+        ("name = 'A'\ncapacity_mwh = 'x'", "'A' of .*own.toml: capacity_mwh is 'x'.*a number, above 0"),
+        ("name = 'A'\ncapacity_mhw = 1", "'capacity_mhw' in .*own.toml is no entry of .*'A'.*'capacity_mwh'"),
+        ("name = 'A'\npower_mw = -1", "'A' of .*own.toml: power_mw is -1"),
+        ("name = 'A'\npower_mw = inf", "'A' of .*own.toml: power_mw is inf.*a finite number"),
+        ("name = 'A'\nexecution_delay = 0.5", "'A' of .*own.toml: execution_delay is 0.5.*a whole number"),
+        ("power_mw = 1", "own.toml: name is ''"),
+        ("name = 'reference'", "'reference' of .*own.toml: name"),
+        ("name = 'A'\n[[battery]]\nname = 'A'", "'A' of .*own.toml: name is 'A'.*distinct names"),
+        ("name = 'A'\n[battery]\nefficiency = 1", r"\[battery\] is \[rl_battery\]"),
+    ],
+)
+def test_an_entry_is_refused_by_file_name_and_field(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(f"[[battery]]\n{text}\n")
+    with pytest.raises(ConfigError, match=said):
+        Settings.from_env({"ENERGY_ML_CONFIG": str(file)})
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -210,7 +265,10 @@ def test_the_file_is_refused_in_words(tmp_path: Path, text: str, said: str) -> N
 def test_schema_knows_each_entry_of_each_table() -> None:
     tables = settings_schema()["properties"]
     assert set(tables) == set(TABLES)
-    assert {(r.table, r.name) for r in setting_rows({})} == {(t, n) for t in tables for n in tables[t]["properties"]}
+    named = {(t, n) for t in tables if t != "battery" for n in tables[t]["properties"]}
+    assert {(r.table, r.name) for r in setting_rows({})} == named
+    entry = tables["battery"]["items"]
+    assert set(entry["properties"]) == set(settings_of(BatteryEntry)) and entry["required"] == ["name"]
 
 
 def test_secrets_are_not_shown() -> None:

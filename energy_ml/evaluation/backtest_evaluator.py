@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.arrays import Floats
-from energy_ml.config import RLBatteryConfig, default_config
+from energy_ml.config import BatteryEntry, RLBatteryConfig, default_config
 from energy_ml.errors import ConfigError, UnknownRegionError
 from energy_ml.evaluation.bootstrap import BlockBootstrap
 from energy_ml.market_data.schema import DataProblem
@@ -52,12 +52,13 @@ _LEVEL = 0.90  # of every interval
 
 @dataclass(frozen=True)
 class BatteryUnit:
-    """One battery of a backtest: where it stands and the charge it starts the test with (MWh)."""
+    """One battery of a backtest: where it stands, the charge it starts the test with (MWh), how late it acts."""
 
     battery_id: str
     region: str
     battery: Battery
     start_mwh: float
+    execution_delay: int = 0
 
 
 class Backtest(NamedTuple):
@@ -67,20 +68,25 @@ class Backtest(NamedTuple):
     summary: pd.DataFrame
 
 
-def reference_units(regions: Sequence[str], battery: Battery) -> list[BatteryUnit]:
+def reference_units(regions: Sequence[str], battery: Battery, execution_delay: int = 0) -> list[BatteryUnit]:
     """Put the same battery once into each region."""
-    return [BatteryUnit(REFERENCE, str(region), battery, battery.initial_mwh) for region in regions]
+    return [BatteryUnit(REFERENCE, str(region), battery, battery.initial_mwh, execution_delay) for region in regions]
 
 
-def telemetry_units(
-    telemetry: pd.DataFrame, split: TimeSplit, config: RLBatteryConfig, regions: Sequence[str]
+def own_units(
+    telemetry: pd.DataFrame,
+    split: TimeSplit,
+    config: RLBatteryConfig,
+    regions: Sequence[str],
+    entries: Sequence[BatteryEntry] = (),
 ) -> tuple[list[BatteryUnit], list[DataProblem]]:
-    """Take the batteries of a (cleaned) telemetry frame as they stand when the test begins; say what was odd.
+    """Take the batteries of ``entries`` and of a (cleaned) telemetry frame as they stand when the test begins.
 
-    Capacity is the last known one, the power limit ``rated_power`` of what was seen before the test (where nothing
-    tells: the config's ratio of power to capacity), the start the last known charge, moved into the limits of the
-    config where it lies outside. All else is the config's. Only rows before the test (the start: up to its first
-    instant) are looked at. Batteries without rows, or in a region without prices, are left out and listed.
+    What an entry says of a battery holds. Else capacity is the last known one, the power limit ``rated_power`` of what
+    was seen before the test (where nothing tells: the config's ratio of power to capacity), and all else the config's.
+    The start is the last known charge, moved into the limits where it lies outside; without telemetry the config's.
+    Only rows before the test (the start: up to its first instant) are looked at. Batteries of which neither an entry
+    nor a row tells enough, or in a region without prices, are left out and listed beside what else was odd.
     """
     units: list[BatteryUnit] = []
     problems: list[DataProblem] = []
@@ -89,23 +95,29 @@ def telemetry_units(
         problems.append(DataProblem(kind=kind, message=message, rows=rows, repaired=repaired))
 
     known = telemetry[(telemetry[TIMESTAMP] <= split.val_end) & telemetry[CHARGE].notna()]
-    for battery_id, every in telemetry.groupby(BATTERY_ID, observed=True):
+    said = {entry.name: entry for entry in entries}
+    for battery_id in sorted({*said, *map(str, telemetry[BATTERY_ID].unique())}):
+        every = telemetry[telemetry[BATTERY_ID] == battery_id]
         rows = known[known[BATTERY_ID] == battery_id].sort_values(TIMESTAMP)
-        named = every[REGION].dropna().unique() if REGION in every else []
-        region = str(named[-1]) if len(named) else str(regions[0]) if len(regions) == 1 else ""
+        entry = said.get(battery_id, BatteryEntry(battery_id))
+        named = [entry.region] if entry.region else list(every[REGION].dropna().unique()) if REGION in every else []
+        region = str(named[-1]) if named else str(regions[0]) if len(regions) == 1 else ""
         if region not in set(map(str, regions)):
             where = f"in region {region!r}, which has no prices" if region else "without a region"
             report("battery_left_out", f"battery {battery_id!r} is {where}; it isn't backtested", len(every), False)
             continue
-        if rows.empty:
+        if rows.empty and battery_id not in said:
             report("battery_left_out", f"battery {battery_id!r} has no charge level before the test", len(every), False)
             continue
-        capacity = float(rows[CAPACITY].iloc[-1])
         before = rows[rows[TIMESTAMP] < split.val_end]
-        rating = rated_power(before.get(POWER), before.get(RATED_POWER))
-        power = rating or config.power_mw / config.capacity_mwh * capacity
-        battery = Battery.from_config(config, capacity_mwh=capacity, power_mw=power)
-        charge = float(rows[CHARGE].iloc[-1])
+        own = entry.completed(
+            config,
+            capacity_mwh=None if rows.empty else float(rows[CAPACITY].iloc[-1]),
+            power_mw=rated_power(before.get(POWER), before.get(RATED_POWER)),
+        )
+        battery = Battery.from_config(own)
+        capacity = battery.capacity_mwh
+        charge = battery.initial_mwh if rows.empty else float(rows[CHARGE].iloc[-1])
         start = min(max(charge, battery.low_mwh), battery.high_mwh)
         if abs(start - charge) > 1e-6 * capacity:
             report(
@@ -116,7 +128,8 @@ def telemetry_units(
                 True,
             )
         fraction = min(max(start / capacity, battery.min_reserve), battery.max_charge)  # dividing rounds
-        units.append(BatteryUnit(str(battery_id), region, replace(battery, initial_charge=fraction), start))
+        battery = replace(battery, initial_charge=fraction)
+        units.append(BatteryUnit(battery_id, region, battery, start, own.execution_delay))
     return units, problems
 
 
@@ -127,7 +140,6 @@ def backtest(
     split: TimeSplit,
     *,
     forecasts: pd.DataFrame | None = None,
-    execution_delay: int = 0,
     bootstrap: int = 1000,
     threads: int | None = None,
     progress: Callable[[float, dict[str, str]], None] | None = None,
@@ -138,9 +150,8 @@ def backtest(
     ----------
     prices : cleaned long price frame of the window.
     strategies : distinct names; the optimum is added if it isn't among them.
-    units : batteries; see ``reference_units`` and ``telemetry_units``.
+    units : batteries; see ``reference_units`` and ``own_units``.
     forecasts : the project's forecasts frame, for the strategies that use it.
-    execution_delay : intervals between the newest price that a request may use and the interval it is for.
     bootstrap : see ``summarise``.
     threads : runs at a time, as many as ``default_config`` has if None; doesn't change a number. Strategies may
         be asked for several contexts at once.
@@ -169,7 +180,8 @@ def backtest(
             unit.battery,
             forecasts=forecasts,
             start_mwh=unit.start_mwh,
-            execution_delay=execution_delay,
+            execution_delay=unit.execution_delay,
+            battery_id=unit.battery_id,
         )
         for unit in units
     ]
@@ -188,6 +200,7 @@ def backtest(
             REGION: unit.region,
             BATTERY_ID: unit.battery_id,
             CAPACITY: unit.battery.capacity_mwh,
+            RATED_POWER: unit.battery.power_out_mw,
             "terminal_value": context.terminal_value,
         }
         for unit, context in zip(units, contexts, strict=True)
@@ -235,7 +248,8 @@ def summarise(frame: pd.DataFrame, batteries: pd.DataFrame, *, bootstrap: int = 
     Parameters
     ----------
     frame : backtest frame.
-    batteries : ``region``, ``battery_id``, ``capacity_mwh`` and ``terminal_value`` (currency/MWh in the cells).
+    batteries : ``region``, ``battery_id``, ``capacity_mwh``, ``rated_power_mw`` (discharging) and ``terminal_value``
+        (currency/MWh in the cells).
     bootstrap : resamplings behind the 90 % intervals (``BlockBootstrap``).
 
     Returns
@@ -248,7 +262,8 @@ def summarise(frame: pd.DataFrame, batteries: pd.DataFrame, *, bootstrap: int = 
         ``days``, ``cycles`` (equivalent full ones: capacities drawn from the cells), ``cycles_per_day``,
         ``profit_per_cycle``, ``worst_day`` and ``losing_days`` (UTC days), ``max_drawdown`` (largest fall of the
         cumulative profit), ``energy_bought_mwh``, ``energy_sold_mwh``, ``start_charge_mwh``, ``end_charge_mwh``,
-        ``capacity_mwh``, ``terminal_value`` (of several batteries: NaN). Without possible profit the share is NaN.
+        ``capacity_mwh``, ``rated_power_mw``, ``profit_per_mw_year`` (currency per MW of rated power, a year of such
+        days), ``terminal_value`` (of several batteries: NaN). Without possible profit the share is NaN.
     """
     # Grouping by numbers is several times faster than by strings.
     marked = mark_to_market(frame, batteries).astype(dict.fromkeys((*_UNIT, STRATEGY), "category"))
@@ -289,6 +304,7 @@ def _earned(mine: pd.DataFrame, resampled: Floats, minutes: float) -> dict[str, 
     profit, cycles = float(mine["profit"].sum()), float(mine["cycles"].sum())
     low, high = _interval(resampled)
     batteries = mine.groupby(_UNIT, observed=True)
+    rated = float(batteries[RATED_POWER].first().sum())
     return {
         "profit": profit,
         "profit_per_day": profit / days,
@@ -307,6 +323,8 @@ def _earned(mine: pd.DataFrame, resampled: Floats, minutes: float) -> dict[str, 
         "start_charge_mwh": float(batteries[CHARGE].first().sum()),
         "end_charge_mwh": float(batteries[CHARGE_END].last().sum()),
         CAPACITY: float(batteries[CAPACITY].first().sum()),
+        RATED_POWER: rated,
+        "profit_per_mw_year": profit / days * 365 / rated,
         "terminal_value": float(mine["terminal_value"].iloc[0]) if batteries.ngroups == 1 else np.nan,
     }
 
@@ -317,7 +335,7 @@ def pool_summary(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def mark_to_market(frame: pd.DataFrame, batteries: pd.DataFrame) -> pd.DataFrame:
-    """Add ``capacity_mwh``, ``terminal_value``, ``profit`` and ``cycles`` of each interval; rows in time order.
+    """Add what ``batteries`` says, ``profit`` and ``cycles`` of each interval; rows in time order.
 
     An interval's profit is its cash plus the change of charge times the terminal value; over a span these add up to
     cash plus the value of what is left minus the value of what was there. ``batteries`` may be a whole summary.
@@ -327,7 +345,7 @@ def mark_to_market(frame: pd.DataFrame, batteries: pd.DataFrame) -> pd.DataFrame
     UnknownRegionError
         For a battery that ``batteries`` doesn't describe.
     """
-    facts = batteries[[*_UNIT, CAPACITY, "terminal_value"]].drop_duplicates()
+    facts = batteries[[*_UNIT, CAPACITY, RATED_POWER, "terminal_value"]].drop_duplicates()
     marked = frame.merge(facts, on=_UNIT, how="left", validate="many_to_one")
     if marked["terminal_value"].isna().any():
         lost = marked.loc[marked["terminal_value"].isna(), _UNIT]
@@ -335,7 +353,7 @@ def mark_to_market(frame: pd.DataFrame, batteries: pd.DataFrame) -> pd.DataFrame
             "a battery of the backtest isn't described",
             rows=len(lost),
             example=tuple(lost.iloc[0]),
-            expected="capacity_mwh and terminal_value of every region and battery_id",
+            expected="capacity_mwh, rated_power_mw and terminal_value of every region and battery_id",
         )
     change = marked[CHARGE_END] - marked[CHARGE]
     marked["profit"] = marked["cash"] + change * marked["terminal_value"]

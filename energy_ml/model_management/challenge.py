@@ -14,7 +14,7 @@ import pandas as pd
 from energy_ml.arrays import Floats
 from energy_ml.config import PromotionConfig
 from energy_ml.errors import ArtifactError, ModelNotFoundError, SchemaError
-from energy_ml.evaluation.backtest_evaluator import reference_units, run_strategy
+from energy_ml.evaluation.backtest_evaluator import run_strategy
 from energy_ml.model_management.comparison import AsOf, Decision, compare_policies, compare_price_models
 from energy_ml.names import (
     CHARGE,
@@ -124,10 +124,8 @@ def policy_profits(
 ) -> Floats:
     """Compute profit per interval and region (T, R), currency: cash plus the change of what is stored, at its value."""
     columns = []
-    for unit in reference_units(regions, battery):
-        context = build_context(
-            prices, unit.region, split, battery, forecasts=forecasts, start_mwh=unit.start_mwh, execution_delay=delay
-        )
+    for region in regions:
+        context = build_context(prices, region, split, battery, forecasts=forecasts, execution_delay=delay)
         run = run_strategy(context, strategy)
         stored = run[CHARGE_END] - run[CHARGE]
         columns.append((run["cash"] + stored * context.terminal_value).to_numpy())

@@ -128,7 +128,7 @@ def _threshold_profit(
         if t == delay or days[t] != days[t - 1]:
             allowance = physics.daily_discharge
         rank = ranks[t - delay]
-        power = physics.power if rank <= buy_below else (-physics.power if rank >= sell_above else 0.0)
+        power = physics.power_in if rank <= buy_below else (-physics.power_out if rank >= sell_above else 0.0)
         charge, _, cash, allowance = step(physics, charge, power, hours, prices[t], allowance)
         total += cash
     return total + worth * (charge - start)
@@ -173,8 +173,8 @@ class ThresholdRule:
         ranks = trailing_rank(known, max(2, int(window * context.per_day)))
         first = len(context.history_prices) - context.execution_delay
         seen = ranks[first : first + len(context.prices)]
-        power = context.battery.power_mw
-        return np.where(seen <= buy, power, np.where(seen >= sell, -power, 0.0))
+        battery = context.battery
+        return np.where(seen <= buy, battery.power_mw, np.where(seen >= sell, -battery.power_out_mw, 0.0))
 
 
 class Outlook(NamedTuple):
@@ -305,7 +305,7 @@ def _roll(
     x, slope, new_x, new_slope, space = work_space(capacity)
     requests = np.zeros(n)
     charge, cash, allowance = start, 0.0, physics.daily_discharge
-    most_in, most_out = physics.power * hours * physics.charge_eff, physics.power * hours / physics.discharge_eff
+    most_in, most_out = physics.power_in * hours * physics.charge_eff, physics.power_out * hours / physics.discharge_eff
     reach = lengths.sum()
     for t in range(n):
         if t > 0 and days[t] != days[t - 1]:
@@ -322,8 +322,8 @@ def _roll(
             trade = Trade(
                 (expected[t, i + 1] + physics.buy_fee) / physics.charge_eff,
                 (expected[t, i + 1] - physics.sell_fee - physics.wear) * physics.discharge_eff,
-                physics.power * hours * lengths[i] * physics.charge_eff,
-                physics.power * hours * lengths[i] / physics.discharge_eff,
+                physics.power_in * hours * lengths[i] * physics.charge_eff,
+                physics.power_out * hours * lengths[i] / physics.discharge_eff,
             )
             k, _, concave, _, _, _ = step_back(x, slope, k, concave, trade, limits, space, (new_x, new_slope))
             if k > capacity:

@@ -7,7 +7,7 @@ request (agent, policy, baselines, optimum). Environment, learner, policy, backt
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,14 +28,15 @@ LOSS_SPLITS = ("sqrt", "charge", "discharge")
 class Physics(NamedTuple):
     """A battery as plain floats, the form that compiled code takes.
 
-    ``low`` and ``high`` bound the charge (MWh in the cells), ``power`` is the limit at the grid (MW, both ways),
-    ``charge_eff`` and ``discharge_eff`` turn grid into cell energy and back, costs are currency/MWh at the grid and
-    ``daily_discharge`` is the cell energy (MWh) that may be discharged per UTC day (infinite without a cycle limit).
+    ``low`` and ``high`` bound the charge (MWh in the cells), ``power_in`` and ``power_out`` buying and selling (MW at
+    the grid). ``charge_eff`` and ``discharge_eff`` turn grid into cell energy and back, costs are currency/MWh at the
+    grid and ``daily_discharge`` is the cell energy (MWh) that may be discharged per UTC day (infinite without a limit).
     """
 
     low: float
     high: float
-    power: float
+    power_in: float
+    power_out: float
     charge_eff: float
     discharge_eff: float
     wear: float
@@ -73,7 +74,7 @@ def step(
         room = physics.high - charge
         if room <= 0.0:
             return charge, 0.0, 0.0, allowance
-        stored = min(power, physics.power) * hours * physics.charge_eff
+        stored = min(power, physics.power_in) * hours * physics.charge_eff
         after = charge + stored
         if stored >= room:
             stored, after = room, physics.high
@@ -83,7 +84,7 @@ def step(
         room = min(charge - physics.low, allowance)
         if room <= 0.0:
             return charge, 0.0, 0.0, allowance
-        drawn = min(-power, physics.power) * hours / physics.discharge_eff
+        drawn = min(-power, physics.power_out) * hours / physics.discharge_eff
         after = charge - drawn
         if drawn >= room:
             drawn = room
@@ -107,7 +108,7 @@ def _simulate(
     charge, energy, cash = np.empty(n + 1), np.empty(n), np.empty(n)
     charge[0] = start
     allowance = physics.daily_discharge
-    refill = physics.power * hours * physics.charge_eff
+    refill = physics.power_in * hours * physics.charge_eff
     left = 0
     for t in range(n):
         left += not np.isnan(prices[t])
@@ -128,7 +129,9 @@ def _simulate(
 
 @dataclass(frozen=True)
 class Battery:
-    """One battery. Charge limits are fractions of capacity; power is at the grid and the same both ways.
+    """One battery. Charge limits are fractions of capacity; power is at the grid.
+
+    ``power_mw`` limits charging, and discharging too where ``discharge_power_mw`` is None.
 
     ``efficiency`` is the round trip; ``loss_split`` says where it is lost: ``sqrt`` (default) half on each leg,
     ``charge`` or ``discharge`` all on one. An equivalent full cycle is ``capacity_mwh`` drawn from the cells.
@@ -139,6 +142,7 @@ class Battery:
 
     capacity_mwh: float = 1.0
     power_mw: float = 0.5
+    discharge_power_mw: float | None = None
     min_reserve: float = 0.10
     max_charge: float = 0.90
     efficiency: float = 0.90
@@ -159,8 +163,12 @@ class Battery:
                     remedy=f"correct {name} in the battery's configuration or telemetry",
                 )
 
-        for name in ("capacity_mwh", "power_mw"):
-            check(math.isfinite(getattr(self, name)) and getattr(self, name) > 0, name, "a finite number above 0")
+        for name, value in (
+            ("capacity_mwh", self.capacity_mwh),
+            ("power_mw", self.power_mw),
+            ("discharge_power_mw", self.power_out_mw),
+        ):
+            check(math.isfinite(value) and value > 0, name, "a finite number above 0")
         check(0 < self.efficiency <= 1, "efficiency", "a round trip above 0 and at most 1")
         check(self.loss_split in LOSS_SPLITS, "loss_split", f"one of {', '.join(LOSS_SPLITS)}")
         check(0 <= self.min_reserve < 1, "min_reserve", "a fraction of capacity from 0 to below 1")
@@ -183,21 +191,19 @@ class Battery:
     @classmethod
     def from_config(cls, config: RLBatteryConfig, **changes: Any) -> Battery:
         """The reference battery of a config; keyword arguments replace fields."""
-        battery = cls(
-            capacity_mwh=config.capacity_mwh,
-            power_mw=config.power_mw,
-            min_reserve=config.min_reserve,
-            max_charge=config.max_charge,
-            efficiency=config.efficiency,
-            loss_split=config.loss_split,
-            wear_cost_per_mwh=config.wear_cost_per_mwh,
-            buy_fee_per_mwh=config.buy_fee_per_mwh,
-            sell_fee_per_mwh=config.sell_fee_per_mwh,
-            max_cycles_per_day=config.max_cycles_per_day,
-            initial_charge=config.initial_charge,
-            final_charge=config.final_charge,
-        )
-        return replace(battery, **changes) if changes else battery
+        return cls(**{f.name: getattr(config, f.name) for f in fields(cls)} | changes)
+
+    @property
+    def power_out_mw(self) -> float:
+        """Discharging limit at the grid, MW."""
+        return self.power_mw if self.discharge_power_mw is None else self.discharge_power_mw
+
+    @property
+    def kind(self) -> tuple[float, ...]:
+        """What a policy depends on: equal batteries but for their size have equal kinds."""
+        p, usable = self.physics, self.high_mwh - self.low_mwh
+        numbers = (p.power_in / usable, p.power_out / usable, *p[4:-1])
+        return tuple(round(number, 9) for number in numbers)
 
     @property
     def charge_efficiency(self) -> float:
@@ -236,7 +242,8 @@ class Battery:
         return Physics(
             low=self.low_mwh,
             high=self.high_mwh,
-            power=float(self.power_mw),
+            power_in=float(self.power_mw),
+            power_out=float(self.power_out_mw),
             charge_eff=self.charge_efficiency,
             discharge_eff=self.discharge_efficiency,
             wear=float(self.wear_cost_per_mwh),

@@ -110,7 +110,7 @@ class BatteryEnv(gymnasium.Env[Floats32, int]):
             raise BatteryError(f"action {action!r} doesn't exist", expected="0 charge, 1 hold or 2 discharge")
         if self._t >= self._first + self._steps:
             raise BatteryError("the episode is over", remedy="call reset() first")
-        request = {CHARGE: self._physics.power, DISCHARGE: -self._physics.power}.get(int(action), 0.0)
+        request = {CHARGE: self._physics.power_in, DISCHARGE: -self._physics.power_out}.get(int(action), 0.0)
         price = float(self.context.prices[self._t])
         self._charge, energy, cash, self._allowance = step(
             self._physics, self._charge, request, self.context.hours, price, self._allowance

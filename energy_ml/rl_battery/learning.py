@@ -107,11 +107,11 @@ def possible_moves(physics: Physics, hours: float, nodes: int) -> Moves:
         number[k] = 1
         # Every node as a stop, then full power both ways.
         for goal in range(nodes + 2):
-            power = physics.power if goal == nodes else -physics.power
+            power = physics.power_in if goal == nodes else -physics.power_out
             if goal < nodes:
                 change = (goal - k) * width
                 power = change / (hours * physics.charge_eff) if change > 0 else change * physics.discharge_eff / hours
-                if abs(power) >= physics.power:
+                if power >= physics.power_in or power <= -physics.power_out:
                     continue
             after, _, free, _ = step(physics, charge, power, hours, 0.0, np.inf)
             _, _, priced, _ = step(physics, charge, power, hours, 1.0, np.inf)
@@ -239,7 +239,7 @@ def decide(
     values[1] = row[i] + part * (row[i + 1] - row[i])
     for way in range(2):
         a = 2 * way
-        full = physics.power if way == 0 else -physics.power
+        full = physics.power_in if way == 0 else -physics.power_out
         end, energy, cash, _ = step(physics, charge, full, hours, price, allowance)
         if energy == 0.0:
             continue
@@ -303,7 +303,7 @@ def sampled_episode(
         for j in range(slices):
             row[j + 1] = row[j] + width * (planned[t, j] + scale[t] * _entry(learner, places, t, j))
         if rng.random() < epsilon:
-            power = physics.power * float(rng.integers(0, 3) - 1)
+            power = (-physics.power_out, 0.0, physics.power_in)[rng.integers(0, 3)]
         else:
             power, _, _, _ = decide(physics, charge, hours, expected[t], row, np.inf)
         charge, _, cash, _ = step(physics, charge, power, hours, paid[t], np.inf)

@@ -291,8 +291,11 @@ def plan_slopes(look: Lookahead, paths: Floats, physics: Physics, hours: float, 
         for c in range(cells):
             slope[c] = max(0.0, mean) * physics.discharge_eff
         for i in range(steps - 1, look.delay - 1, -1):
-            most = physics.power * hours * look.lengths[i]
-            up, down = most * physics.charge_eff / width, most / physics.discharge_eff / width
+            length = hours * look.lengths[i] / width
+            up, down = (
+                physics.power_in * length * physics.charge_eff,
+                physics.power_out * length / physics.discharge_eff,
+            )
             up_cells, down_cells = int(up), int(down)
             up_part, down_part = up - up_cells, down - down_cells
             buy = (paths[t, i] + physics.buy_fee) / physics.charge_eff

@@ -47,7 +47,7 @@ def _train(
     rng: np.random.Generator,
 ) -> None:
     """Learn ``q`` (charge bins, cells of price x hour, actions) in place; ``cell`` (T,) is where each price falls."""
-    bins = q.shape[0]
+    bins, most = q.shape[0], max(physics.power_in, physics.power_out)
     rate, discount, epsilon, decay, least = schedule
     for _ in range(episodes):
         charge = start
@@ -61,7 +61,7 @@ def _train(
                 action = 1 if q[c, here, 1] > q[c, here, 0] else 0
                 if q[c, here, 2] > q[c, here, action]:
                     action = 2
-            charge, _, cash, _ = step(physics, charge, (1 - action) * physics.power, hours, prices[t], np.inf)
+            charge, _, cash, _ = step(physics, charge, (1 - action) * most, hours, prices[t], np.inf)
             d = _bin(charge, physics.low, physics.high, bins)
             ahead = max(q[d, after, 0], q[d, after, 1], q[d, after, 2])
             q[c, here, action] += rate * (cash + discount * ahead - q[c, here, action])
@@ -81,13 +81,14 @@ def _act(
 ) -> Floats:
     requests = np.zeros(len(prices))
     charge, allowance = start, physics.daily_discharge
+    most = max(physics.power_in, physics.power_out)
     for t in range(len(prices)):
         if t > 0 and days[t] != days[t - 1]:
             allowance = physics.daily_discharge
         if cell[t] < 0:
             continue
         c = _bin(charge, physics.low, physics.high, q.shape[0])
-        requests[t] = (1 - int(np.argmax(q[c, cell[t]]))) * physics.power
+        requests[t] = (1 - int(np.argmax(q[c, cell[t]]))) * most
         charge, _, _, allowance = step(physics, charge, requests[t], hours, prices[t], allowance)
     return requests
 

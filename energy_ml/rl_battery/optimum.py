@@ -241,7 +241,7 @@ def perfect_foresight(
         return Optimum(profit=found.profit, bound=found.bound, requests=requests, run=run)
     buy = (price + p.buy_fee) / p.charge_eff
     sell = (price - p.sell_fee - p.wear) * p.discharge_eff
-    most = (p.power * hours * p.charge_eff, p.power * hours / p.discharge_eff)
+    most = (p.power_in * hours * p.charge_eff, p.power_out * hours / p.discharge_eff)
     if start + len(price) * most[0] < battery.final_mwh - EPS:
         raise BatteryError(
             f"a final charge of {battery.final_mwh:g} MWh is out of reach from {start:g} MWh in {len(price)} intervals",

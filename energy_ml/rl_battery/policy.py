@@ -26,11 +26,15 @@ from energy_ml.rl_battery.strategy import Context
 
 @dataclass(frozen=True, eq=False)
 class LearnedPolicy(Complete):
-    """The artefact: an agent per region, the battery they were learned for and the configuration (plain dict)."""
+    """The artefact: an agent per region, the battery they were learned for and the configuration (plain dict).
+
+    ``own``: battery_id -> agents of batteries that a policy of their own was learned for.
+    """
 
     agents: dict[str, BatteryAgent]
     battery: Battery
     config: dict[str, Any]
+    own: dict[str, dict[str, BatteryAgent]] | None = None
 
 
 class BatteryPolicy:
@@ -73,9 +77,14 @@ class BatteryPolicy:
         """Regions that it was trained for."""
         return list(self.learned.agents)
 
-    def agent(self, region: str | None = None) -> BatteryAgent:
-        """The agent of ``region``; None takes FR if it is there, else the first one. Raises UnknownRegionError."""
+    def agent(self, region: str | None = None, battery_id: str | None = None) -> BatteryAgent:
+        """The agent of ``region``, of this battery where one was learned for it.
+
+        ``region`` None takes FR if it is there, else the first one. Raises UnknownRegionError.
+        """
         agents = self.learned.agents
+        if battery_id is not None:
+            agents = (self.learned.own or {}).get(battery_id, agents)
         if region is None:
             region = "FR" if "FR" in agents else next(iter(agents))
         if region not in agents:
@@ -96,8 +105,12 @@ class BatteryPolicy:
     def without_table(self) -> BatteryPolicy:
         """The plan alone: the same policy with a Q-table of zeros, named ``plan_alone``."""
         learned = self.learned
-        agents = {region: agent.without_table() for region, agent in learned.agents.items()}
-        alone = BatteryPolicy.of(replace(learned, agents=agents))
+
+        def plan(agents: dict[str, BatteryAgent]) -> dict[str, BatteryAgent]:
+            return {region: agent.without_table() for region, agent in agents.items()}
+
+        own = {name: plan(agents) for name, agents in (learned.own or {}).items()}
+        alone = BatteryPolicy.of(replace(learned, agents=plan(learned.agents), own=own))
         alone.name = PLAN_ALONE
         return alone
 
@@ -107,7 +120,7 @@ class BatteryPolicy:
         Uses the forecasts that the context has, of whichever horizons, and does without where it has none.
         Raises UnknownRegionError, or ModelError if interval or delay differ from those of training.
         """
-        agent = self.agent(context.region)
+        agent = self.agent(context.region, context.battery_id)
         delay = context.execution_delay
         if context.interval_minutes != agent.interval_minutes:
             raise ModelError(

@@ -41,6 +41,7 @@ class Context:
     interval_minutes : length of an interval.
     execution_delay : intervals between the newest price that a request may use and the interval that it is for.
     terminal_value : what a MWh left in the cells at the end is worth, currency/MWh.
+    battery_id : the battery's name, by which a policy of its own may have been learned.
     """
 
     region: str
@@ -55,6 +56,7 @@ class Context:
     terminal_value: float = 0.0
     forecasts: Mapping[int, Floats] = field(default_factory=dict)
     history_forecasts: Mapping[int, Floats] = field(default_factory=dict)
+    battery_id: str | None = None
 
     @property
     def hours(self) -> float:
@@ -210,6 +212,7 @@ def build_context(
     start_mwh: float | None = None,
     execution_delay: int = 0,
     part: str = "test",
+    battery_id: str | None = None,
 ) -> Context:
     """The context of ``part`` of a long price frame, with the window's earlier rows as history.
 
@@ -246,4 +249,5 @@ def build_context(
         terminal_value=end_value(training, battery),
         forecasts={h: v[span] for h, v in by_horizon.items()},
         history_forecasts={h: v[before] for h, v in by_horizon.items()},
+        battery_id=battery_id,
     )

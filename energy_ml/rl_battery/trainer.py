@@ -18,7 +18,8 @@ import pandas as pd
 from energy_ml.artifacts import save_artifact, write_json
 from energy_ml.config import MLConfig, RLBatteryConfig, default_config
 from energy_ml.errors import ModelError, UnknownRegionError
-from energy_ml.names import POLICY_FILE, TRAINING_RESULTS_FILE
+from energy_ml.names import AS_USUAL, POLICY_FILE, TRAINING_RESULTS_FILE
+from energy_ml.rl_battery.agent import BatteryAgent
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.fitting import (
     fit_paths,
@@ -27,7 +28,7 @@ from energy_ml.rl_battery.fitting import (
     validation_profit,
 )
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
-from energy_ml.rl_battery.training_data import default_split, training_window
+from energy_ml.rl_battery.training_data import TrainingWindow, default_split, training_window
 from energy_ml.splits import TimeSplit
 
 Progress = Callable[[float, dict[str, Any]], None]
@@ -37,7 +38,8 @@ class BatteryRLTrainer:
     """Learns one policy per region by tabular Q-learning.
 
     Regions of one frame share the weights of the price path and the table, in units of each region's own price level:
-    more data than any region has alone. ``config`` may be an MLConfig or an RLBatteryConfig.
+    more data than any region has alone. ``config`` may be an MLConfig or an RLBatteryConfig. Batteries of the config
+    that differ from the reference battery in more than size get a table of their own, one for all of one kind.
     """
 
     def __init__(self, config: MLConfig | RLBatteryConfig | None = None) -> None:
@@ -153,7 +155,9 @@ class BatteryRLTrainer:
         report(0.8, {"stage": "price path, on train and validation"})
         learned = learn_table(fitted, window, config, battery, passes, score=False)
         by_region = {a.region: a for a in learned.agents if a.region in chosen}
-        policy = LearnedPolicy(agents=by_region, battery=battery, config=asdict(config))
+        report(0.9, {"stage": "batteries of one's own"})
+        own = self._learn_own(window, prices, forecasts, split, passes)
+        policy = LearnedPolicy(agents=by_region, battery=battery, config=asdict(config), own=own)
         agent = by_region[chosen[0]]
         metrics = {
             "validation_profit": float(sum(validation["plan and table"][r] for r in chosen)),
@@ -187,6 +191,38 @@ class BatteryRLTrainer:
             profit = metrics["validation_profit"]
             print(f"battery policy: validation profit {profit:,.2f}, {learned.passes} passes", file=sys.stderr)
         return result
+
+    def _learn_own(
+        self,
+        window: TrainingWindow,
+        prices: pd.DataFrame,
+        forecasts: pd.DataFrame | None,
+        split: TimeSplit,
+        passes: int,
+    ) -> dict[str, dict[str, BatteryAgent]]:
+        """Agents by battery and region for the batteries that are of another kind than the reference battery.
+
+        Kinds are what ``Battery.kind`` and the delay say; size makes no difference to a policy, nor do names.
+        """
+        configs = {e.name: e.completed(self.config) for e in self.ml_config.batteries}
+        configs[AS_USUAL] = self.config.as_usual()
+        windows = {self.config.execution_delay: window}
+        agents: dict[tuple[float, ...], dict[str, BatteryAgent]] = {}
+        own = {}
+        for name, config in configs.items():
+            battery, delay = Battery.from_config(config), config.execution_delay
+            kind = (delay, *battery.kind)
+            if kind == (self.config.execution_delay, *self.battery.kind):
+                continue
+            if kind not in agents:
+                if delay not in windows:
+                    column = self.ml_config.price_prediction.target_column
+                    windows[delay] = training_window(prices, forecasts, split, price_col=column, delay=delay)
+                fitted = fit_paths(windows[delay], config, battery, with_validation=True)
+                learned = learn_table(fitted, windows[delay], config, battery, passes, score=False)
+                agents[kind] = {agent.region: agent for agent in learned.agents}
+            own[name] = agents[kind]
+        return own
 
     def save(self, output_dir: str | Path = "models/rl_battery") -> dict[str, Any]:
         """Write ``battery_policy.pkl`` and ``training_results.json`` to a folder, each whole or not at all.

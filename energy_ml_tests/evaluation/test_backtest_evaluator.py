@@ -14,10 +14,10 @@ from energy_ml.evaluation.backtest_evaluator import (
     BatteryUnit,
     backtest,
     compare_strategies,
+    own_units,
     pool_summary,
     reference_units,
     summarise,
-    telemetry_units,
 )
 from energy_ml.names import REFERENCE
 from energy_ml.rl_battery.baselines import Hold, RollingMPC, ThresholdRule, baselines
@@ -179,11 +179,10 @@ def test_one_battery_is_pooled_with_itself() -> None:
 
 def test_a_late_policy_earns_less_and_the_optimum_the_same() -> None:
     prices, split = market(minutes=15, seed=3)
-    units = reference_units(["FR"], Battery())
     now, late = (
-        pool_summary(backtest(prices, [RollingMPC()], units, split, execution_delay=d).summary).set_index("strategy")[
-            "profit"
-        ]
+        pool_summary(backtest(prices, [RollingMPC()], reference_units(["FR"], Battery(), d), split).summary).set_index(
+            "strategy"
+        )["profit"]
         for d in (0, 3)
     )
     assert late["mpc"] < now["mpc"]
@@ -226,7 +225,7 @@ def test_telemetry_becomes_batteries_as_they_stand_before_the_test() -> None:
             telemetry("d", "DE", 1.0, 0.8)[lambda x: x.timestamp > split.val_end],
         ]
     )
-    units, problems = telemetry_units(frame, split, RLBatteryConfig(wear_cost_per_mwh=2.0), REGIONS)
+    units, problems = own_units(frame, split, RLBatteryConfig(wear_cost_per_mwh=2.0), REGIONS)
     assert [(u.battery_id, u.region, u.start_mwh) for u in units] == [("a", "FR", 1.5), ("c", "DE", 0.2)]
     assert units[0].battery.power_mw == 0.8 and units[0].battery.wear_cost_per_mwh == 2.0
     assert units[1].battery.power_mw == 1.0  # none was seen: the config's ratio of power to capacity
@@ -234,11 +233,9 @@ def test_telemetry_becomes_batteries_as_they_stand_before_the_test() -> None:
     result = backtest(prices, [Hold()], units, split, bootstrap=10)
     assert set(result.frame["battery_id"]) == {"a", "c"}
 
-    alone, listed = telemetry_units(
-        frame[frame.battery_id == "a"].drop(columns="region"), split, RLBatteryConfig(), REGIONS
-    )
+    alone, listed = own_units(frame[frame.battery_id == "a"].drop(columns="region"), split, RLBatteryConfig(), REGIONS)
     assert not alone and listed[0].kind == "battery_left_out"
-    assert telemetry_units(frame[frame.battery_id == "a"].drop(columns="region"), split, RLBatteryConfig(), ["FR"])[0]
+    assert own_units(frame[frame.battery_id == "a"].drop(columns="region"), split, RLBatteryConfig(), ["FR"])[0]
 
 
 def test_bad_use_is_named() -> None:
@@ -256,4 +253,9 @@ def test_bad_use_is_named() -> None:
         backtest(prices, [Hold()], [BatteryUnit(REFERENCE, "FR", Battery(), 0.0)], split)
     with pytest.raises(UnknownRegionError, match="isn't described"):
         frame, _ = backtest(prices, [ThresholdRule()], units, split, bootstrap=10)
-        summarise(frame, pd.DataFrame({"region": ["DE"], "battery_id": "x", "capacity_mwh": 1, "terminal_value": 1}))
+        summarise(
+            frame,
+            pd.DataFrame(
+                {"region": ["DE"], "battery_id": "x", "capacity_mwh": 1, "rated_power_mw": 1, "terminal_value": 1}
+            ),
+        )

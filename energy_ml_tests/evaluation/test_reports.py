@@ -86,7 +86,8 @@ def make_summary(**profits: float) -> pd.DataFrame:
 
 def summary_of(backtest: pd.DataFrame) -> pd.DataFrame:
     """The summary that the backtest evaluator makes of a frame."""
-    facts = backtest[["region", "battery_id"]].drop_duplicates().assign(capacity_mwh=1.0, terminal_value=50.0)
+    facts = backtest[["region", "battery_id"]].drop_duplicates()
+    facts = facts.assign(capacity_mwh=1.0, rated_power_mw=0.5, terminal_value=50.0)
     return backtest_evaluator.summarise(backtest, facts, bootstrap=20)
 
 

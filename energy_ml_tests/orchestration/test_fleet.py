@@ -9,7 +9,7 @@ import pytest
 
 from energy_ml import day
 from energy_ml.config import RLBatteryConfig
-from energy_ml.evaluation.backtest_evaluator import telemetry_units
+from energy_ml.evaluation.backtest_evaluator import own_units
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.service.recent import RecentMarket
 from energy_ml.training_window import open_day
@@ -45,7 +45,7 @@ def test_power_reaches_backtest_and_page(tmp_path: Path, rated: bool) -> None:
     opened = open_day(settings, lake, project.day(DAYS))
     night = day.Night(settings, project.day(DAYS), "x", lake, *[None] * 4)  # type: ignore[arg-type]
     features = day.battery_features(night, opened.features).value
-    units, _ = telemetry_units(features, opened.split, RLBatteryConfig(), ["DE", "FR"])  # type: ignore[arg-type]
+    units, _ = own_units(features, opened.split, RLBatteryConfig(), ["DE", "FR"])  # type: ignore[arg-type]
     assert {unit.battery_id: unit.battery.power_mw for unit in units} == POWERS
     shown = RecentMarket(lake).batteries()
     assert dict(zip(shown["battery_id"], shown["rated_power_mw"], strict=True)) == POWERS

@@ -22,6 +22,7 @@ def batteries(draw: st.DrawFn) -> Battery:
     return Battery(
         capacity_mwh=draw(st.floats(0.01, 500)),
         power_mw=draw(st.floats(0.01, 300)),
+        discharge_power_mw=draw(st.none() | st.floats(0.01, 300)),
         min_reserve=low,
         max_charge=high,
         efficiency=draw(st.floats(0.3, 1.0)),
@@ -49,7 +50,8 @@ def test_energy_balance_limits_and_cash_hold_for_any_requests(battery: Battery, 
     assert np.abs(np.diff(run.charge) - balance).max() <= 1e-9 * scale
     assert run.charge.min() >= battery.low_mwh - 1e-9 * scale
     assert run.charge.max() <= battery.high_mwh
-    assert np.abs(run.energy).max() <= battery.power_mw * minutes / 60 * (1 + 1e-12)
+    for energy, most in ((bought, battery.power_mw), (sold, battery.power_out_mw)):
+        assert energy.max() <= most * minutes / 60 * (1 + 1e-12)
     cash = -bought * (prices + battery.buy_fee_per_mwh) + sold * (
         prices - battery.sell_fee_per_mwh - battery.wear_cost_per_mwh
     )

@@ -90,6 +90,7 @@ def traded(result, battery: Battery) -> float:
         {"sell_fee_per_mwh": 15.0},
         {"efficiency": 0.6},
         {"power_mw": 0.1},
+        {"discharge_power_mw": 0.1},
         {"capacity_mwh": 0.3},
         {"min_reserve": 0.4},
         {"max_charge": 0.6},

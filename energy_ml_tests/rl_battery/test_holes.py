@@ -90,10 +90,8 @@ def test_invented_prices_change_no_strategy_and_no_learned_value(delay):
         tables.append({region: agent.q_table for region, agent in trained["agents"].items()})
         policy: BatteryPolicy = trained["policy"]
         strategies = [policy, *baselines(with_forecasts=True), ObviousQLearning(RLBatteryConfig(episodes=5))]
-        units = reference_units(["DE", "FR"], Battery.from_config(config.rl_battery))
-        frame, summary = backtest(
-            prices, strategies, units, split, forecasts=forecasts, execution_delay=delay, bootstrap=20
-        )
+        units = reference_units(["DE", "FR"], Battery.from_config(config.rl_battery), delay)
+        frame, summary = backtest(prices, strategies, units, split, forecasts=forecasts, bootstrap=20)
         assert summary["profit"].notna().all()
         frames.append(frame)
     pd.testing.assert_frame_equal(*frames)

@@ -71,11 +71,11 @@ def python_sweep(learner, battery, e, schedule, power=0.7):
         went = plan + schedule.discount * ((1 - schedule.trace) * added(t + 1) + schedule.trace * gained)
         earned = np.empty(NODES)
         for k, charge in enumerate(charges):
-            powers = [0.0, physics.power, -physics.power]
+            powers = [0.0, physics.power_in, -physics.power_out]
             for goal in charges:
                 change = goal - charge
                 wanted = change / HOURS / physics.charge_eff if change > 0 else change / HOURS * physics.discharge_eff
-                if abs(wanted) < physics.power and goal != charge:
+                if -physics.power_out < wanted < physics.power_in and goal != charge:
                     powers.append(wanted)
             best = -np.inf
             for wanted in powers:
@@ -107,7 +107,13 @@ def python_sweep(learner, battery, e, schedule, power=0.7):
 @pytest.mark.parametrize("seed", range(4))
 def test_sweep_equals_plain_python(seed):
     rng = np.random.default_rng(seed)
-    battery = Battery(wear_cost_per_mwh=3.0, buy_fee_per_mwh=1.0, sell_fee_per_mwh=2.0, power_mw=0.3 + 0.3 * seed)
+    battery = Battery(
+        wear_cost_per_mwh=3.0,
+        buy_fee_per_mwh=1.0,
+        sell_fee_per_mwh=2.0,
+        power_mw=0.3 + 0.3 * seed,
+        discharge_power_mw=0.8,
+    )
     e = make_experience(rng)
     trust = rng.uniform(0, 1, (4, 1, 3, SLICES)), rng.uniform(0, 1, (4, 2, 3, SLICES))
     fast, slow = empty(3, 2, trust=trust), empty(3, 2, trust=trust)

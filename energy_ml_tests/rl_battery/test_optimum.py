@@ -22,7 +22,7 @@ def by_mixed_integer_program(
     """The same optimum written down a second time, with a binary variable wherever doing both at once would pay."""
     p = battery.physics
     buy, sell = (prices + p.buy_fee) / p.charge_eff, (prices - p.sell_fee - p.wear) * p.discharge_eff
-    most_in, most_out = p.power * hours * p.charge_eff, p.power * hours / p.discharge_eff
+    most_in, most_out = p.power_in * hours * p.charge_eff, p.power_out * hours / p.discharge_eff
     h = highspy.Highs()
     h.silent()
     for option, value in (("mip_rel_gap", 1e-10), ("mip_abs_gap", 1e-9), ("threads", 1)):
@@ -54,6 +54,7 @@ def problems(draw: st.DrawFn) -> tuple[Battery, np.ndarray, float, float]:
     battery = Battery(
         capacity_mwh=draw(st.floats(0.5, 3)),
         power_mw=draw(st.floats(0.1, 3)),
+        discharge_power_mw=draw(st.none() | st.floats(0.1, 3)),
         min_reserve=low,
         max_charge=high,
         efficiency=draw(st.floats(0.5, 1)),
@@ -104,7 +105,7 @@ def test_long_spans_agree_with_the_forward_schedule(mean: float) -> None:
     prices = mean + 60 * np.sin(np.arange(5000) / 40) + np.random.default_rng(1).normal(0, 30, 5000)
     found = perfect_foresight(Battery(), prices, 1 / 12, terminal_value=35.0)
     p = Battery().physics
-    most = (p.power / 12 * p.charge_eff, p.power / 12 / p.discharge_eff)
+    most = (p.power_in / 12 * p.charge_eff, p.power_out / 12 / p.discharge_eff)
     limits = module.Limits(p.low, p.high, 1e-12)
     _, value, pieces = module._optimise(
         prices / p.charge_eff, prices * p.discharge_eff, most, limits, p.low, 35.0, 0.5, 500
@@ -116,7 +117,7 @@ def test_long_spans_agree_with_the_forward_schedule(mean: float) -> None:
 def test_a_value_function_with_more_pieces_than_expected_is_handled() -> None:
     prices = np.random.default_rng(2).normal(-20, 50, 300)
     p = Battery().physics
-    most = (p.power / 12 * p.charge_eff, p.power / 12 / p.discharge_eff)
+    most = (p.power_in / 12 * p.charge_eff, p.power_out / 12 / p.discharge_eff)
     limits = module.Limits(p.low, p.high, 1e-12)
     tight = module._optimise(prices / p.charge_eff, prices * p.discharge_eff, most, limits, p.low, 0.0, 0.5, 8)
     assert tight[2] > 8

@@ -40,8 +40,7 @@ def trained(data):
 
 def shares(prices, split, strategies, forecasts, delay=0):
     summary = backtest(
-        prices, strategies, reference_units(REGIONS, Battery()), split, forecasts=forecasts, execution_delay=delay,
-        bootstrap=10,
+        prices, strategies, reference_units(REGIONS, Battery(), delay), split, forecasts=forecasts, bootstrap=10,
     ).summary  # fmt: skip
     return summary[summary["region"] == "all"].set_index("strategy")["share"]
 

@@ -1,0 +1,111 @@
+"""Batteries of the settings file, from the file to money: one night by the shell's command, every field in it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from energy_ml.config import BatteryEntry
+from energy_ml.errors import ConfigError
+from energy_ml.market_data.lake import ParquetLake
+from energy_ml.names import AS_USUAL
+from energy_ml.training_window import open_day
+from energy_ml_tests.orchestration.project import Project
+
+CHANGED = {
+    "power_mw": (0.25, -1),
+    "discharge_power_mw": (0.25, -1),
+    "efficiency": (0.75, -1),
+    "loss_split": ("charge", 0),
+    "min_reserve": (0.3, -1),
+    "max_charge": (0.7, -1),
+    "initial_charge": (0.8, 0),
+    "final_charge": (0.9, -1),
+    "wear_cost_per_mwh": (8.0, -1),
+    "buy_fee_per_mwh": (6.0, -1),
+    "sell_fee_per_mwh": (6.0, -1),
+    "max_cycles_per_day": (0.5, -1),
+    "execution_delay": (2, 0),
+}
+"""Field -> another value than the reference battery's, and which way the possible profit goes (0: some other way)."""
+AS_OF = "2026-01-08"
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with a battery for each field, after one night."""
+    made = Project.make(tmp_path_factory.mktemp("own"))
+    entries = [
+        {"name": "plain", "region": "FR"},
+        {"name": "elsewhere", "region": "DE"},
+        {"name": "ten times", "region": "FR", "capacity_mwh": 10, "power_mw": 5},
+        {"name": "worn, twice", "region": "FR", "capacity_mwh": 2, "wear_cost_per_mwh": 8.0},
+        {"name": "battery_1", "power_mw": 0.3, "sell_fee_per_mwh": 6.0},
+        {"name": "nowhere"},
+        *({"name": f"other {name}", "region": "FR", name: value} for name, (value, _) in CHANGED.items()),
+    ]
+    tables = ["\n".join(f"{name} = {value!r}" for name, value in entry.items()) for entry in entries]
+    (made.root / "energy_ml.toml").write_text("".join(f"[[battery]]\n{table}\n" for table in tables))
+    done = made.run("energy-ml", "retrain", "--date", AS_OF)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return made
+
+
+@pytest.fixture(scope="module")
+def earned(night: Project) -> pd.DataFrame:
+    """metrics.json's batteries: a row per battery and strategy."""
+    found = json.loads((night.root / "results" / AS_OF / "metrics.json").read_text())
+    assert [entry["name"] for entry in found["provenance"]["config"]["batteries"]][:2] == ["plain", "elsewhere"]
+    return pd.DataFrame(found["batteries"]).set_index(["battery_id", "strategy"])
+
+
+def test_every_battery_has_its_lines_in_its_region(night: Project, earned: pd.DataFrame) -> None:
+    assert set(earned.loc[["plain"], "region"]) == {"FR"} and set(earned.loc[["elsewhere"], "region"]) == {"DE"}
+    reference = earned.loc["reference"].query("region == 'FR'")
+    pd.testing.assert_series_equal(earned.loc["plain", "profit"], reference["profit"])
+    (problem,) = night.store.read(AS_OF, "evaluation/battery_summary.json")["problems"]
+    assert "'nowhere' is without a region" in problem["message"]
+
+
+def test_ten_times_the_size_is_ten_times_the_money(earned: pd.DataFrame) -> None:
+    ratio = earned.loc["ten times", "profit"] / earned.loc["plain", "profit"]
+    assert ratio.drop("hold").to_dict() == pytest.approx(dict.fromkeys(ratio.drop("hold").index, 10.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("field", CHANGED)
+def test_every_field_reaches_the_money(earned: pd.DataFrame, field: str) -> None:
+    way = CHANGED[field][1]
+    ours, plain = (earned.loc[name, "profit"] for name in (f"other {field}", "plain"))
+    if way:
+        assert way * (ours["perfect_foresight"] - plain["perfect_foresight"]) > 0
+    assert ours["q_learning"] != pytest.approx(plain["q_learning"], rel=1e-6)
+
+
+def test_an_entry_completes_the_battery_of_its_name(night: Project, earned: pd.DataFrame) -> None:
+    row = earned.loc[("battery_1", "perfect_foresight")]
+    telemetry = pd.read_parquet(next((night.root / "data/processed").glob("batter*.parquet")))
+    told = telemetry[telemetry["battery_id"] == "battery_1"].iloc[-1]
+    assert (row["region"], row["capacity_mwh"]) == (told["region"], told["capacity_mwh"])
+    assert row["rated_power_mw"] == 0.3
+
+
+def test_a_region_that_no_file_holds_is_refused_before_training(night: Project) -> None:
+    lost = BatteryEntry("lost", region="FRR", file_path="own.toml")
+    settings = replace(night.settings, models=replace(night.settings.models, batteries=(lost,)))
+    with pytest.raises(ConfigError, match=r"'lost' of own.toml: region is 'FRR'.*one of DE, FR"):
+        open_day(settings, ParquetLake(settings.data_dir), dt.date.fromisoformat(AS_OF))
+
+
+def test_policies_are_learned_by_kind(night: Project) -> None:
+    own = night.store.read(AS_OF, "rl_battery/battery_policy.pkl").own
+    alike = {"plain", "elsewhere", "ten times", "nowhere"}  # as the reference battery, but for their size
+    unlearned = {"other initial_charge", "other final_charge", "other max_cycles_per_day"}  # no part of a policy
+    assert not (alike | unlearned) & set(own)
+    learned = {f"other {name}" for name in CHANGED} - unlearned
+    assert set(own) == learned | {"worn, twice", "battery_1", AS_USUAL}
+    assert own["worn, twice"] is own["other wear_cost_per_mwh"], "one kind is learned once"
+    assert own["other execution_delay"]["FR"].delay == 2
