@@ -162,11 +162,15 @@ def _fetch(
     from energy_ml.markets import MARKETS, fetch_days
 
     if list_them or market is None:
-        rows = [{**vars(known), "regions": ", ".join(known.regions) or None} for known in MARKETS.values()]
-        rows = [{name: value for name, value in row.items() if name != "fetch"} for row in rows]
-        columns: dict[str, _Cell] = {name: f"{{{name}}}" for name in ("name", "title", "interval", "delay")}
-        columns |= {"key": lambda row: row["key"], "terms": "{terms}"}
-        _emit(rows, as_json, lambda: _print_table(None, columns, rows, texts=9))
+        facts = [{name: fact for name, fact in vars(one).items() if name != "fetch"} for one in MARKETS.values()]
+
+        def show_list() -> None:
+            for one in MARKETS.values():
+                out.print(f"{one.name:<8}{one.title}: {one.prices}, {one.interval}")
+                told = f"known after {one.delay}; key: {one.key or 'none'}; {one.terms}"
+                out.print(f"        {told}", style="dim", soft_wrap=True)
+
+        _emit(facts, as_json, show_list)
         return
     until = dt.datetime.now(dt.UTC).date() if last is None else _parse_date(last)
     since = until - dt.timedelta(days=2) if first is None else _parse_date(first)

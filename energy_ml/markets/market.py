@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from energy_ml.markets import aemo, nyiso
+from energy_ml.markets import aemo, elexon, entsoe, nyiso
 from energy_ml.markets.session import MarketSession
 
 Fetch = Callable[[pd.Timestamp, pd.Timestamp, Sequence[str], MarketSession], pd.DataFrame]
@@ -46,6 +46,26 @@ MARKETS = {
             "free with attribution, aemo.com.au/privacy-and-legal-notices/copyright-permissions",
             aemo.fetch,
             regions=aemo.REGIONS,
+        ),
+        Market(
+            "elexon",
+            "Great Britain (Elexon)",
+            "system prices",
+            "30 min",
+            "half an hour; corrected for weeks",
+            "free with attribution, bmreports.com/terms",
+            elexon.fetch,
+            regions=elexon.REGIONS,
+        ),
+        Market(
+            "entsoe",
+            "Europe (ENTSO-E Transparency Platform)",
+            "imbalance prices",
+            "15, 30 or 60 min",
+            "minutes to days, by zone",
+            "free key on request, transparency.entsoe.eu",
+            entsoe.fetch,
+            key=entsoe.KEY,
         ),
         Market(
             "nyiso",

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
+import json
 import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -37,9 +38,9 @@ def expected(start: str, end: str, minutes: int, regions: Iterable[str]) -> pd.D
 
 @dataclass
 class Source:
-    """A server: ``answer(path with query)`` as the source would, or a status; ``faults`` come first, one a request."""
+    """A server: ``answer(path with query)`` is what the source would say, or a part of it; ``faults`` come first."""
 
-    answer: Callable[[str], bytes | int | None]
+    answer: Callable[[str], bytes | int | Answer | None]
     faults: list[Answer] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     url: str = ""
@@ -77,6 +78,8 @@ class Source:
         """The answer where nothing is wrong."""
         found = self.answer(path)
         found = 404 if found is None else found
+        if isinstance(found, tuple):
+            return found
         return (found, {}, b"") if isinstance(found, int) else (200, {}, found)
 
 
@@ -214,5 +217,84 @@ def aemo(
             return listing(path, [name for name in names if name[6:10] == path.split("/")[-2]], folders=True)
         inside = [name for name in files if name.rpartition("/")[0] + "/" == path]
         return listing(path, [name.rpartition("/")[2] for name in inside]) if inside or path in stores else None
+
+    return Source(answer)
+
+
+# --- Great Britain ------------------------------------------------------------------------------------------------
+
+
+def elexon(without: Callable[[pd.Timestamp], bool] = lambda _: False) -> Source:
+    """Settlement days of London, newest period first; each price was published before, wrongly."""
+
+    def answer(path: str) -> bytes | None:
+        day = path.partition("?")[0].rpartition("/")[2]
+        assert path == f"/bmrs/api/v1/balancing/settlement/system-prices/{day}?format=json"
+        first = pd.Timestamp(day, tz="Europe/London")
+        times = pd.date_range(first, first + pd.DateOffset(days=1), freq="30min", inclusive="left").tz_convert("UTC")
+        rows = [
+            {
+                "settlementDate": day,
+                "settlementPeriod": period,
+                "startTime": f"{time:%Y-%m-%dT%H:%M:%SZ}",
+                "createdDateTime": f"{time + delay:%Y-%m-%dT%H:%M:%S}{fraction}Z",
+                "systemSellPrice": price("GB", time) + wrong,
+                "systemBuyPrice": price("GB", time) + wrong,
+            }
+            for period, time in enumerate(times, 1)
+            if not without(time)
+            # As text, the fraction sorts before the bare second that came earlier.
+            for delay, fraction, wrong in (
+                (pd.Timedelta(hours=1), ".5", 0.0),
+                (pd.Timedelta(hours=1), "", 99.0),
+                (pd.Timedelta(minutes=40), "", 55.0),
+            )
+        ]
+        return json.dumps({"metadata": {"datasets": ["SYSPRICE"]}, "data": rows[::-1]}).encode()
+
+    return Source(answer)
+
+
+# --- Europe -------------------------------------------------------------------------------------------------------
+
+ZONES = {"10YBE----------2": ("BE", 15, ("None",)), "10YFR-RTE------C": ("FR", 30, ("A04", "A05"))}
+"""EIC code -> name, minutes, categories of price; the second is 7 above the first."""
+
+
+def entsoe(key: str, until: pd.Timestamp | None = None) -> Source:
+    """Imbalance prices: XML in a ZIP file; XML alone, with a reason, where there are none."""
+
+    def refusal(status: int, reason: str) -> Answer:
+        text = f"<Reason><code>999</code><text>{reason}</text></Reason>"
+        return (
+            status,
+            {"Content-Type": "text/xml"},
+            f"<Acknowledgement_MarketDocument>{text}</Acknowledgement_MarketDocument>".encode(),
+        )
+
+    def answer(path: str) -> bytes | Answer:
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(path).query).items()}
+        if asked["securityToken"] != key:
+            return refusal(401, "Unauthorized. Missing or invalid security token.")
+        start, end = (
+            pd.to_datetime(asked[name], format="%Y%m%d%H%M", utc=True) for name in ("periodStart", "periodEnd")
+        )
+        end = end if until is None else min(end, until)
+        if end <= start or asked["documentType"] != "A85":
+            return refusal(200, "No matching data found for Data item Imbalance Prices")
+        zone, minutes, categories = ZONES[asked["controlArea_Domain"]]
+        series = ""
+        for number, category in enumerate(categories):
+            points = "".join(
+                f"<Point><position>{i}</position><imbalance_Price.amount>{price(zone, time) + 7 * number:.2f}"
+                f"</imbalance_Price.amount><imbalance_Price.category>{category}</imbalance_Price.category></Point>"
+                for i, time in enumerate(pd.date_range(start, end, freq=f"{minutes}min", inclusive="left"), 1)
+            )
+            series += (
+                f"<TimeSeries><businessType>A19</businessType><curveType>A01</curveType><Period><timeInterval>"
+                f"<start>{start:%Y-%m-%dT%H:%MZ}</start><end>{end:%Y-%m-%dT%H:%MZ}</end></timeInterval>"
+                f"<resolution>PT{minutes}M</resolution>{points}</Period></TimeSeries>"
+            )
+        return zipped(**{"imbalance.xml": f"<Balancing_MarketDocument>{series}</Balancing_MarketDocument>".encode()})
 
     return Source(answer)

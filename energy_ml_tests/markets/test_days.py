@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from energy_ml import cli
 from energy_ml.config import Settings
 from energy_ml.errors import ConfigError, DuplicateError, MarketError
 from energy_ml.markets import MARKETS, FetchedDay, MarketSession, fetch_days
-from energy_ml_tests.markets.sources import Answer, Source, aemo, expected, nyiso, nyiso_day
+from energy_ml_tests.markets.sources import Answer, Source, aemo, entsoe, expected, nyiso, nyiso_day
 
 NOW = pd.Timestamp("2026-01-15 15:10", tz="UTC")
 ZONES = ("N.Y.C.", "WEST")
@@ -128,6 +129,32 @@ def test_what_cannot_be_fetched_is_refused_before_anything_is_asked(settings: Se
         list(fetch_days("nyiso", day, day, settings, session=nobody, now=NOW))
 
 
+def test_a_wrong_key_is_told_and_no_key_is_ever_shown(
+    settings: Settings, command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ENERGY_ML_DATA_DIR", settings.data_dir)
+    day = ("--from", "2026-01-10", "--to", "2026-01-10")
+    with entsoe("the-right-key").running() as source:
+        monkeypatch.setenv("ENERGY_ML_MARKET_MIRROR", source.url)
+        code, _, error = command("entsoe", *day, "--regions", "BE")
+        assert code == 2 and "needs a key, and ENTSOE_API_KEY isn't set" in error
+        monkeypatch.setenv("ENTSOE_API_KEY", "hunter2secret")
+        code, _, error = command("entsoe", *day)
+        assert code == 2 and "too many regions to fetch all" in error
+        code, _, error = command("entsoe", *day, "--regions", "XX")
+        assert code == 2 and "no zone 'XX'" in error
+        code, out, error = command("entsoe", *day, "--regions", "BE")
+        assert code == 1 and "the server answers 401. Remedy: correct ENTSOE_API_KEY" in error
+        assert "hunter2secret" not in out + error + caplog.text
+        with pytest.raises(MarketError) as refused:
+            list(fetch_days("entsoe", *[dt.date(2026, 1, 10)] * 2, settings, ["BE"], session=MarketSession(source.url)))
+        assert "hunter2secret" not in "".join(traceback.format_exception(refused.value))
+        monkeypatch.setenv("ENTSOE_API_KEY", "the-right-key")
+        assert command("entsoe", *day, "--regions", "BE")[0] == 0
+    (file,) = Path(settings.data_dir).rglob("*.parquet")
+    assert b"the-right-key" not in file.read_bytes() and len(pd.read_parquet(file)) == 96
+
+
 def test_a_payload_of_australia_that_is_no_whole_file_is_asked_for_again(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,4 +217,4 @@ def test_the_list_says_what_each_market_is(command) -> None:
     listed = json.loads(command("--list", "--json")[1])
     assert {row["name"] for row in listed} == set(MARKETS) and all(row["terms"] and row["delay"] for row in listed)
     shown = command("--list")[1]
-    assert all(name in shown for name in MARKETS) and max(map(len, shown.splitlines())) <= 100
+    assert all(name in shown for name in MARKETS) and "known after minutes; key: none; free with attribution" in shown

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from energy_ml.markets import MARKETS, MarketSession
-from energy_ml_tests.markets.sources import Source, aemo, expected, nyiso, nyiso_day
+from energy_ml_tests.markets.sources import Source, aemo, elexon, entsoe, expected, nyiso, nyiso_day
 
 
 def fetched(source: Source, market: str, start: str, end: str, *regions: str) -> pd.DataFrame:
@@ -91,3 +92,36 @@ def test_australia_is_stitched_from_bundles_and_the_newest_files(cache: Path) ->
     same(found, expected("2026-01-15", "2026-01-15 15:00", 5, STATES))
     assert len(found) == 15 * 12 * 5
     assert len([path for path in source.asked if "Current" in path and path.endswith(".zip")]) == 12
+
+
+@pytest.mark.parametrize(("day", "periods"), [("2026-03-29", 46), ("2026-10-25", 50), ("2026-07-01", 48)])
+def test_great_britain_on_days_of_46_and_50_half_hours_by_its_newest_word(day: str, periods: int) -> None:
+    end = str(pd.Timestamp(day).date() + dt.timedelta(days=2))
+    source = elexon()
+    same(fetched(source, "elexon", day, end, "GB"), expected(day, end, 30, ["GB"]))
+    assert len(json.loads(source.usual(source.asked[0])[2])["data"]) in (3 * 48, 3 * periods)
+    lacking = fetched(elexon(without=lambda time: time.hour == 7), "elexon", day, end, "GB")
+    assert not lacking["timestamp"].dt.hour.eq(7).any() and len(lacking) >= 2 * 46
+
+
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25"])
+def test_europe_has_one_price_or_that_of_the_long_and_beside_it_that_of_the_short(
+    day: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENTSOE_API_KEY", "the-key")
+    end = str(pd.Timestamp(day).date() + dt.timedelta(days=1))
+    found = fetched(entsoe("the-key"), "entsoe", day, end, "BE", "FR")
+    for zone, minutes in (("BE", 15), ("FR", 30)):
+        mine = found[found["region"] == zone].reset_index(drop=True)
+        same(mine[["timestamp", "region", "real_time_price"]], expected(day, end, minutes, [zone]))
+        short = mine["short_price"] - mine["real_time_price"]
+        assert short.isna().all() if zone == "BE" else (short.round(2) == 7).all()
+
+
+def test_a_running_day_of_europe_ends_where_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTSOE_API_KEY", "the-key")
+    until = pd.Timestamp("2026-01-15 11:00", tz="UTC")
+    found = fetched(entsoe("the-key", until), "entsoe", "2026-01-15", "2026-01-16", "BE")
+    same(found, expected("2026-01-15", "2026-01-15 11:00", 15, ["BE"]))
+    assert len(found) == 44
+    assert fetched(entsoe("the-key", until), "entsoe", "2026-01-16", "2026-01-17", "BE").empty
