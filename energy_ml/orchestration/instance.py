@@ -17,8 +17,14 @@ from sqlalchemy.exc import DatabaseError
 from energy_ml.config import project_root
 from energy_ml.errors import EnergyMLError
 from energy_ml.orchestration.private import InstanceRef
+from energy_ml.orchestration.run_lock import close_dead
 
-_QUIET = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+_HOME = """\
+run_launcher: {module: energy_ml.orchestration.run_lock, class: RunLauncher}
+run_monitoring: {enabled: true, poll_interval_seconds: 10}
+telemetry: {enabled: false}
+nux: {enabled: false}
+"""
 
 
 def record_home() -> Path | None:
@@ -46,22 +52,24 @@ def how_to_look() -> str:
 def project_instance() -> Iterator[dg.DagsterInstance]:
     """The instance that ``how_to_look`` shows: that of ``record_home``, else of the root's ``dagster.yaml``.
 
+    Runs on it whose process is gone are closed first.
+
     Raises EnergyMLError when its record of runs can't be read or written.
     """
     home = record_home()
     # dagster.yaml holds paths relative to the project root, as the dagster command line resolves them.
-    with contextlib.chdir(project_root()), _record_in_words():
+    with contextlib.chdir(project_root()), _record_in_words(), contextlib.ExitStack() as stack:
         if home is not None:
             if not os.environ.get("DAGSTER_HOME"):
                 home.mkdir(parents=True, exist_ok=True)
-                (home / "dagster.yaml").write_text(_QUIET)
-            with dg.DagsterInstance.from_config(str(home)) as instance:
-                yield instance
+                (home / "dagster.yaml").write_text(_HOME)
+            opened = dg.DagsterInstance.from_config(str(home))
         else:
-            with tempfile.TemporaryDirectory(prefix=".tmp_dagster_home_", dir=".") as folder:
-                reference = InstanceRef.from_dir(folder, config_dir=str(project_root()))
-                with dg.DagsterInstance.from_ref(reference) as instance:
-                    yield instance
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".tmp_dagster_home_", dir="."))
+            opened = dg.DagsterInstance.from_ref(InstanceRef.from_dir(folder, config_dir=str(project_root())))
+        instance = stack.enter_context(opened)
+        close_dead(instance)
+        yield instance
 
 
 @contextlib.contextmanager

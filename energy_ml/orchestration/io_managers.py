@@ -13,6 +13,7 @@ from pydantic import PrivateAttr
 from energy_ml.orchestration.day_lock import DayLock
 from energy_ml.orchestration.partitions import PARTITION_TAG
 from energy_ml.orchestration.resources import ResultsResource
+from energy_ml.orchestration.run_lock import hold
 
 FILE = "energy_ml/file"
 """Definition metadata of an asset: the relative name of its result."""
@@ -31,6 +32,8 @@ class ResultsIOManager(dg.ConfigurableIOManager):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Wait for other runs of the day, then clear away what a killed one left."""
+        if self.locks_dir is not None and context.run is not None and context.instance is not None:
+            hold(context.instance, context.run.run_id)  # also runs that the code server has started
         day = context.run.tags.get(PARTITION_TAG) if context.run is not None else None
         if self.locks_dir is None or day is None:
             return

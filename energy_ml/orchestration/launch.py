@@ -33,6 +33,7 @@ from energy_ml.orchestration.private import (
     RemoteRepositoryOrigin,
     execute_run_iterator,
 )
+from energy_ml.orchestration.run_lock import hold, let_go
 from energy_ml.orchestration.triggers import data_version, taken
 from energy_ml.provenance import config_digest
 from energy_ml.results import ResultsStore
@@ -182,21 +183,25 @@ def _execute(
 ) -> Ran:
     definition = job.get_definition()
     day = {} if as_of is None else definition.get_tags_for_partition_key(as_of.isoformat(), selected_asset_keys=None)
-    run = instance.create_run_for_job(
-        job_def=definition,
-        run_id=run_id,
-        run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
-        tags={**definition.run_tags, **day, **(tags or {})},
-        job_code_origin=code_origin,
-        remote_job_origin=_home(definition.name),
-    )
-    events = []
-    for event in execute_run_iterator(job, run, instance):
-        events.append(event)
-        if told is not None and event.step_key is not None and event.event_type in _STATES:
-            told(event.step_key, _STATES[event.event_type])
-    ended = instance.get_run_by_id(run_id)
-    return Ran(ended is not None and ended.is_success, events)
+    hold(instance, run_id)
+    try:
+        run = instance.create_run_for_job(
+            job_def=definition,
+            run_id=run_id,
+            run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
+            tags={**definition.run_tags, **day, **(tags or {})},
+            job_code_origin=code_origin,
+            remote_job_origin=_home(definition.name),
+        )
+        events = []
+        for event in execute_run_iterator(job, run, instance):
+            events.append(event)
+            if told is not None and event.step_key is not None and event.event_type in _STATES:
+                told(event.step_key, _STATES[event.event_type])
+        ended = instance.get_run_by_id(run_id)
+        return Ran(ended is not None and ended.is_success, events)
+    finally:
+        let_go(run_id)
 
 
 def _home(job: str) -> RemoteJobOrigin:

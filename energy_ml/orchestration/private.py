@@ -8,12 +8,14 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository  # â
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 from dagster._core.execution.api import execute_run_iterator  # runs under ids that we choose, event by event
 from dagster._core.instance.ref import InstanceRef  # an instance configured by a folder that isn't DAGSTER_HOME
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus  # what the daemon asks about a run's process
 from dagster._core.origin import JobPythonOrigin  # where the UI finds the code of a run, to execute it again
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 __all__ = [
     "SINGLETON_REPOSITORY_NAME",
+    "CheckRunHealthResult",
     "IJob",
     "InMemoryJob",
     "InstanceRef",
@@ -23,5 +25,6 @@ __all__ = [
     "ReconstructableRepository",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
+    "WorkerStatus",
     "execute_run_iterator",
 ]

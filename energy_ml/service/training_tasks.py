@@ -385,7 +385,7 @@ class Trainings:
                 else f"the training's process ended {how} before it was done; nothing half-written is left",
                 "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
             }
-            self._close_run(record["run_id"], "canceled" if record["cancelled"] else "failed", outcome["error"])
+            self._close_dead_runs()
         record = {**record, **{name: outcome[name] for name in ("state", "error", "finished_at")}}
         if record["cancelled"] and record["state"] == "failed":
             record |= {"state": "cancelled", "error": "cancelled by request"}
@@ -393,10 +393,9 @@ class Trainings:
         log.info("training %s: %s%s", training_id, record["state"], f": {record['error']}" if record["error"] else "")
         return record
 
-    def _close_run(self, run_id: str, state: str, message: str) -> None:
+    def _close_dead_runs(self) -> None:
         """Let Dagster's record say so too, in a process of its own: loading Dagster takes seconds."""
-        command = [sys.executable, "-m", "energy_ml.orchestration.requested_run", "close", "--run-id", run_id]
-        command += ["--state", state, "--message", message]
+        command = [sys.executable, "-m", "energy_ml.orchestration.requested_run", "close"]
         quiet = subprocess.DEVNULL
         process = subprocess.Popen(
             command, cwd=project_root(), stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True

@@ -129,6 +129,9 @@ def test_the_next_run_works_adds_a_version_and_gives_equal_numbers(inside: Proje
     assert json.loads(done.stdout)["as_of"] == "2026-01-06"
     assert {name: _digest(inside, "2026-01-06", name) for name in before} == before, "same data, config and seed"
     assert not stray.exists()
+    with project_instance() as instance:
+        runs = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": "2026-01-06"}))
+    assert [run.status.value for run in runs] == ["SUCCESS", "FAILURE", "SUCCESS"], "the killed one is closed"
     for model in inside.registry.list_models():
         assert len(model["versions"]) == 2, model["model_id"]
     inside.assert_champions_serve(inside.champions())
