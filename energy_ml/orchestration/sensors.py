@@ -19,7 +19,7 @@ from energy_ml.market_data.watch import DayChange, WatchState, look
 from energy_ml.orchestration.alerts import failure_message, post
 from energy_ml.orchestration.assets import BATTERY_TELEMETRY, MARKET_PRICES, REPORT
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
-from energy_ml.orchestration.triggers import STALE_TAG, data_version, request, short_days, taken
+from energy_ml.orchestration.triggers import STALE_TAG, data_version, request, short_days, taken, trained_on
 from energy_ml.results import ResultsStore
 from energy_ml.training_window import newest
 
@@ -27,6 +27,8 @@ NEW_PARQUET = "new_parquet"
 RUN_FAILURES = "run_failures"
 LONGEST_REST = 10.0
 """Seconds that a tick may rest until files have settled; Dagster gives it sixty."""
+LONGEST_COMPARISON = 20.0
+"""Seconds that it may read windows of old results, of which a first look may find a year's."""
 
 
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
@@ -65,7 +67,7 @@ def _new_parquet(settings: Settings) -> dg.SensorDefinition:
         if not found.changes:
             return dg.SensorResult(skip_reason=_nothing_new(found.waiting, found.unreadable), cursor=cursor)
         newest, reason = _newest(lake, settings)
-        stale = _stale(settings, found.changes, newest)
+        stale = _stale(context, lake, settings, found.changes, newest)
         events = _events(settings, found.changes, stale)
         result: dict[str, Any] = {"cursor": cursor, "asset_events": events}
         if reason is None:
@@ -134,15 +136,32 @@ def _decide(
     return None, request(day, version, run_key=f"{day}:{version}:{batch}", tags=tags)
 
 
-def _stale(settings: Settings, changes: Sequence[DayChange], newest: dt.date | None) -> list[dt.date]:
-    """As-of dates with results whose window holds a changed day, the one to be trained now aside."""
+def _stale(
+    context: dg.SensorEvaluationContext,
+    lake: ParquetLake,
+    settings: Settings,
+    changes: Sequence[DayChange],
+    newest: dt.date | None,
+) -> list[dt.date]:
+    """As-of dates whose results are of other data than their window holds now, the one to be trained now aside.
+
+    Only where the window holds a changed day: a first look takes every day for changed, so data is what is compared.
+    """
     changed = [c.day for c in changes if c.kind == "prices"]
-    length = dt.timedelta(days=settings.training_window_days - 1)
-    return [
-        as_of
-        for as_of in ResultsStore(settings.results_dir).as_of_dates()
-        if as_of != newest and any(day <= as_of <= day + length for day in changed)
-    ]
+    length, began, found = dt.timedelta(days=settings.training_window_days - 1), time.monotonic(), []
+    for as_of in reversed(ResultsStore(settings.results_dir).as_of_dates()):
+        if as_of == newest or not any(day <= as_of <= day + length for day in changed):
+            continue
+        if time.monotonic() - began > LONGEST_COMPARISON:
+            context.log.warning(f"not compared with their data, for lack of time: results of {as_of} and before")
+            break
+        try:
+            same = trained_on(settings, as_of, data_version(settings, lake, as_of))
+        except DataError:
+            same = False  # it can't be trained any more
+        if not same:
+            found.append(as_of)
+    return found[::-1]
 
 
 def _events(

@@ -13,6 +13,7 @@ import dagster as dg
 from energy_ml.config import Settings
 from energy_ml.errors import DataError, EnergyMLError
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.names import METRICS_FILE
 from energy_ml.orchestration.jobs import RETRAIN
 from energy_ml.orchestration.partitions import PARTITION_TAG
 from energy_ml.results import ResultsStore
@@ -35,16 +36,19 @@ def version_of_problem(error: DataError) -> str:
     return "unusable-" + hashlib.sha256(str(error).encode()).hexdigest()[:_SHORT]
 
 
+def trained_on(settings: Settings, day: dt.date, version: str) -> bool:
+    """Whether the results of ``day`` say that they were made from this version of its data."""
+    try:
+        made = ResultsStore(settings.results_dir).read(day, METRICS_FILE)["provenance"]
+        return str(made["data_fingerprint"]).startswith(version)
+    except (EnergyMLError, KeyError, TypeError):
+        return False  # unreadable results are no reason not to make them again
+
+
 def taken(instance: dg.DagsterInstance, settings: Settings, day: dt.date, version: str) -> str | None:
     """In words, who has trained ``day`` on ``version`` or is at it; None if nobody."""
-    store = ResultsStore(settings.results_dir)
-    try:
-        if store.exists(day, "metrics.json"):
-            made_from = str(store.read(day, "metrics.json")["provenance"]["data_fingerprint"])
-            if made_from.startswith(version):
-                return f"{day} is trained on this data (version {version})"
-    except (EnergyMLError, KeyError, TypeError):
-        pass  # unreadable results are no reason not to make them again
+    if trained_on(settings, day, version):
+        return f"{day} is trained on this data (version {version})"
     runs = instance.get_runs(dg.RunsFilter(tags={PARTITION_TAG: day.isoformat()}), limit=50)
     newest = next((run for run in runs if VERSION_TAG in run.tags), None)
     if newest is None or newest.tags[VERSION_TAG] != version:

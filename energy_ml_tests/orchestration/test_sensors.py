@@ -15,6 +15,7 @@ import dagster as dg
 import pytest
 
 from energy_ml.config import Settings
+from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.watch import PATIENCE
 from energy_ml.orchestration import sensors
 from energy_ml.orchestration.build import build_definitions
@@ -22,6 +23,7 @@ from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD
 from energy_ml.orchestration.sensors import NEW_PARQUET, RUN_FAILURES, build_sensors
 from energy_ml.orchestration.triggers import STALE_TAG, VERSION_TAG
 from energy_ml.results import ResultsStore
+from energy_ml.training_window import read_window
 from energy_ml_tests.orchestration.folder import day, prices, put, settings_for
 
 
@@ -186,6 +188,27 @@ def test_a_deleted_day_is_reported_and_a_window_with_a_hole_not_trained(watcher:
     assert isinstance(event, dg.AssetObservation) and event.partition == "2026-01-03"
     assert event.metadata["change"].value == "gone"
     assert "2026-01-04 can't be trained" in _why(result)
+
+
+def test_a_first_look_marks_only_dates_whose_data_is_other(watcher: Watcher, tmp_path: Path) -> None:
+    for number in range(1, 8):
+        put(tmp_path, f"prices_{day(number)}.parquet", prices(number))
+    store, lake = ResultsStore(watcher.settings.results_dir), ParquetLake(watcher.settings.data_dir)
+    for number in (4, 5, 6):
+        version = read_window(watcher.settings, lake, day(number)).fingerprint
+        store.write(day(number), "metrics.json", {"provenance": {"data_fingerprint": version}})
+    put(tmp_path, "prices_2026-01-03.parquet", prices(3, shift=1))
+    (request,) = watcher.tick().run_requests
+    assert (request.partition_key, request.tags[STALE_TAG]) == ("2026-01-07", "2026-01-04..2026-01-05")
+    assert "energy_ml/changed_days" in request.tags
+
+
+def test_a_first_look_at_very_many_results_ends_in_time(
+    watcher: Watcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "LONGEST_COMPARISON", -1.0)
+    ResultsStore(watcher.settings.results_dir).write(day(3), "metrics.json", {})
+    assert STALE_TAG not in _start(watcher, tmp_path).tags
 
 
 def test_a_late_file_for_an_old_day_marks_the_dates_it_falls_into(watcher: Watcher, tmp_path: Path) -> None:
