@@ -243,19 +243,19 @@ def test_battery_features_have_a_row_for_each_row_whatever_the_columns_are_calle
 # --- price models --------------------------------------------------------------------------------------------
 
 
-def test_training_as_promised_from_data_to_files_and_back(tmp_path: Path) -> None:
+def test_training_as_promised_from_data_to_files_and_back(project: Project) -> None:
     trainer = PricePredictionTrainer(config.PricePredictionConfig(preset="fast"))
     df = trainer.load_data()
     features, names = trainer.prepare_data(df)
     assert isinstance(df, pd.DataFrame) and isinstance(features, pd.DataFrame) and set(names) <= set(features.columns)
     result = trainer.train_for_horizon(features, names, 15)
     assert result["metrics"]["test"]["mae"] > 0
-    trainer.save_models(str(tmp_path / "own"))
-    assert {path.name for path in (tmp_path / "own").iterdir()} == {"model_15min.pkl", "training_results.json"}
+    trainer.save_models("own")  # in the project, wherever one is
+    assert {path.name for path in (project.root / "own").iterdir()} == {"model_15min.pkl", "training_results.json"}
     for loaded in (
-        PricePredictionTrainer.load_models(str(tmp_path / "own")),
-        PricePredictionTrainer.load_models(models_dir=str(tmp_path / "own"), horizons=[15]),
-        PricePredictionTrainer().load_models(str(tmp_path / "own"), [15]),
+        PricePredictionTrainer.load_models("own"),
+        PricePredictionTrainer.load_models(models_dir="own", horizons=[15]),
+        PricePredictionTrainer().load_models("own", [15]),
     ):
         assert set(loaded) == {15} and isinstance(loaded[15], PricePredictionModel)
 
@@ -310,14 +310,17 @@ def test_the_three_promised_forecasts_decide() -> None:
     assert differ >= len(states) / 3
 
 
-def test_learning_a_policy_as_promised_from_data_to_files_and_back(tmp_path: Path) -> None:
+def test_learning_a_policy_as_promised_from_data_to_files_and_back(project: Project) -> None:
     trainer = BatteryRLTrainer(config.RLBatteryConfig())
     trainer.load_data()
     result = trainer.train(n_episodes=1000, region="FR")
     assert np.isfinite(result["metrics"]["validation_profit"])
-    trainer.save(str(tmp_path / "own"))
-    assert {path.name for path in (tmp_path / "own").iterdir()} == {"battery_policy.pkl", "training_results.json"}
-    assert BatteryPolicy(str(tmp_path / "own")).get_action(0.5, 60.0)["action"] in ACTIONS
+    trainer.save("policy")
+    assert {path.name for path in (project.root / "policy").iterdir()} == {
+        "battery_policy.pkl",
+        "training_results.json",
+    }
+    assert BatteryPolicy("policy").get_action(0.5, 60.0)["action"] in ACTIONS
 
 
 # --- registry --------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from energy_ml import __version__
 from energy_ml.artifacts import load_artifact, save_artifact, save_training_results
-from energy_ml.config import MLConfig, PricePredictionConfig
+from energy_ml.config import MLConfig, PricePredictionConfig, resolve_path
 from energy_ml.errors import ModelError, ModelNotFoundError
 from energy_ml.evaluation.metrics import forecast_metrics
 from energy_ml.features import PriceFeatureSpec, feature_columns
@@ -216,10 +216,13 @@ class PricePredictionTrainer:
     # --- files --------------------------------------------------------------------------------------------------------
 
     def save_models(self, output_dir: str | Path = "models/price_prediction") -> dict[int, Path]:
-        """Write ``model_{h}min.pkl`` for each trained horizon and ``training_results.json``, each atomically."""
+        """Write ``model_{h}min.pkl`` for each trained horizon and ``training_results.json``, each atomically.
+
+        A relative folder starts at the project root, as everywhere. Returns the files by horizon.
+        """
         if not self.models:
             raise ModelError("no model was trained yet", remedy="call train_for_horizon or train_all first")
-        folder = Path(output_dir)
+        folder = Path(resolve_path(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         paths, digests = {}, {}
         for horizon, model in sorted(self.models.items()):

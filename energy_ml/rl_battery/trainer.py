@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from energy_ml.artifacts import save_artifact, write_json
-from energy_ml.config import MLConfig, RLBatteryConfig, default_config
+from energy_ml.artifacts import save_artifact, save_training_results
+from energy_ml.config import MLConfig, RLBatteryConfig, default_config, resolve_path
 from energy_ml.errors import ModelError, UnknownRegionError
-from energy_ml.names import AS_USUAL, POLICY_FILE, TRAINING_RESULTS_FILE
+from energy_ml.names import AS_USUAL, POLICY_FILE, POLICY_ID
 from energy_ml.rl_battery.agent import BatteryAgent
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.fitting import (
@@ -32,6 +32,8 @@ from energy_ml.rl_battery.training_data import TrainingWindow, default_split, tr
 from energy_ml.splits import TimeSplit
 
 Progress = Callable[[float, dict[str, Any]], None]
+_TOLD = ("regions", "validation", "metrics", "converged", "episodes", "updates", "seconds", "split", "axes")
+"""What of a training stands in its ``training_results.json``."""
 
 
 class BatteryRLTrainer:
@@ -227,30 +229,17 @@ class BatteryRLTrainer:
     def save(self, output_dir: str | Path = "models/rl_battery") -> dict[str, Any]:
         """Write ``battery_policy.pkl`` and ``training_results.json`` to a folder, each whole or not at all.
 
-        Returns {"path", "sha256"}. Raises ModelError if nothing was trained yet.
+        A relative folder starts at the project root, as everywhere. Returns {"path", "sha256"}. Raises ModelError if
+        nothing was trained yet.
         """
         if self._trained is None:
             raise ModelError("there is no policy to save", remedy="call train or train_all first")
-        folder = Path(output_dir)
-        result = self._trained
+        folder, result = Path(resolve_path(output_dir)), self._trained
         path = folder / POLICY_FILE
         sha256 = save_artifact(result["policy"].learned, path)
-        write_json(
-            folder / TRAINING_RESULTS_FILE,
-            {
-                key: result[key]
-                for key in (
-                    "regions",
-                    "validation",
-                    "metrics",
-                    "converged",
-                    "episodes",
-                    "updates",
-                    "seconds",
-                    "split",
-                    "axes",
-                )
-            }
-            | {"learning": result["learning"].to_dict("records"), "config": asdict(self.config), "sha256": sha256},
-        )
+        facts = {key: result[key] for key in _TOLD} | {
+            "learning": result["learning"].to_dict("records"),
+            "config": asdict(self.config),
+        }
+        save_training_results(folder, {POLICY_ID: (path, sha256, facts)})
         return {"path": str(path), "sha256": sha256}

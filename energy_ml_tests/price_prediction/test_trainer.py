@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,11 +120,31 @@ def test_progress_rises_to_one_and_names_the_stage(prices: pd.DataFrame) -> None
     assert {"brief: early stopping", "brief: refit", "brief: cross-fit"} <= {metrics["stage"] for _, metrics in seen}
 
 
-def test_early_stopping_ends_boosting_when_it_no_longer_helps(prices: pd.DataFrame) -> None:
-    config = small_config(n_estimators=400, early_stopping_rounds=3, early_stopping_threshold=0.05)
-    trainer = PricePredictionTrainer(config)
+def test_early_stopping_waits_as_long_and_asks_as_much_as_it_is_told(prices: pd.DataFrame) -> None:
+    def trees(rounds: int, threshold: float) -> int:
+        config = small_config(
+            n_estimators=400, early_stopping_rounds=rounds, early_stopping_threshold=threshold, learning_rate=0.05
+        )
+        trainer = PricePredictionTrainer(config)
+        features, names = trainer.prepare_data(prices)
+        return int(trainer.train_for_horizon(features, names, 60)["best_iteration"]["brief"])
+
+    strict = trees(3, 0.05)
+    assert strict < 60, "it ends when it no longer helps"
+    assert trees(15, 0.05) > strict, "who waits longer finds later gains"
+    assert trees(3, 0.0) > strict, "who asks for less takes more for a gain"
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_fits_run_in_as_many_threads_as_n_jobs_says(
+    prices: pd.DataFrame, n_jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    trainer = PricePredictionTrainer(replace(small_config(), n_jobs=n_jobs))
     features, names = trainer.prepare_data(prices)
-    assert trainer.train_for_horizon(features, names, 60)["best_iteration"]["brief"] < 60
+    threads: set[int] = set()
+    trainer.train_for_horizon(features, names, 60, progress=lambda *_: threads.add(threading.get_ident()))
+    assert len(threads - {threading.get_ident()}) == n_jobs
 
 
 def test_impossible_horizons_and_frames_are_refused_in_words(prices: pd.DataFrame) -> None:

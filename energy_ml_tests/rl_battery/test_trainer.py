@@ -127,8 +127,9 @@ def test_saved_policy_acts_the_same(tmp_path, data, trained):
     prices, split, forecasts = data
     trainer, result, _ = trained
     saved = trainer.save(tmp_path / "rl_battery")
-    facts = json.loads((tmp_path / "rl_battery" / "training_results.json").read_text())
-    assert facts["sha256"] == saved["sha256"] and facts["validation"] == result["validation"]
+    facts = json.loads((tmp_path / "rl_battery" / "training_results.json").read_text())["battery_policy"]
+    assert (facts["file"], facts["sha256"]) == ("battery_policy.pkl", saved["sha256"]), "the form that a night leaves"
+    assert facts["validation"] == result["validation"] and facts["metrics"] == result["metrics"]
     assert load_artifact(saved["path"], saved["sha256"]).battery == Battery()
     loaded = BatteryPolicy(tmp_path / "rl_battery")
     assert shares(prices, split, [loaded], forecasts)["q_learning"] == pytest.approx(
