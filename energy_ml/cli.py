@@ -10,7 +10,8 @@ import datetime as dt
 import getpass
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ from energy_ml.names import METRICS_FILE, REGISTRY_FILE, REPORT_FILE
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from energy_ml.market_data.lake import FileInfo
     from energy_ml.model_management.registry import ModelRegistry
     from energy_ml.service.ml_service import MLService
 
@@ -87,9 +89,11 @@ _Cell = str | Callable[[_Row], object]
 
 def _print_table(title: str | None, columns: Mapping[str, _Cell], rows: Iterable[_Row], *, texts: int = 1) -> None:
     """Print a table that fits a terminal: the first ``texts`` columns to the left, numbers to the right."""
-    made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    if title:
+        out.print(title, markup=False, style="italic")  # as a table's own title it would be as narrow
+    made = Table(header_style="bold", box=None, pad_edge=False)
     for i, header in enumerate(columns):
-        made.add_column(header, justify="left" if i < texts else "right")
+        made.add_column(header, justify="left" if i < texts else "right", overflow="fold")
     for row in rows:
         cells = (cell.format_map(row) if isinstance(cell, str) else cell(row) for cell in columns.values())
         made.add_row(*("–" if cell is None else escape(str(cell)) for cell in cells))
@@ -188,76 +192,141 @@ def _fetch(
     _emit(days, as_json, show)
 
 
+_MOST_FILES = 20
+"""More are shown by folder."""
+_MOST_REGIONS = 8
+
+
 @app.command("data")
 def _data(as_json: _AsJson = False) -> None:
-    """What the data folder holds: files, days, regions, gaps and problems."""
+    """What the data folder holds: files and what is wrong with them, days, regions, interval, horizons, holes."""
     from energy_ml.market_data.lake import ParquetLake
-    from energy_ml.training_window import newest, read_window
+    from energy_ml.training_window import interval_of, newest, read_window
 
     settings = _settings()
     lake = ParquetLake(settings.data_dir)
-    files = lake.inventory()
-    if not files:
-        raise NoDataError(
-            "there are no parquet files", file=settings.data_dir, remedy="energy-ml fetch, put files there, or simulate"
-        )
-    coverage = lake.coverage()
-    latest = newest(settings, lake)
-    listed = [
-        {
-            "path": str(f.path),
-            "kind": f.kind,
-            "rows": f.rows,
-            "first": f.first,
-            "last": f.last,
-            "regions": list(f.regions or ()),
-            "size": f.size,
-            "problem": f.problem,
-        }
-        for f in files
-    ]
-    days = coverage.reset_index().astype({coverage.index.name or "index": str}).to_dict("records")
+    problems: dict[str, DataError] = {}
+
+    def told(about: str, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except DataError as error:
+            problems[about] = error
+            return None
+
+    files, skipped = lake.inventory(), lake.skipped()
+    coverage = told("coverage", lake.coverage)
+    latest = told("newest", lambda: newest(settings, lake))
+    window = None if latest is None else told("window", lambda: read_window(settings, lake, latest))
+    minutes = interval_of(settings, lake) if window is None else window.interval_minutes
+    days = [] if coverage is None else coverage.reset_index().astype({"day": str}).to_dict("records")
     facts: dict[str, Any] = {
         "data_dir": settings.data_dir,
         "latest_complete_day": latest,
         "start_date": settings.start_date,
-        "horizons": settings.horizons,
+        "interval_minutes": minutes,
+        "horizons": [h for h in settings.horizons if not minutes or h % minutes == 0],
+        "unusable_horizons": [h for h in settings.horizons if minutes and h % minutes],
         "training_window_days": settings.training_window_days,
-        "files": listed,
+        "holes": (window.holes or None) if window else None,
+        "notes": [
+            f"{p.message} ({p.file})" if p.file else p.message
+            for p in (window.problems if window else [])
+            if not p.repaired and p.kind != "hole"
+        ],
+        "problems": {about: str(error) for about, error in problems.items()},
+        "files": [
+            {
+                "path": file.path,
+                "kind": file.kind,
+                "rows": file.rows,
+                "first": file.first,
+                "last": file.last,
+                "regions": list(file.regions),
+                "size": file.size,
+                "problem": file.problem,
+            }
+            for file in files
+        ],
+        "skipped": skipped,
         "coverage": days,
     }
-    try:
-        window = read_window(settings, lake, latest)
-        facts |= {"interval_minutes": window.interval_minutes, "holes": window.holes or None}
-        of_window = f"every {window.interval_minutes} minutes; {window.holes or 'no holes'}"
-    except DataError as error:
-        of_window = facts["window_problem"] = str(error)
 
     def show() -> None:
         _print_table(
-            settings.data_dir,
+            f"{settings.data_dir}, times {shown().zone}",
             {
-                "file": lambda f: Path(f["path"]).name,
+                "file": "{name}",
                 "kind": lambda f: f["kind"],
-                "rows": lambda f: f"{f['rows'] or 0:,}",
+                "rows": "{rows:,}",
                 "first": lambda f: shown().minute(f["first"]),
                 "last": lambda f: shown().minute(f["last"]),
                 "problem": lambda f: f["problem"] or "",
             },
-            listed,
+            _by_folder(files, settings.data_dir),
             texts=2,
         )
-        _print_table(
-            "\nrows per day and region (last 14 days)",
-            {"day": f"{{{coverage.index.name or 'index'}}}", **{str(name): f"{{{name}}}" for name in coverage.columns}},
-            days[-14:],
-        )
-        ahead = ", ".join(map(str, settings.horizons))
-        out.print(f"\nwindow of {settings.training_window_days} days: {of_window}")
-        out.print(f"horizons: {ahead} minutes; data from {settings.start_date}")
-        out.print(f"newest complete day: {latest}")
+        for name, why in list(skipped.items())[:_MOST_FILES]:
+            out.print(f"not read: {name}: {why}", markup=False, soft_wrap=True)
+        if len(skipped) > _MOST_FILES:
+            out.print(f"not read: {len(skipped) - _MOST_FILES:,} more (--json lists them)")
+        regions = [name for name in days[-1] if name != "day"] if days else []
+        columns: dict[str, _Cell] = {"day": "{day}", **{name: itemgetter(name) for name in regions}}
+        if len(regions) > _MOST_REGIONS:
+            columns = {
+                "day": "{day}",
+                "regions": lambda row: sum(row[name] > 0 for name in regions),
+                "fewest rows": lambda row: min(row[name] for name in regions),
+                "most rows": lambda row: max(row[name] for name in regions),
+            }
+        if days:
+            _print_table("\nprices per UTC day and region (last 14 days)", columns, days[-14:])
+        usable, not_usable = (", ".join(map(str, facts[name])) for name in ("horizons", "unusable_horizons"))
+        lines = []
+        if minutes:
+            off = f"; not multiples of the interval: {not_usable} (ENERGY_ML_HORIZONS)" if not_usable else ""
+            lines = [f"interval: {minutes} minutes", f"horizons: {usable or 'none'} minutes{off}"]
+        if latest:
+            lines.append(f"newest complete day: {latest}; data from {settings.start_date}")
+        if window:
+            lines.append(f"window of {settings.training_window_days} days up to it: {facts['holes'] or 'no holes'}")
+        lines += [
+            *(f"note: {words}" for words in facts["notes"]),
+            *(words for words in dict.fromkeys(facts["problems"].values()) if words != str(problems.get("newest"))),
+        ]
+        out.print("\n" + "\n".join(lines), markup=False)
 
     _emit(facts, as_json, show)
+    if "newest" in problems:
+        raise problems["newest"]
+
+
+def _by_folder(files: Sequence[FileInfo], root: str) -> list[dict[str, Any]]:
+    """A row for each file, or each folder as deep as there is room for; what is wrong stands by itself."""
+    paths = {file.path: file.path.removeprefix(root).lstrip("/").split("/") for file in files}
+    deepest = max(map(len, paths.values()), default=0)
+    groups: dict[tuple[Any, ...], list[FileInfo]] = {}
+    for depth in range(deepest, -1, -1):
+        groups = {}
+        for file in files:
+            groups.setdefault((*paths[file.path][:depth], file.kind, file.problem_kind), []).append(file)
+        if len(groups) <= _MOST_FILES:
+            break
+    rows = []
+    for (*parts, kind, _), held in groups.items():
+        alone = len(held) == 1
+        times = [moment for file in held for moment in (file.first, file.last) if moment is not None]
+        rows.append(
+            {
+                "name": "/".join(paths[held[0].path] if alone else [*parts, f"{len(held):,} files"]),
+                "kind": kind,
+                "rows": sum(file.rows for file in held),
+                "first": min(times, default=None),
+                "last": max(times, default=None),
+                "problem": held[0].problem if alone or not held[0].problem else f"{held[0].path}: {held[0].problem}",
+            }
+        )
+    return rows
 
 
 def _settings() -> Settings:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from energy_ml.config import OperationsConfig, PricePredictionConfig, Settings, resolve_path
@@ -21,9 +20,8 @@ from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_column
 from energy_ml.features.price_features import price_features
 from energy_ml.fields import refuse
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.market_data.rows import infer_interval
 from energy_ml.market_data.window import PriceWindow, read_price_window, refuse_too_few
-from energy_ml.names import REGION, TIMESTAMP
+from energy_ml.names import TIMESTAMP
 from energy_ml.splits import TimeSplit, split_window, window_of
 
 ALWAYS_USABLE = (1, 5, 15, 60)
@@ -55,7 +53,7 @@ def deployment(environ: Mapping[str, str] | None = None) -> Settings:
         return settings
     first, last = min(span[0] for span in spans), max(span[1] for span in spans)
     told: dict[str, Any] = {"start_date": min(first.date(), settings.end_date or first.date())}
-    interval = _interval_before(lake, settings, last)
+    interval = interval_of(settings, lake)
     if interval is not None:
         told["horizons"] = tuple(sorted({interval, *(h for h in ALWAYS_USABLE if h % interval == 0)}))
         usual, held = settings.training_window_days, (last - first).days + 1
@@ -63,15 +61,12 @@ def deployment(environ: Mapping[str, str] | None = None) -> Settings:
     return replace(settings, **{name: value for name, value in told.items() if name in settings.left_open})
 
 
-def _interval_before(lake: ParquetLake, settings: Settings, last: pd.Timestamp) -> int | None:
-    """Minutes between the prices of the two days up to ``last``; None if that is no supported interval."""
-    moment = pd.Timedelta(nanoseconds=1)
+def interval_of(settings: Settings, lake: ParquetLake) -> int | None:
+    """Minutes between the newest prices of the chosen regions; None if that is no supported interval."""
     try:
-        rows = lake.read_prices(last - pd.Timedelta(days=2), last + moment, regions=settings.regions)
+        return lake.interval(settings.regions)
     except DataError:
         return None
-    series = [np.unique(pd.DatetimeIndex(mine[TIMESTAMP]).asi8) for _, mine in rows.groupby(REGION, observed=True)]
-    return infer_interval(series)
 
 
 def newest(settings: Settings, lake: ParquetLake | None = None) -> dt.date:

@@ -182,3 +182,83 @@ def test_report_opens_the_newest_or_says_which_there_are(run, tmp_path: Path) ->
     assert run("report", "--date", "2026-02-09")[1].strip().endswith("2026-02-09/report.html")
     code, _, err = run("report", "--date", "2026-02-08")
     assert code == 1 and "2026-02-09, 2026-02-10" in err
+
+
+def quarters(days: int, region: str = "AA") -> pd.DataFrame:
+    """Quarter-hourly prices from 2026-10-01 on."""
+    times = pd.date_range("2026-10-01", periods=96 * days, freq="15min", tz="UTC")
+    return pd.DataFrame({"timestamp": times, "region": region, "real_time_price": range(len(times))}).astype(
+        {"real_time_price": float}
+    )
+
+
+def test_data_shows_many_files_by_folder_and_what_is_wrong_by_itself(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.out, "width", 200)
+    folder = tmp_path / "data_dir"
+    for (day, hour), rows in quarters(2).groupby(lambda i: divmod(i // 4, 24)):
+        part = folder / f"region=AA/day=2026-10-0{day + 1}"
+        part.mkdir(parents=True, exist_ok=True)
+        rows.drop(columns="region").to_parquet(part / f"{hour}.parquet", index=False)
+    (folder / "cut.parquet").write_bytes(b"PAR1 and no more")
+    code, out, _ = run("data")
+    assert code == 0 and len(out.splitlines()) < 20
+    told = [" ".join(line.split()) for line in out.splitlines()]
+    for day in ("2026-10-01", "2026-10-02"):
+        assert f"region=AA/day={day}/24 files prices 96 {day} 00:00 {day} 23:45" in told
+    assert any(line.startswith("cut.parquet – 0 – – the file has no footer") for line in told)
+    assert "interval: 15 minutes" in told and "horizons: 15, 60 minutes" in told
+    for number in range(30):
+        (folder / f"day={number}").mkdir()
+        quarters(1, f"R{number}").to_parquet(folder / f"day={number}/x.parquet", index=False)
+    code, out, _ = run("data")
+    assert code == 0 and "78 files" in out and "regions  fewest rows" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("prices.csv", "pandas.read_csv('prices.csv'"),
+        ("_later/prices.parquet", "rename it if it is meant"),
+        ("prices.feather", "doesn't end with .parquet"),
+    ],
+)
+def test_data_names_what_it_does_not_read(run, tmp_path: Path, name: str, words: str) -> None:
+    path = tmp_path / "data_dir" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    code, out, err = run("data")
+    assert code == 1 and f"not read: {name}: " in out and words in out and words in err
+
+
+def test_the_advice_for_a_csv_file_can_be_followed(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data_dir"
+    folder.mkdir()
+    quarters(12).to_csv(folder / "prices of mine.csv", index=False, sep=";")
+    advice = run("data")[1].partition("in its folder: ")[2].splitlines()[0]
+    monkeypatch.chdir(folder)
+    exec(advice.removeprefix('python -c "').removesuffix('"'))
+    code, out, _ = run("data")
+    assert code == 0 and "newest complete day: 2026-10-12" in out
+
+
+def test_data_lists_files_whatever_is_wrong_with_them(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data_dir"
+    folder.mkdir()
+    monkeypatch.setenv("ENERGY_ML_HORIZONS", "5,15")
+    frame = quarters(3)
+    for name in ("upper.PARQUET", "short.pq"):
+        frame[frame["timestamp"].dt.day == (1 if name == "short.pq" else 2)].to_parquet(folder / name, index=False)
+    frame.rename(columns={"real_time_price": "Price"}).to_parquet(folder / "renamed.parquet", index=False)
+    frame.assign(real_time_price="dear").to_parquet(folder / "words.parquet", index=False)
+    code, out, err = run("data")
+    assert code == 0, err
+    for name in ("upper.PARQUET", "short.pq", "renamed.parquet", "words.parquet"):
+        assert name in out
+    assert "not multiples of the interval: 5 (ENERGY_ML_HORIZONS)" in out and "real_time_price isn't numeric" in out
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    code, out, err = run("data")
+    assert code == 1 and out.count("no footer") == 4 and err.startswith("error:")
+    assert json.loads(run("data", "--json")[1])["latest_complete_day"] is None

@@ -47,6 +47,7 @@ from energy_ml.market_data.schema import (
 )
 from energy_ml.names import BATTERY_ID, CHARGE, PRICE, REGION, TIMESTAMP
 
+_SUFFIXES = (".parquet", ".parq", ".pq")
 _MAGIC = b"PAR1"
 _DAY_NS = 86_400 * 10**9
 _DATE_IN_PATH = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
@@ -130,8 +131,9 @@ class _Footer:
 class ParquetLake:
     """Every ``*.parquet`` under ``root``, a local path or an fsspec URL such as ``s3://bucket/prices``.
 
-    Folders are searched recursively; hive-partitioned ones (``region=FR/…``) give their column. Names that begin with
-    ``.``, ``_`` or ``~`` and ``*.tmp.parquet`` are ignored, folders included. Footers are kept while size and
+    Folders are searched recursively; hive-partitioned ones (``region=FR/…``) give their column. ``.parq`` and ``.pq``
+    are read as well, in any case. Names that begin with ``.``, ``_`` or ``~`` and ``*.tmp.parquet`` are ignored,
+    folders included; ``skipped`` tells which files aren't looked at. Footers are kept while size and
     modification stamp stay the same, so asking one lake again is cheap; results never depend on modification times.
     """
 
@@ -145,6 +147,10 @@ class ParquetLake:
     def inventory(self) -> list[FileInfo]:
         """One entry per file, ordered by path, from footers. Files with problems are listed, never raised."""
         return [footer.info for footer in self._scan()]
+
+    def skipped(self) -> dict[str, str]:
+        """Files below the root that aren't looked at: path relative to the root -> why, and what to do, in words."""
+        return {name: why for name, why, _ in self._listing() if why}
 
     def days_of_file(self, path: str) -> FileDays:
         """Which UTC days and regions ``path`` covers; reads two columns. Raises UnreadableFileError or DataError."""
@@ -200,6 +206,17 @@ class ParquetLake:
         infos = [footer.info for footer in self._price_footers(regions)]
         chosen = [info for info in infos if regions is None or set(regions) & set(info.regions)]
         return max(cast(pd.Timestamp, info.last) for info in chosen)
+
+    def interval(self, regions: Sequence[str] | None = None) -> int | None:
+        """Minutes between the newest prices; None if that is no supported interval. Raises as ``read_prices``."""
+        footers = self._price_footers(regions)
+        last = self.newest_row(regions).value // _DAY_NS
+        for day in range(last, last - 10, -1):  # the newest rows may be placeholders without prices
+            days = [self._day_rows(footers, number).times for number in (day - 1, day)]
+            series = [ns for held in days for name, ns in held.items() if regions is None or name in regions]
+            if (minutes := infer_interval(series)) is not None:
+                return minutes
+        return None
 
     def fingerprint(self, start: pd.Timestamp, end: pd.Timestamp, kinds: Sequence[Kind] = ("prices",)) -> str:
         """sha256 over the content fingerprints of the files of ``kinds`` that touch [start, end).
@@ -459,6 +476,7 @@ class ParquetLake:
                 "there are no price files" if not every else f"none of the {len(every)} parquet files holds prices",
                 file=self.root,
                 expected="*.parquet with columns timestamp, region, real_time_price",
+                example=next((f"{name}: {why}" for name, why in self.skipped().items()), None),
                 remedy="set ENERGY_ML_DATA_DIR to the folder with your files, or make data with: energy-ml simulate",
             )
         known = {region for f in footers for region in f.info.regions}
@@ -479,20 +497,19 @@ class ParquetLake:
         return [self._footer(path, details) for path, details in self._files()]
 
     def _files(self) -> list[tuple[str, dict[str, Any]]]:
-        fs, base = self.root.fs, self.root.path.rstrip("/")
-        if base.endswith(".parquet") and fs.isfile(base):
+        if _is_parquet(self.root.path) and self.root.fs.isfile(self.root.path):
             return [(str(self.root), self._details(str(self.root)))]
+        return [(str(self.root / name), details) for name, why, details in self._listing() if not why]
+
+    def _listing(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Each file below the root, by name: path relative to it, why it isn't looked at (empty if it is), details."""
+        base = self.root.path.rstrip("/")
         try:
-            listing = fs.find(base, detail=True)
+            listing = self.root.fs.find(base, detail=True)
         except FileNotFoundError:
             return []
-        files: list[tuple[str, dict[str, Any]]] = []
-        for name in sorted(listing):
-            relative = name[len(base) :].lstrip("/") if name.startswith(base) else name
-            parts = relative.split("/")
-            if parts[-1].endswith(".parquet") and not any(_hidden(part) for part in parts):
-                files.append((str(self.root / relative), listing[name]))
-        return files
+        names = {(path[len(base) :].lstrip("/") if path.startswith(base) else path): path for path in sorted(listing)}
+        return [(name, _why_skipped(name, listing[path]), listing[path]) for name, path in names.items()]
 
     def _details(self, path: str) -> dict[str, Any]:
         try:
@@ -630,8 +647,27 @@ def _date(day: int) -> dt.date:
     return dt.date(1970, 1, 1) + dt.timedelta(days=int(day))
 
 
-def _hidden(part: str) -> bool:
-    return part.startswith((".", "_", "~")) or part.endswith(".tmp.parquet")
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES)
+
+
+def _why_skipped(name: str, details: dict[str, Any]) -> str:
+    """Why a file of this path below the root isn't looked at, in words; empty if it is."""
+    parts = name.split("/")
+    if any(part.startswith((".", "_", "~")) or part.endswith(".tmp.parquet") for part in parts):
+        return "names that begin with . _ or ~, and *.tmp.parquet, are left alone: rename it if it is meant"
+    if _is_parquet(parts[-1]):
+        return ""
+    if parts[-1].lower().endswith((".csv", ".csv.gz", ".tsv", ".txt")):
+        to = f"{parts[-1].split('.')[0]}.parquet"
+        return (
+            "only parquet is read; in its folder: "
+            f"python -c \"import pandas; pandas.read_csv({parts[-1]!r}, sep=None, engine='python')"
+            f'.to_parquet({to!r}, index=False)"'
+        )
+    if details.get("islink") and details.get("type") != "file":
+        return "links to folders aren't followed: name the folder in ENERGY_ML_DATA_DIR, or move the files here"
+    return "its name doesn't end with .parquet"
 
 
 def _first_line(error: BaseException) -> str:
