@@ -25,6 +25,8 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.config import MLConfig, PricePredictionConfig
+from energy_ml.features import WARM_UP_MINUTES
+from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.price_prediction import PricePredictionEvaluator
 from energy_ml.price_prediction.evaluator import geometric_mean
 from energy_ml.price_prediction.walk_forward import ReadPrices, walk_forward
@@ -35,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("prices", type=Path, help="parquet with timestamp, region, real_time_price")
     parser.add_argument("--days", type=int, default=10)
+    parser.add_argument("--history", type=int, default=0, help="days before each window that teach too")
     parser.add_argument("--first", default=None, help="first day of the first window (default: first whole UTC day)")
     parser.add_argument("--windows", default="all", help="numbers of the windows, such as 0,3,6 (default: all)")
     parser.add_argument("--horizons", default="5,15,30,60")
@@ -114,7 +117,10 @@ def main() -> None:
     config = MLConfig(price_prediction=settings, n_jobs=args.threads)
 
     def read(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
-        return frame[(frame["timestamp"] >= start) & (frame["timestamp"] < end)].reset_index(drop=True)
+        if args.history:
+            start -= pd.Timedelta(days=args.history) + pd.Timedelta(minutes=WARM_UP_MINUTES)
+        rows = frame[(frame["timestamp"] >= start) & (frame["timestamp"] < end)]
+        return clean_prices(rows, end=end).frame if args.history else rows.reset_index(drop=True)
 
     if args.coverage:
         coverage(args, read, list(windows.values()), config)

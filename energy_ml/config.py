@@ -86,6 +86,11 @@ class PricePredictionConfig:
     spike_quantile: float = setting(
         0.98, "A price above this quantile of the training prices counts as a spike.", "> 0.5, < 1"
     )
+    history_days: int = setting(
+        60,
+        "Days before the window whose prices teach too, as far as the files reach; recent ones more. 0 takes none.",
+        ">= 0",
+    )
     max_gap_minutes: int = setting(
         30,
         "Gaps up to this long, or of one interval where that is longer, are filled forward and flagged; 0 fills none.",

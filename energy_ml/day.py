@@ -39,6 +39,7 @@ from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render
 from energy_ml.features import build_battery_features, feature_columns, feature_family, prices_of
 from energy_ml.market_data.cleaning import clean_batteries
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.window import fingerprint_of
 from energy_ml.model_management.challenge import judge_policy, judge_price_model
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.promotion import register_and_decide, write_training_results
@@ -176,12 +177,13 @@ def price_features(night: Night) -> Made:
     whole = f"{len(features):,} rows, every {window.interval_minutes} min; {window.holes or 'no gap left'}"
     data = {
         "fingerprint": window.fingerprint,
+        "history_fingerprint": fingerprint_of(day.history),
         "interval_minutes": window.interval_minutes,
         "problems": [problem.to_dict() for problem in window.problems],
     }
     return Made(
         features,
-        {"data": data},
+        {"data": data, "history": day.history},
         facts,
         [
             Check("window_complete", True, whole),
@@ -237,7 +239,13 @@ def time_split(night: Night, price_features: pd.DataFrame, data: Mapping[str, ob
     )
 
 
-def train_price(night: Night, horizon: int, price_features: pd.DataFrame, time_split: dict[str, object]) -> Made:
+def train_price(
+    night: Night,
+    horizon: int,
+    price_features: pd.DataFrame,
+    price_history: pd.DataFrame,
+    time_split: dict[str, object],
+) -> Made:
     """One horizon's model for all regions, its forecasts of the whole window, and what it looked at."""
     config, name = night.config.price_prediction, price_model_id(horizon)
     trained = night.trainer.train_for_horizon(
@@ -245,12 +253,14 @@ def train_price(night: Night, horizon: int, price_features: pd.DataFrame, time_s
         feature_columns(price_features),
         horizon,
         split=TimeSplit.from_dict(time_split),
+        history=price_history,
         progress=night.progress.callback(name),
     )
     model: PricePredictionModel = trained["model"]
     forecasts: pd.DataFrame = trained["forecasts"]
     importance = model.importance_table()
-    record = night.record(time_split["fingerprint"], config, metrics=trained["metrics"])
+    history = {**model.provenance["history"], "fingerprint": time_split["history_fingerprint"]}
+    record = night.record(time_split["fingerprint"], config, metrics=trained["metrics"], history=history)
     test = forecast_metrics(forecasts[forecasts[SPLIT] == "test"], by=[HORIZON]).iloc[0]
     night.progress.write(name, 1.0, {"mae": test["mae"], "rmae": test["rmae"]}, state="completed")
     chart = charts.forecast_chart(
@@ -264,6 +274,7 @@ def train_price(night: Night, horizon: int, price_features: pd.DataFrame, time_s
         "rmae": test["rmae"],
         "coverage": test["coverage"],
         "rows_left_out": model.provenance["rows_left_out"],
+        "history": history,
         "forecast_chart": chart,
         "importance_chart": charts.importance_chart(importance),
         "importance": importance.head(12),  # a longer table would be hidden behind a click
@@ -487,6 +498,7 @@ def report(
     battery_summary: dict[str, list[dict[str, object]]],
     learning: pd.DataFrame,
     registry_entry: dict[str, dict[str, object]],
+    price_provenance: dict[str, object],
     **importance: pd.DataFrame,
 ) -> Made:
     """One self-contained HTML page: verdicts, forecasts, intervals, the battery's day, what was decided and why."""
@@ -494,7 +506,7 @@ def report(
     scores = ForecastScores.from_records(price_evaluation)
     test = scores.part("test").overall
     looked_at = [importance[f"importance_{h}"].assign(**{HORIZON: h}) for h in night.settings.horizons]
-    record = night.record(time_split["fingerprint"], config)
+    record = night.record(time_split["fingerprint"], config, history=price_provenance["history"])
     html = render_report(
         as_of=str(night.as_of),
         split=time_split,

@@ -19,9 +19,10 @@ from energy_ml.errors import DataError
 from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
 from energy_ml.fields import refuse
+from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.window import PriceWindow, read_price_window, refuse_too_few
-from energy_ml.names import TIMESTAMP
+from energy_ml.names import REGION, TIMESTAMP
 from energy_ml.splits import TimeSplit, split_window, window_of
 
 ALWAYS_USABLE = (1, 5, 15, 60)
@@ -134,6 +135,42 @@ def read_window(
     )
 
 
+def read_history(
+    settings: Settings, lake: ParquetLake, window: PriceWindow, config: PricePredictionConfig | None = None
+) -> pd.DataFrame:
+    """Clean long prices of up to ``history_days`` before ``window``, which teach, and of the warm-up before those.
+
+    What can't be repaired there refuses nothing: so many whole days are taken as are right. Never fewer than the
+    window's own warm-up.
+    """
+    config = config or settings.ml_config().price_prediction
+    warm_up = window.prices[~window.in_window]
+    names = window.prices[REGION].unique().tolist()
+
+    def read(days: int) -> pd.DataFrame:
+        rows = lake.read_prices(
+            window.start - pd.Timedelta(days=days), window.start, regions=names, columns=list(config.extra_columns)
+        )
+        return clean_prices(
+            rows,
+            end=window.start,
+            max_gap_minutes=config.max_gap_minutes,
+            interval_minutes=window.interval_minutes,
+            regions=rows[REGION].unique().tolist(),
+            max_abs_price=config.max_abs_price,
+        ).frame
+
+    best, low, high = warm_up, 0, config.history_days + WARM_UP_MINUTES // 1440 if config.history_days else 0
+    days = high
+    while low < high:  # a longer stretch is right only if every shorter one is
+        try:
+            best, low = read(days), days
+        except DataError:
+            high = days - 1
+        days = (low + high + 1) // 2
+    return best if len(best) > len(warm_up) else warm_up
+
+
 def settings_for(config: PricePredictionConfig) -> Settings:
     """The deployment's settings; a ``data_path`` that was named in ``config`` comes before theirs."""
     settings = deployment()
@@ -144,10 +181,12 @@ def settings_for(config: PricePredictionConfig) -> Settings:
 
 @dataclass(frozen=True)
 class Day:
-    """One as-of date: ``window`` (prices with warm-up), ``features`` of the window's rows alone, ``split``."""
+    """One as-of date: ``window`` (prices with warm-up), ``history`` (prices before it, which teach too), ``features``
+    of the window's rows alone, ``split``."""
 
     as_of: dt.date
     window: PriceWindow
+    history: pd.DataFrame
     features: pd.DataFrame
     split: TimeSplit
 
@@ -168,7 +207,9 @@ def open_day(settings: Settings, lake: ParquetLake, as_of: dt.date) -> Day:
     window = read_window(settings, lake, as_of)
     config = settings.ml_config().price_prediction
     features = window_features(window.prices, window.start, config)
-    return Day(as_of, window, features, split_of(window.start, window.end, config))
+    return Day(
+        as_of, window, read_history(settings, lake, window), features, split_of(window.start, window.end, config)
+    )
 
 
 def _check_batteries(settings: Settings, lake: ParquetLake) -> None:
@@ -182,7 +223,8 @@ def _check_batteries(settings: Settings, lake: ParquetLake) -> None:
 
 def window_features(prices: pd.DataFrame, start: pd.Timestamp, config: PricePredictionConfig) -> pd.DataFrame:
     """Features of the rows from ``start`` on, one per interval and region; what is before, warm-up, only fills lags."""
-    features = price_features(prices, PriceFeatureSpec.from_config(config), price_col=config.target_column)
+    needed = prices[prices[TIMESTAMP] >= start - pd.Timedelta(minutes=WARM_UP_MINUTES)]
+    features = price_features(needed, PriceFeatureSpec.from_config(config), price_col=config.target_column)
     return features[features[TIMESTAMP] >= start].reset_index(drop=True)
 
 

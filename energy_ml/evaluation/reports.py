@@ -85,7 +85,7 @@ def render_report(
     forecasts, battery : what the day made; the test part is judged.
     decisions : model id -> decision (``promote``, ``reason``, ``version``).
     problems : DataProblems as dicts.
-    provenance : the record of ``energy_ml.provenance``.
+    provenance : the record of ``energy_ml.provenance``; ``history`` in it says what taught beside the window.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def render_report(
     page = {
         "title": f"energy_ml report {as_of}",
         "as_of": as_of,
-        "judged": _judged(split, regions),
+        "judged": _judged(split, regions, provenance.get("history", {})),
         "forecast_verdict": forecast_verdict(scores.overall, level),
         "battery_verdict": battery_verdict(pooled, against),
         "tiles": _tiles(scores.overall, pooled, level, len(problems)),
@@ -190,14 +190,18 @@ def _render(template: str, page: Mapping[str, object]) -> str:
     return environment.get_template(template).render(version=__version__, shown=shown(), **page)
 
 
-def _judged(split: Record, regions: Sequence[str]) -> str:
+def _judged(split: Record, regions: Sequence[str], history: Record) -> str:
     start, val_end, end = (pd.Timestamp(split[name]) for name in ("start", "val_end", "end"))
     hours = (end - val_end) / pd.Timedelta(hours=1)
     days = (end - start) / pd.Timedelta(days=1)
     names = ", ".join(regions) if len(regions) <= 8 else f"{len(regions)} regions"
+    taught = ""
+    if history.get("rows"):
+        since = shown().local(pd.Timestamp(history["from"]))
+        taught = f" Price models learned from {history['rows']:,} rows before the window too, since {since:%d %b %Y}."
     return (
         f"Judged on the last {hours:.0f} hours of a {days:.0f}-day window, {shown().local(val_end):%d %b %Y %H:%M} to "
-        f"{shown().local(end):%d %b %Y %H:%M} {shown().zone}, which no model was fitted on. Regions: {names}."
+        f"{shown().local(end):%d %b %Y %H:%M} {shown().zone}, which no model was fitted on. Regions: {names}.{taught}"
     )
 
 

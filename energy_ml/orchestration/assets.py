@@ -124,6 +124,7 @@ def day_steps(settings: Settings) -> list[Step]:
                 "battery_summary": "evaluation/battery_summary",
                 "learning": "rl_battery/learning",
                 "registry_entry": "model_management/registry_entry",
+                "price_provenance": f"price_prediction/provenance_{horizons[0]}min",
                 **{f"importance_{h}": f"price_prediction/importance_{h}min" for h in horizons},
             },
             beside={"metrics": ("evaluation/metrics", METRICS_FILE)},
@@ -145,7 +146,10 @@ def _feature_steps() -> list[Step]:
             {"pandas", "parquet"},
             _FORECASTERS,
             raw=MARKET_PRICES,
-            beside={"data": ("features/data", "features/data.json")},
+            beside={
+                "data": ("features/data", "features/data.json"),
+                "history": ("features/price_history", "features/price_history.parquet"),
+            },
             checks={
                 "window_complete": "The window is readable, on one interval, and holds enough of each region.",
                 "few_repairs": "Under 1 % of the window's prices weren't measured.",
@@ -187,7 +191,7 @@ def _model_step(horizon: int) -> Step:
         functools.partial(day.train_price, horizon=horizon),
         {"xgboost", "python"},
         _FORECASTERS,
-        inputs={"price_features": _FEATURES, "time_split": _SPLIT},
+        inputs={"price_features": _FEATURES, "price_history": "features/price_history", "time_split": _SPLIT},
         beside={
             "forecasts": (
                 f"price_prediction/forecasts_{horizon}min",

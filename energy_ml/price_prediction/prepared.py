@@ -23,16 +23,19 @@ Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+HISTORY = 3
+"""Number of the part before the window, after those of ``PARTS``."""
 
 
 @dataclass
 class PreparedWindow:
-    """Arrays of one window. Rows are those of ``frame``; the grid has R regions and T instants.
+    """Arrays of one window and of the history before it. Rows are those of ``frame``, history first; the grid has R
+    regions and T instants.
 
     ``cells`` (n,): ``t * R + r`` of each row; ``price`` (T, R): NaN where there is none; ``outcome`` (T, R): the same
     without filled ones: what forecasts are taught and judged by; ``usable`` (T, R): whether the price and all that the
-    newest features look at are known; ``part`` (T,): 0 train, 1 validation, 2 test, -1 outside the window. Input rows
-    are made for the rows that are asked for: all of them at once would take as much memory as the features themselves.
+    newest features look at are known; ``part`` (T,): 0 train, 1 validation, 2 test, 3 history, -1 none of them.
+    Input rows are made for the rows that are asked for: all of them at once would take as much memory as the features.
     """
 
     frame: pd.DataFrame
@@ -51,7 +54,8 @@ class PreparedWindow:
     preset: Preset
     """For the length of the training part."""
     chosen: dict[str, IntArray]
-    """Row numbers that fits use: ``train``, ``validation``, ``both`` (thinned when there are many)."""
+    """Row numbers that fits use: ``history``, ``train``, ``validation`` (thinned when there are many); ``before`` is
+    history and train, ``all`` the three together."""
     binned: BinnedPool
 
     def volatility(self, rows: IntArray) -> Array:
@@ -74,6 +78,12 @@ class PreparedWindow:
         inside = {name: self.split.mask(self.times, name, steps * self.interval_minutes)[instants] for name in PARTS}
         return {name: int((lost & mask).sum()) for name, mask in inside.items()}
 
+    @property
+    def history(self) -> dict[str, object]:
+        """How much of the time before the window teaches: its first instant and the rows drawn."""
+        rows = self.chosen["history"]
+        return {"from": self.times[self.places(rows)[1].min()].isoformat() if len(rows) else None, "rows": len(rows)}
+
     def places(self, rows: IntArray | slice = slice(None)) -> tuple[IntArray, IntArray]:
         """Region and instant on the grid of these rows, or of all, (len(rows),) each."""
         instants, regions = np.divmod(self.cells[rows], self.price.shape[1])
@@ -91,8 +101,12 @@ class PreparedWindow:
         return horizon // self.interval_minutes
 
 
+HISTORY_HALF_LIFE_DAYS = 20.0
+"""A history row is drawn half as likely for each so many days that it is older: markets change."""
+
+
 def prepare_window(
-    frame: pd.DataFrame,
+    window: pd.DataFrame,
     feature_cols: Sequence[str],
     split: TimeSplit,
     *,
@@ -100,8 +114,16 @@ def prepare_window(
     preset: Preset,
     seed: int,
     min_training_rows: int,
+    history: pd.DataFrame | None = None,
 ) -> PreparedWindow:
-    """Lay a features frame out for training. Raises SchemaError, SplitError (a part has no rows) and panel errors."""
+    """Lay a features frame out for training; ``history`` is one of the time before it.
+
+    History teaches if it has at least as many rows as the training part: less wouldn't forecast that part any better
+    than its own other days do.
+
+    Raises SchemaError, SplitError (a part has no rows) and panel errors.
+    """
+    frame = window
     for name in ("timestamp", "region", price_col):
         if name not in frame.columns:
             raise SchemaError(
@@ -112,12 +134,19 @@ def prepare_window(
             )
     if not len(frame):
         raise NoDataError("the features frame has no rows", expected="a window of prices", remedy="choose other dates")
+    if history is not None:
+        history = history[history["timestamp"] < frame["timestamp"].min()]
+        training = split.mask(pd.DatetimeIndex(frame["timestamp"]), "train").sum()
+        if len(history) >= training:
+            frame = pd.concat([history.reindex(columns=frame.columns), frame], ignore_index=True)
     panel = to_panel(frame, [price_col])
     n_times, n_regions = len(panel.times_ns), len(panel.regions)
     cells = panel.rows if panel.rows is not None else np.arange(n_times * n_regions, dtype=np.int64)
     part = np.full(n_times, -1, dtype=np.int8)
     for number, name in enumerate(("train", "validation", "test")):
         part[split.mask(panel.times, name)] = number
+    if frame is not window:
+        part[panel.times < window["timestamp"].min()] = HISTORY
     price = np.ascontiguousarray(panel.values.T)
     outcome = np.full(price.shape, np.nan)
     outcome.reshape(-1)[cells] = measured_prices(frame, price_col)
@@ -139,8 +168,19 @@ def prepare_window(
     rng = np.random.default_rng(seed)
     train = _thin(np.flatnonzero(known & (part_of_row == 0)), max_rows, rng)
     validation = _thin(np.flatnonzero(known & (part_of_row == 1)), max_rows, rng)
+    old = np.flatnonzero(known & (part_of_row == HISTORY))
+    age = np.asarray((split.start - panel.times[cells[old] // n_regions]) / pd.Timedelta(days=1))
+    chance = 0.5 ** (age / HISTORY_HALF_LIFE_DAYS)
+    old = _thin(old, max_rows, rng, chance / chance.sum() if len(old) else None)
     # Training rows thin to the same density in the refit, so that a stopped number of trees means the same there.
-    chosen = {"train": train, "validation": validation, "both": np.sort(np.concatenate([train, validation]))}
+    before = np.concatenate([old, train])
+    chosen = {
+        "history": old,
+        "train": train,
+        "validation": validation,
+        "before": before,
+        "all": np.sort(np.concatenate([before, validation])),
+    }
 
     def inputs(rows: IntArray) -> Float32Array:
         return design.rows(frame.iloc[rows], price_col)
@@ -160,9 +200,9 @@ def prepare_window(
         part,
         preset,
         chosen,
-        BinnedPool(inputs, train, preset.max_bin),
+        BinnedPool(inputs, before, preset.max_bin),
     )
 
 
-def _thin(rows: IntArray, most: int, rng: np.random.Generator) -> IntArray:
-    return rows if len(rows) <= most else np.sort(rng.choice(rows, size=most, replace=False))
+def _thin(rows: IntArray, most: int, rng: np.random.Generator, chance: Array | None = None) -> IntArray:
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, size=most, replace=False, p=chance))

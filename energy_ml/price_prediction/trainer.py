@@ -43,9 +43,9 @@ from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted, PricePredictionModel, interval_around
 from energy_ml.price_prediction.predictor import PricePredictor
-from energy_ml.price_prediction.prepared import PreparedWindow, prepare_window
+from energy_ml.price_prediction.prepared import HISTORY, PreparedWindow, prepare_window
 from energy_ml.splits import PARTS, TimeSplit, split_window
-from energy_ml.training_window import newest, read_window, settings_for
+from energy_ml.training_window import newest, read_history, read_window, settings_for, window_features
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -78,7 +78,8 @@ class PricePredictionTrainer:
         self.models: dict[int, PricePredictionModel] = {}
         self.results: dict[int, dict[str, Any]] = {}
         self._device: str | None = None
-        self._prepared: PreparedWindow | None = None
+        self._prepared: tuple[_Asked, PreparedWindow] | None = None
+        self._left_out: tuple[pd.DataFrame, pd.DataFrame] | None = None
 
     @property
     def device(self) -> str:
@@ -90,7 +91,7 @@ class PricePredictionTrainer:
     # --- data ---------------------------------------------------------------------------------------------------------
 
     def load_data(self) -> pd.DataFrame:
-        """Clean prices of the newest as-of date, with warm-up before its window (``attrs["window_start"]``).
+        """Clean prices of the newest as-of date, with history before its window (``attrs["window_start"]``).
 
         Raises
         ------
@@ -100,14 +101,24 @@ class PricePredictionTrainer:
         settings = settings_for(self.config)
         lake = ParquetLake(settings.data_dir)
         window = read_window(settings, lake, newest(settings, lake), self.config)
-        window.prices.attrs["window_start"] = window.start.isoformat()
-        return window.prices
+        prices = pd.concat([read_history(settings, lake, window, self.config), window.prices[window.in_window]])
+        prices.attrs["window_start"] = window.start.isoformat()
+        return prices.reset_index(drop=True)
 
     def prepare_data(self, df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-        """Features of a long price frame and the names of the feature columns; warm-up rows only fill lags."""
-        features = price_features(df, PriceFeatureSpec.from_config(self.config), price_col=self.config.target_column)
-        if "window_start" in df.attrs:
-            features = features[features["timestamp"] >= df.attrs["window_start"]].reset_index(drop=True)
+        """Features of a long price frame's window and the names of the feature columns.
+
+        The window begins at ``attrs["window_start"]`` if the frame has that; what is before it fills lags, and teaches
+        as history when the features are trained on.
+        """
+        if "window_start" not in df.attrs:
+            features = price_features(
+                df, PriceFeatureSpec.from_config(self.config), price_col=self.config.target_column
+            )
+        else:
+            start = pd.Timestamp(df.attrs["window_start"])
+            features = window_features(df, start, self.config)
+            self._left_out = features, df[df["timestamp"] < start]
         return features, feature_columns(features)
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -119,6 +130,7 @@ class PricePredictionTrainer:
         horizon: int,
         *,
         split: TimeSplit | None = None,
+        history: pd.DataFrame | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Train the model of ``horizon`` minutes.
@@ -128,6 +140,8 @@ class PricePredictionTrainer:
         df_features : long features frame of one window (``prepare_data``); rows outside ``split`` are ignored.
         feature_cols : its feature columns.
         split : by default 70/15/15 % of the frame's time, as the config says.
+        history : clean long prices of the time before the frame, which teach too; by default those that the last
+            ``prepare_data`` left out of this frame.
         progress : called with the fraction done and ``{"stage": …, "round": …, "score": …}`` per boosting round.
 
         Returns
@@ -137,7 +151,7 @@ class PricePredictionTrainer:
 
         Raises HorizonError, SchemaError, SplitError.
         """
-        window = self._prepare(df_features, feature_cols, split)
+        window = self._prepare(df_features, feature_cols, split, history)
         steps = window.steps_of(horizon)
         fits = _HorizonFits(self, window, steps, _Meter(progress, window.preset))
         ensemble, quantiles, final, rounds = fits.run()
@@ -184,6 +198,7 @@ class PricePredictionTrainer:
             "best_iteration": rounds,
             "price_scale": scale,
             "rows_left_out": window.left_out(steps),
+            "history": window.history,
         }
         result = {
             "horizon": horizon,
@@ -283,23 +298,32 @@ class PricePredictionTrainer:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _prepare(self, frame: pd.DataFrame, feature_cols: Sequence[str], split: TimeSplit | None) -> PreparedWindow:
+    def _prepare(
+        self,
+        frame: pd.DataFrame,
+        feature_cols: Sequence[str],
+        split: TimeSplit | None,
+        history: pd.DataFrame | None,
+    ) -> PreparedWindow:
         """The window's shared arrays; horizons called one after the other with the same frame share them."""
-        last = self._prepared
-        if (
-            last is not None
-            and last.frame is frame
-            and last.feature_cols == tuple(feature_cols)
-            and (split is None or last.split == split)
-        ):
-            return last
+        if history is None and self._left_out is not None and self._left_out[0] is frame:
+            history = self._left_out[1]
+        asked = _Asked(frame, tuple(feature_cols), split, history)
+        if self._prepared is not None and self._prepared[0].is_like(asked):
+            return self._prepared[1]
         self._prepared = None
         if split is None:
             times = pd.DatetimeIndex(frame["timestamp"])
             distinct = times.unique().sort_values()
             step = (distinct[1:] - distinct[:-1]).min() if len(distinct) > 1 else pd.Timedelta(0)
             split = split_window(distinct[0], distinct[-1] + step, self.config.train_end_pct, self.config.val_end_pct)
-        self._prepared = prepare_window(
+        earlier = None
+        if history is not None and len(history):
+            spec = PriceFeatureSpec.from_config(self.config)
+            earlier = price_features(history, spec, price_col=self.config.target_column)
+            since = split.start - pd.Timedelta(days=self.config.history_days)
+            earlier = earlier[earlier["timestamp"] >= since]  # what is before fills lags
+        window = prepare_window(
             frame,
             feature_cols,
             split,
@@ -307,8 +331,10 @@ class PricePredictionTrainer:
             preset=self.preset,
             seed=self.config.random_state,
             min_training_rows=self.config.min_training_rows,
+            history=earlier,
         )
-        return self._prepared
+        self._prepared = asked, window
+        return window
 
     def _forecasts_frame(
         self, window: PreparedWindow, horizon: int, point: Array, lower: Array, upper: Array
@@ -338,6 +364,21 @@ class PricePredictionTrainer:
                 IS_FILLED: np.isnan(window.ahead(rows, 0, measured=True)),
             }
         )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a prepared window was made from."""
+
+    frame: pd.DataFrame
+    feature_cols: tuple[str, ...]
+    split: TimeSplit | None
+    history: pd.DataFrame | None
+
+    def is_like(self, other: _Asked) -> bool:
+        """Whether both mean the same frames and the same split."""
+        same = self.frame is other.frame and self.history is other.history
+        return same and (self.feature_cols, self.split) == (other.feature_cols, other.split)
 
 
 def _evenly(rows: IntArray, count: int) -> IntArray:
@@ -412,14 +453,18 @@ class _HorizonFits:
         minutes = steps * window.interval_minutes
         # Instants (T,) in whose part the target lies too: only their rows may teach.
         self.inside = {name: window.split.mask(stamps, name, minutes) for name in ("train", "validation")}
-        ahead = stamps + pd.Timedelta(minutes=minutes)
-        self.before_test = np.asarray((stamps >= window.split.start) & (ahead < window.split.val_end))
+        ahead, old = stamps + pd.Timedelta(minutes=minutes), window.part == HISTORY
+        teaches = old | (stamps >= window.split.start)
+        self.history = np.asarray(old & (ahead < window.split.start))
+        self.before_validation = np.asarray(teaches & (ahead < window.split.train_end))
+        self.before_test = np.asarray(teaches & (ahead < window.split.val_end))
 
     def run(self) -> tuple[Array, Array, Fitted, dict[str, int]]:
         """The ensemble's prices (R, T) and quantiles (R, T, quantiles) out of sample, the final fit, rounds per
         member."""
         window, chosen = self.window, self.window.chosen
         every, folds = [*self.members, self.quantiles], self._folds()
+        teachers = chosen["history"] if len(chosen["history"]) else chosen["train"]
         # Each fit has one thread of its own and shares nothing that it writes: their order can't change a number.
         # BLAS would start threads of its own in each, which wait for each other at full load: twice the time.
         with (
@@ -432,7 +477,7 @@ class _HorizonFits:
                 pool.submit(
                     self._fit,
                     member,
-                    chosen["both"],
+                    chosen["all"],
                     self.before_test,
                     refit_rounds(member, rounds[member.name]),
                     stage="refit",
@@ -445,7 +490,7 @@ class _HorizonFits:
                     pool.submit(
                         self._fit,
                         member,
-                        chosen["train"],
+                        teachers,
                         allowed,
                         rounds[member.name],
                         stage="cross-fit",
@@ -467,20 +512,22 @@ class _HorizonFits:
                 return fitted
 
             first = [booster for booster, _ in stopped]
-            jobs = [pool.submit(forecast_with, first, chosen["train"], self.inside["train"], window.part == 1)]
+            jobs = [pool.submit(forecast_with, first, chosen["before"], self.before_validation, window.part == 1)]
             final_boosters = [job.result() for job in final_jobs]
-            final = pool.submit(forecast_with, final_boosters, chosen["both"], self.before_test, window.part == 2)
+            final = pool.submit(forecast_with, final_boosters, chosen["all"], self.before_test, window.part == 2)
             for (held_out, allowed), fold in zip(folds, fold_jobs, strict=True):
                 boosters = [job.result() for job in fold]
-                jobs.append(pool.submit(forecast_with, boosters, chosen["train"], allowed, held_out))
+                jobs.append(pool.submit(forecast_with, boosters, teachers, allowed, held_out))
             for job in jobs:
                 job.result()
         return ensemble, spread, final.result(), rounds
 
     def _folds(self) -> list[tuple[BoolArray, BoolArray]]:
         """(held-out instants, instants that may teach) of each contiguous block of training time, purged on both
-        sides; (T,) each."""
+        sides; (T,) each. Where there is history, that alone forecasts the whole training part."""
         train = self.window.part == 0
+        if len(self.window.chosen["history"]):
+            return [(train, self.history)]
         taught = self.window.places(np.flatnonzero(train[self.window.places()[1]]))[1]
         low, high = int(taught.min()), int(taught.max()) + 1
         edges = np.linspace(low, high, self.preset.folds + 1).astype(np.int64)
@@ -539,9 +586,9 @@ class _HorizonFits:
         chosen = self.window.chosen
         meter = self.meter.fit(f"{member.name}: early stopping", member, 0.4, member.rounds)
         with self.window.binned.borrow() as binned:
-            train = self._matrix(binned, member, chosen["train"], self.inside["train"], recent=True)
+            train = self._matrix(binned, member, chosen["before"], self.before_validation, recent=True)
             validation = self._matrix(binned, member, chosen["validation"], self.inside["validation"], recent=False)
-            parameters = self._parameters(member, chosen["train"])
+            parameters = self._parameters(member, chosen["before"])
             threshold = self.trainer.config.early_stopping_threshold
             found = fit_stopped(member, parameters, train, validation, threshold, meter.round)
         meter.finish()
@@ -557,7 +604,8 @@ class _HorizonFits:
         stage: str,
         recent: bool,
     ) -> xgb.Booster:
-        share = 0.3 if stage == "refit" else 0.3 / self.preset.folds
+        folds = 1 if len(self.window.chosen["history"]) else self.preset.folds
+        share = 0.3 if stage == "refit" else 0.3 / folds
         meter = self.meter.fit(f"{member.name}: {stage}", member, share, rounds)
         with self.window.binned.borrow() as binned:
             matrix = self._matrix(binned, member, rows, allowed, recent)

@@ -25,10 +25,10 @@ from energy_ml.market_data.window import fingerprint_of
 from energy_ml.price_prediction.trainer import PricePredictionTrainer
 from energy_ml.provenance import code_digest, config_digest
 from energy_ml.splits import window_of
-from energy_ml.training_window import read_window, split_of, window_features
+from energy_ml.training_window import read_history, read_window, split_of, window_features
 
 ReadPrices = Callable[[pd.Timestamp, pd.Timestamp], pd.DataFrame]
-"""Cleaned long prices of a half-open UTC window, and of what lies before it as warm-up."""
+"""Cleaned long prices of a half-open UTC window, and of what lies before it, which teaches as history."""
 Progress = Callable[[float, dict[str, Any]], None]
 
 
@@ -125,7 +125,9 @@ def walk_forward_parallel(
 
 def _from_files(settings: Settings, date: dt.date, cache_dir: str | Path) -> tuple[dt.date, pd.DataFrame]:
     config = replace(settings.ml_config(), n_jobs=1)
-    prices = read_window(settings, ParquetLake(settings.data_dir), date).prices
+    lake = ParquetLake(settings.data_dir)
+    window = read_window(settings, lake, date)
+    prices = pd.concat([read_history(settings, lake, window), window.prices[window.in_window]], ignore_index=True)
     days = settings.training_window_days
     return date, walk_forward(lambda start, end: prices, [date], config, days=days, cache_dir=cache_dir)
 
@@ -141,13 +143,16 @@ def _one_date(
     trainer = PricePredictionTrainer(config)
     features = window_features(prices, start, config.price_prediction)
     names, split = feature_columns(features), split_of(start, end, config.price_prediction)
+    history = prices[prices["timestamp"] < start]
     parts = []
     for number, horizon in enumerate(horizons):
 
         def share(fraction: float, metrics: dict[str, Any], number: int = number) -> None:
             progress((number + fraction) / len(horizons), metrics)
 
-        forecasts = trainer.train_for_horizon(features, names, horizon, split=split, progress=share)["forecasts"]
+        forecasts = trainer.train_for_horizon(features, names, horizon, split=split, history=history, progress=share)[
+            "forecasts"
+        ]
         parts.append(forecasts[forecasts["split"] == "test"])
     out = pd.concat(parts, ignore_index=True)
     out.insert(0, "as_of", date.isoformat())

@@ -15,13 +15,14 @@ SETTINGS = Settings.from_env({})
 DEFS = build_definitions(SETTINGS)
 GRAPH = DEFS.resolve_asset_graph()
 
-_MODEL_EDGES = {"features/price_features", "features/time_split"}
+_MODEL_EDGES = {"features/price_features", "features/time_split", "features/price_history"}
 EDGES = {
     "raw/market_prices": set(),
     "raw/battery_telemetry": set(),
     "features/price_features": {"raw/market_prices"},
     "features/battery_features": {"raw/battery_telemetry", "features/price_features"},
     "features/data": {"raw/market_prices"},
+    "features/price_history": {"raw/market_prices"},
     "features/time_split": {"features/price_features", "features/data"},
     **{
         f"price_prediction/{name}_{h}min": _MODEL_EDGES
@@ -63,6 +64,7 @@ EDGES = {
         "evaluation/battery_summary",
         "rl_battery/learning",
         "model_management/registry_entry",
+        "price_prediction/provenance_1min",
         *{f"price_prediction/importance_{h}min" for h in (1, 5, 15, 60)},
     },
     "evaluation/leaderboard": {"evaluation/report"},

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from energy_ml import checks
-from energy_ml.config import PricePredictionConfig
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.names import REPORT_FILE
 from energy_ml.orchestration.schedules import build_schedules
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.results import ResultsStore
@@ -59,9 +59,16 @@ def test_a_trainer_alone_learns_from_the_rows_of_the_nightly_run(
     project.enter(monkeypatch)
     done = project.run("energy-ml", "retrain", "--date", project.day(DAYS).isoformat())
     assert done.returncode == 0, done.stderr[-3000:]
-    nightly = ResultsStore(project.settings.results_dir).read(project.day(DAYS), "features/price_features.parquet")
-    trainer = PricePredictionTrainer(PricePredictionConfig())
+    kept = ResultsStore(project.settings.results_dir)
+    nightly = kept.read(project.day(DAYS), "features/price_features.parquet")
+    trainer = PricePredictionTrainer(project.settings.ml_config())
     alone, names = trainer.prepare_data(trainer.load_data())
+    trained = trainer.train_for_horizon(alone, names, 60)
+    assert trained["model"].provenance["history"]["rows"], "four days before a window of four teach too"
+    forecasts = kept.read(project.day(DAYS), "price_prediction/forecasts_60min.parquet")
+    pd.testing.assert_frame_equal(trained["forecasts"], forecasts, check_dtype=False)
+    page = kept.path(project.day(DAYS), REPORT_FILE).read_text()
+    assert "rows before the window too, since 01 Jan 2026" in page
     pd.testing.assert_frame_equal(alone, nightly, check_dtype=False)
     day = open_day(project.settings, ParquetLake(project.settings.data_dir), project.day(DAYS))
     pd.testing.assert_frame_equal(alone, day.features)
