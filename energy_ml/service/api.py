@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -19,7 +20,6 @@ try:
     from fastapi import Depends, FastAPI, Header, Query, Request, WebSocket, WebSocketDisconnect
     from fastapi import Path as InPath
     from fastapi.responses import Response
-    from starlette.types import ASGIApp
 
     from energy_ml.service import answers, schemas
     from energy_ml.service.http import (
@@ -53,7 +53,7 @@ from energy_ml.errors import EnergyMLError, ServiceError
 from energy_ml.names import PRICE, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel, family_of
 from energy_ml.price_prediction.predictor import METHOD
-from energy_ml.service.connections import bounded
+from energy_ml.service.connections import Server, bounded
 from energy_ml.service.events import Client, Hub
 from energy_ml.service.ml_service import MLService
 from energy_ml.service.security import SUBPROTOCOL, Guard, check_exposure
@@ -126,12 +126,12 @@ def serve(
     limits = settings or ServiceSettings.from_env()
     check_exposure(limits, host)
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    uvicorn.Server(server_config(create_app(service_settings=limits), limits, host, port, log_level)).run()
+    server_around(create_app(service_settings=limits), limits, host, port, log_level).run()
 
 
-def server_config(app: ASGIApp, limits: ServiceSettings, host: str, port: int, log_level: str) -> uvicorn.Config:
-    """The server around the service, with its limits: size and time of headers, connections."""
-    return uvicorn.Config(
+def server_around(app: Guard, limits: ServiceSettings, host: str, port: int, log_level: str) -> Server:
+    """The server around the service, with its limits: size and time of headers, connections, time to end."""
+    config = uvicorn.Config(
         app,
         http=bounded(limits),
         host=host,
@@ -141,11 +141,12 @@ def server_config(app: ASGIApp, limits: ServiceSettings, host: str, port: int, l
         server_header=False,
         h11_max_incomplete_event_size=_HEADER_BYTES,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=math.ceil(limits.timeout_seconds) + 1,  # each answer has that long
         ws_max_size=4096,
         ws_ping_interval=20,
         ws_ping_timeout=20,
     )
+    return Server(config, app)
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------

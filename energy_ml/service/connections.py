@@ -1,16 +1,39 @@
-"""Connections that send no request: how many there may be, and how long one may take over its headers.
+"""Connections: how many there may be, how long one may take over its headers, and how the last ones end.
 
-What belongs here: what comes before a request is whole. What doesn't: requests (``security``, ``http``).
+What belongs here: what comes before a request is whole, and after the last. What doesn't: requests (``security``,
+``http``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from energy_ml.config import ServiceSettings
+from energy_ml.service.security import Guard
+
+_PARTING_SECONDS = 1.0
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which on a signal to end answers what was accepted, and refuses what comes meanwhile in words.
+
+    A listening socket that closes resets who is in its queue, so it goes on listening for a moment.
+    """
+
+    def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
+        super().__init__(config)
+        self.guard = guard
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Part from the clients, and then end as uvicorn does."""
+        self.guard.stopping = True
+        await asyncio.sleep(_PARTING_SECONDS)
+        await super().shutdown(sockets)
 
 
 def bounded(limits: ServiceSettings) -> type[asyncio.Protocol]:

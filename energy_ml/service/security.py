@@ -65,6 +65,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: ServiceSettings) -> None:
         self.app = app
         self.settings = settings
+        self.stopping = False
         self._read = _digest(settings.token)
         self._train = _digest(settings.train_token)
 
@@ -80,7 +81,9 @@ class Guard:
     # --- rights -------------------------------------------------------------------------------------------------------
 
     def authorize(self, scope: Scope) -> None:
-        """Raises ServiceError: 401 (no or a wrong token), 403 (right of another kind), 421 (foreign host)."""
+        """Raises ServiceError: 401 (no or a wrong token), 403 (another right), 421 (foreign host), 503 (ending)."""
+        if self.stopping:
+            raise ServiceError("the service is ending", status=503, remedy="try again when it is back")
         headers = dict(scope["headers"])
         if self._read is None and self._train is None:
             host = headers.get(b"host", b"").decode("latin-1")
@@ -163,9 +166,8 @@ class Guard:
         except ServiceError as error:
             log.warning("socket refused: %s", error.found)
             await receive()
-            await send(
-                {"type": "websocket.close", "code": 4401 if error.status == 401 else 4403, "reason": error.found}
-            )
+            code = {401: 4401, 503: 1012}.get(error.status, 4403)
+            await send({"type": "websocket.close", "code": code, "reason": error.found})
             return
         await self.app(scope, receive, send)
 
@@ -187,7 +189,7 @@ async def _refuse(send: Send, error: ServiceError) -> None:
     headers = [(b"content-type", MEDIA_TYPE.encode())]
     if error.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="energy_ml"'))
-    if error.status in (408, 413):
+    if error.status in (408, 413, 503):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": encode(problem_of(error))})

@@ -14,10 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from energy_ml.service import ServiceSettings, create_app
-from energy_ml.service.api import server_config
+from energy_ml.service.api import server_around
 from energy_ml.service.ml_service import MLService
 from energy_ml_tests.service.conftest import Server
 
@@ -103,8 +102,7 @@ def test_a_plain_route_that_never_answers_is_given_up(market: Server, monkeypatc
 @contextmanager
 def started(market: Server, limits: ServiceSettings) -> Iterator[int]:
     """The server of ``serve`` with these limits, in a thread; its port."""
-    config = server_config(create_app(market.settings, limits), limits, "127.0.0.1", 0, "critical")
-    own = uvicorn.Server(config)
+    own = server_around(create_app(market.settings, limits), limits, "127.0.0.1", 0, "critical")
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         runs = threading.Thread(target=own.run, kwargs={"sockets": [listening]})
