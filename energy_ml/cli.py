@@ -480,6 +480,8 @@ def _predict(
             rows,
             texts=3,
         )
+        for model_id, why in first["left_out"].items():
+            out.print(f"{model_id} can't serve: {why}", style="dim", markup=False)
 
     _emit(rows, as_json, show)
 

@@ -42,7 +42,7 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.window import fingerprint_of
 from energy_ml.model_management.challenge import judge_policy, judge_price_model
 from energy_ml.model_management.comparison import Decision
-from energy_ml.model_management.promotion import register_and_decide, write_training_results
+from energy_ml.model_management.promotion import register_and_decide, retire_unfit, write_training_results
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.names import (
     AS_USUAL,
@@ -434,7 +434,8 @@ def decide(
 ) -> Made:
     """New versions of all models, each compared with its champion on the same newest test window.
 
-    A version becomes champion only if it is better and its as-of date isn't older; the reason is on record.
+    A version becomes champion only if it is better and its as-of date isn't older; the reason is on record. Champions
+    that can't serve the day's prices any more, because their interval has changed, are retired.
     """
     models, config, split = night.registry, night.config, TimeSplit.from_dict(time_split)
     version, decisions = models.new_version(), {}
@@ -477,11 +478,17 @@ def decide(
         execution_delay=config.rl_battery.execution_delay,
     )
     submit(f"{RL_BATTERY}/{POLICY_FILE}", POLICY_ID, policy_provenance, judge_battery)
+    interval = int(time_split["interval_minutes"])  # type: ignore[call-overload]
+    retired = retire_unfit(models, interval, as_of=str(night.as_of), who="energy_ml")
+    for model_id, (old, reason) in retired.items():
+        kept = decisions.setdefault(model_id, {"promote": False, "reason": "", "version": old, "numbers": {}})
+        kept["reason"] = f"{kept['reason']}; {old} {reason}" if kept["reason"] else reason
     write_training_results(models)
     rows = [{"model": name, "promoted": d["promote"], "why": d["reason"]} for name, d in decisions.items()]
     facts = {
         "version": version,
         "promoted": sum(bool(d["promote"]) for d in decisions.values()),
+        "retired": ", ".join(retired) or "none",
         "decisions": pd.DataFrame(rows),
         "registry": models.path,
     }

@@ -53,6 +53,11 @@ def infer_interval(series: Sequence[Ints]) -> int | None:
     return minutes if rest == 0 and minutes in SUPPORTED_INTERVALS else None
 
 
+def recent_interval(stamps: Ints) -> int | None:
+    """``infer_interval`` of the newest timestamps of a frame, of which most are looked for at its end."""
+    return infer_interval([np.unique(stamps[-2000:])[-49:]])
+
+
 class Findings:
     """Collects problems and errors, so that one run names everything that is wrong."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from energy_ml.artifacts import save_training_results
-from energy_ml.errors import PromotionError
+from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.registry import ModelRegistry
 
@@ -56,6 +56,27 @@ def register_and_decide(
         break
     registry.prune(model_id, max_backups, who=who)
     return decision
+
+
+def retire_unfit(registry: ModelRegistry, interval_minutes: int, *, as_of: str, who: str) -> dict[str, tuple[str, str]]:
+    """Retire champions that can't serve prices of this interval, unless they are of a later as-of date.
+
+    Returns version and reason by model. A champion that can't be loaded is left: it may be put back.
+    """
+    retired = {}
+    for model in registry.list_models():
+        champion = model["details"].get(model["champion"])
+        if champion is None or str(champion["metadata"].get("as_of") or "") > as_of:
+            continue
+        try:
+            trained = getattr(registry.load(model["model_id"]), "interval_minutes", interval_minutes)
+        except (ArtifactError, ModelNotFoundError):
+            continue
+        if trained != interval_minutes:
+            reason = f"trained on prices every {trained} minutes; on {as_of} they come every {interval_minutes}"
+            registry.retire(model["model_id"], reason=reason, who=who)
+            retired[model["model_id"]] = champion["version"], f"retired: {reason}"
+    return retired
 
 
 def write_training_results(registry: ModelRegistry) -> None:

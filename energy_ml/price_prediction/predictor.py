@@ -5,6 +5,7 @@ What belongs here: serving. What doesn't: training, and anything that needs an o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +40,20 @@ from energy_ml.features import (
 )
 from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns, with_region
 from energy_ml.features.price_features import price_features
-from energy_ml.names import IS_FILLED, REGION, REGISTRY_FILE, TIMESTAMP, horizon_of_file, price_model_name
+from energy_ml.market_data.rows import recent_interval
+from energy_ml.names import (
+    IS_FILLED,
+    REGION,
+    REGISTRY_FILE,
+    TIMESTAMP,
+    horizon_of_file,
+    price_model_id,
+    price_model_name,
+)
 from energy_ml.price_prediction.design import VOL
 from energy_ml.price_prediction.model import Forecast, PricePredictionModel
+
+log = logging.getLogger("energy_ml")
 
 METHOD = (
     "multi-quantile gradient boosting on the arcsinh price change, conformalised per region, "
@@ -85,6 +97,7 @@ class PricePredictor:
         self.min_recent_share = min_recent_share
         self._models: dict[int, PricePredictionModel] = {}
         self._given = False
+        self._left_out: dict[int, str] = {}
         self._listed: tuple[int | None, list[int]] = (None, [])
         self._columns: dict[int, _Columns] = {}
         self._specs: dict[int, PriceFeatureSpec] = {}
@@ -108,12 +121,10 @@ class PricePredictor:
     def _horizons_of(self, registry: dict[str, Any] | None) -> list[int]:
         names = {path.name for path in self.models_dir.glob("model_*min.pkl")}
         if registry is not None:
-            own = [
-                m for m in registry["models"].values() if Path(m["champion_path"]).parent.name == self.models_dir.name
-            ]
-            champions = {Path(m["champion_path"]).name: m for m in own if "retired" not in m}
+            places = {Path(m["champion_path"]): m for m in registry["models"].values() if "retired" not in m}
+            own = {place.name: m for place, m in places.items() if place.parent.name == self.models_dir.name}
             # Before the first promotion a registered file serves; a champion does also where its file is gone.
-            names = {name for name, m in champions.items() if name in names or m["champion"] is not None}
+            names = {name for name, m in own.items() if name in names or m["champion"] is not None}
         found = {horizon for name in names if (horizon := horizon_of_file(name)) is not None}
         return sorted(found if registry is not None else {*found, *self._models})
 
@@ -167,6 +178,30 @@ class PricePredictor:
             rows += self.predict_rows(panel, [horizon], now=pd.Timestamp(int(times[-1]), tz="UTC"))
         return rows
 
+    def fitting(
+        self, current_data: pd.DataFrame | Panel, horizons: Sequence[int] | None = None
+    ) -> tuple[list[int], dict[int, str]]:
+        """Which models can be served from these prices, and in words why others can't, by minutes ahead.
+
+        Each answers for itself: after a change of the prices' interval or columns those that were trained before are
+        left out, which is logged. Raises IntervalError or SchemaError where none fits, or one of ``horizons`` doesn't.
+        """
+        step = None
+        if isinstance(current_data, Panel):
+            step = current_data.interval_minutes
+        elif TIMESTAMP in current_data.columns:
+            step = recent_interval(timestamps_ns(current_data[TIMESTAMP]))
+        found = horizons or self.horizons or [0]  # which no folder has: it says that there is none
+        errors = {h: error for h in found if (error := self._misfit(self.model(h), current_data, step)) is not None}
+        if errors and (horizons or len(errors) == len(found)):
+            raise next(iter(errors.values()))
+        left_out = {horizon: str(error) for horizon, error in errors.items()}
+        if left_out != self._left_out:
+            self._left_out = left_out
+            for horizon, why in left_out.items():
+                log.warning("%s can't serve: %s", price_model_id(horizon), why)
+        return [horizon for horizon in dict.fromkeys(found) if horizon not in errors], left_out
+
     # --- forecasts ----------------------------------------------------------------------------------------------------
 
     def predict(
@@ -197,8 +232,8 @@ class PricePredictor:
     def predict_all_horizons(
         self, current_data: pd.DataFrame, region: str | None = None, *, now: pd.Timestamp | None = None
     ) -> dict[int, float]:
-        """Forecast of every horizon of the folder, by minutes; see ``predict``."""
-        _, _, forecasts = self._one(current_data, self.horizons, region, now)
+        """Forecast of every horizon of the folder whose model fits the prices, by minutes; see ``fitting``."""
+        _, _, forecasts = self._one(current_data, None, region, now)
         return {horizon: float(forecast.price[0]) for horizon, forecast in forecasts.items()}
 
     def predict_with_confidence(
@@ -242,21 +277,21 @@ class PricePredictor:
         now: pd.Timestamp | None = None,
     ) -> list[dict[str, Any]]:
         """The rows of ``predict_many`` as dicts. A panel of prices as input saves laying a frame out."""
-        wanted = list(horizons or self.horizons)
+        wanted, _ = self.fitting(current_data, horizons)
         panel = self._panel(current_data, wanted, None, now)
         names = list(regions) if regions is not None else list(panel.regions)
         made = self._forecast(panel, wanted, names)
         return [row for horizon, found in made.items() for row in self._as_rows(horizon, names, found, panel, level)]
 
     def update(self, recent_prices: pd.DataFrame, *, now: pd.Timestamp | None = None) -> int:
-        """Feed outcomes: move gate and interval calibration of every horizon over the rows that are new to them.
+        """Feed outcomes: move gate and calibration of every horizon that fits over the rows that are new to them.
 
         Call it with each new price (or a batch of them), before asking for forecasts from it. Nothing is learned from a
         forecast before its target time has passed. Returns the number of instants that were new.
         """
         moved = 0
         made: dict[tuple[PriceFeatureSpec, str, int], pd.DataFrame] = {}
-        for horizon in self.horizons:
+        for horizon in self.fitting(recent_prices)[0]:
             model = self.model(horizon)
             kind = self._spec(model), model.price_col, model.interval_minutes
             if kind not in made:
@@ -281,9 +316,29 @@ class PricePredictor:
             self._specs[model.horizon] = PriceFeatureSpec.from_dict(model.provenance["feature_spec"])
         return self._specs[model.horizon]
 
+    def _misfit(self, model: PricePredictionModel, data: pd.DataFrame | Panel, step: int | None) -> DataError | None:
+        """What keeps the model from answering from prices of this step, if anything."""
+        extras = self._spec(model).extra_columns
+        if missing := [name for name in extras if name not in data.columns]:
+            return SchemaError(
+                f"the recent prices lack column {missing[0]!r}, which the models were trained with",
+                column=missing[0],
+                expected=", ".join([TIMESTAMP, REGION, model.price_col, *extras]),
+                remedy="pass it beside the prices, empty where unknown, or train without it: "
+                "ENERGY_ML_PRICES_EXTRA_COLUMNS",
+            )
+        if step not in (None, model.interval_minutes):
+            return IntervalError(
+                f"recent prices come every {step} minutes",
+                expected=f"every {model.interval_minutes} minutes, as in training",
+                remedy="resample them, or train on data of this interval",
+            )
+        return None
+
     def _one(
-        self, data: pd.DataFrame, horizons: Sequence[int], region: str | None, now: pd.Timestamp | None
+        self, data: pd.DataFrame, horizons: Sequence[int] | None, region: str | None, now: pd.Timestamp | None
     ) -> tuple[Panel, str, dict[int, Forecast]]:
+        horizons, _ = self.fitting(data, horizons)
         panel = self._panel(data, horizons, region, now)
         if region is None:
             if len(panel.regions) > 1:
@@ -303,20 +358,9 @@ class PricePredictor:
         now: pd.Timestamp | None,
         whole: bool = False,
     ) -> Panel:
-        """Recent prices on a grid, checked."""
+        """Recent prices, which fit the models of ``horizons``, on a grid, checked."""
         model, extras = self.model(horizons[0]), self.extra_columns(horizons)
-        missing = [name for name in extras if name not in data.columns]
-        if missing:
-            raise SchemaError(
-                f"the recent prices lack column {missing[0]!r}, which the models were trained with",
-                column=missing[0],
-                expected=", ".join([TIMESTAMP, REGION, model.price_col, *extras]),
-                remedy="pass it beside the prices, empty where unknown, or train without it: "
-                "ENERGY_ML_PRICES_EXTRA_COLUMNS",
-            )
         if isinstance(data, Panel):
-            if data.interval_minutes != model.interval_minutes:
-                raise _wrong_interval(data.interval_minutes, model)
             self._check(data, model, self._spec(model), now)
             return data
         if REGION not in data.columns and region is None and len(model.regions) > 1:
@@ -341,7 +385,7 @@ class PricePredictor:
                     ascending = bool((stamps[1:] >= stamps[:-1]).all())
                     kept = slice(int(np.searchsorted(stamps, oldest, "right")), None) if ascending else stamps > oldest
                     data, stamps = data.iloc[kept], stamps[kept]
-            interval = _interval_of(stamps, model)
+            interval = model.interval_minutes
         panel = to_panel(data, columns, interval_minutes=interval)
         self._check(panel, model, spec, now)
         return panel
@@ -480,23 +524,3 @@ def _recent_missing(panel: Panel, model: PricePredictionModel) -> npt.NDArray[np
 def _newest(panel: Panel) -> pd.Timestamp:
     """The newest instant; a single Timestamp costs a hundredth of the panel's whole index."""
     return pd.Timestamp(int(panel.times_ns[-1]), tz="UTC")
-
-
-def _interval_of(stamps: npt.NDArray[np.int64], model: PricePredictionModel) -> int:
-    """The model's interval, after checking that the prices have it."""
-    steps = stamps[1:] - stamps[:-1]
-    steps = steps[steps != 0]
-    if (steps != model.interval_minutes * NS_PER_MINUTE).any():
-        # Unsorted rows, or some missing: then most of them must have the interval.
-        step = int(np.median(np.diff(np.unique(stamps))) // NS_PER_MINUTE)
-        if step != model.interval_minutes:
-            raise _wrong_interval(step, model)
-    return model.interval_minutes
-
-
-def _wrong_interval(step: int, model: PricePredictionModel) -> IntervalError:
-    return IntervalError(
-        f"recent prices come every {step} minutes",
-        expected=f"every {model.interval_minutes} minutes, as in training",
-        remedy="resample them, or train on data of this interval",
-    )

@@ -36,6 +36,11 @@ class LearnedPolicy(Complete):
     config: dict[str, Any]
     own: dict[str, dict[str, BatteryAgent]] | None = None
 
+    @property
+    def interval_minutes(self) -> int:
+        """Minutes between the prices that it was trained on."""
+        return next(iter(self.agents.values())).interval_minutes
+
 
 class BatteryPolicy:
     """A trained policy. ``policy_path`` is the folder of ``battery_policy.pkl`` or the file itself.

@@ -18,6 +18,9 @@ Source = Literal["request", "lake"]
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
+LeftOut = Annotated[dict[str, str], Field(description="models that can't serve from these prices, and why")]
+
+
 class DataAge(TypedDict):
     """How old the newest price was when it was used."""
 
@@ -48,6 +51,7 @@ class ForecastAnswer(ForecastOut, DataAge):
 
     source: Source
     method: str
+    left_out: LeftOut
 
 
 class ActionAnswer(DataAge):

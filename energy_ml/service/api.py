@@ -229,6 +229,7 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
                 "data_age_minutes": first["data_age_minutes"],
                 "stale": first["stale"],
                 "method": METHOD,
+                "left_out": first["left_out"],
             }
 
         return json_response(await _answer(answer, raw, service, limits))

@@ -21,6 +21,7 @@ from energy_ml.config import ServiceSettings, Settings
 from energy_ml.errors import (
     EnergyMLError,
     HistoryError,
+    IntervalError,
     ModelNotFoundError,
     NoDataError,
     ServiceError,
@@ -31,6 +32,7 @@ from energy_ml.errors import (
 from energy_ml.features import Panel, PriceFeatureSpec, required_history
 from energy_ml.features.panel import timestamps_ns
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.rows import infer_interval
 from energy_ml.market_data.window import read_recent_prices
 from energy_ml.model_management.comparison import numbers_of
 from energy_ml.names import POLICY_ID, PRICE, PRICE_PREDICTION, REGION, TIMESTAMP
@@ -56,6 +58,10 @@ from energy_ml.training_window import deployment
 log = logging.getLogger("energy_ml.service")
 
 _REGISTRY_FIELDS = ("version", "registered_at", "sha256", "size", "decision")
+
+
+_Rows = dict[tuple[str, int], Mapping[str, object]]
+"""Rows of a forecast by region and horizon."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +97,7 @@ class MLService:
         self._lock = threading.Lock()
         self._view: _View | None = None
         self._live: tuple[object, object, _View] | None = None
-        self._cached: tuple[object, object, dict[tuple[str, int], Mapping[str, object]]] | None = None
+        self._cached: tuple[object, object, _Rows, list[int], dict[int, str]] | None = None
 
     def start(self) -> MLService:
         """Load all champions, answer once so that no caller waits for that, and watch for promotions. Returns itself.
@@ -253,16 +259,16 @@ class MLService:
         """Forecasts with intervals, one dict per horizon and region.
 
         ``price, lower, upper, level, region, horizon, timestamp, target_time, price_now, known_region, penalty`` as
-        the predictor gives them, with ``model_id, version, source`` (request or lake), ``data_age_minutes, stale``.
+        the predictor gives them, with ``model_id, version, source`` (request or lake), ``data_age_minutes, stale``, and
+        ``left_out``: which models can't serve from these prices and why, where no horizons are named.
 
         Given prices are served by the champions as they were trained; those of the lake also by what the outcomes since
         then have taught their calibration. A past ``timestamp`` never uses anything after it.
         """
         view = self._current_view()
-        wanted = list(dict.fromkeys(horizons or view.champions))
         end = None if timestamp is None else _utc(timestamp)
         if prices is None and end is None:
-            return self._from_lake(wanted, regions, level)
+            return self._from_lake(horizons, regions, level)
         source: Source = "lake" if prices is None else "request"
         if prices is None:
             recent = self.market.until(end, view.history_minutes, view.extra_columns)
@@ -274,8 +280,9 @@ class MLService:
             check_prices(prices)
             newest = pd.Timestamp(int(timestamps_ns(prices[TIMESTAMP]).max()), tz="UTC") if len(prices) else None
         age = self._age(newest, end)
+        wanted, left_out = view.predictor.fitting(prices, horizons)
         rows = view.predictor.predict_rows(prices, wanted, regions, level=level, now=end)
-        return [self._row(view, row, source, age) for row in rows]
+        return [self._row(view, row, source, age, left_out) for row in rows]
 
     def act(
         self,
@@ -315,6 +322,13 @@ class MLService:
         newest = pd.Timestamp(own[TIMESTAMP].iloc[-1])
         age = self._age(newest, end)
         agent = policy.agent(name)
+        step = infer_interval([timestamps_ns(own[TIMESTAMP])[-49:]])
+        if step not in (None, agent.interval_minutes):
+            raise IntervalError(
+                f"prices come every {step} minutes",
+                expected=f"every {agent.interval_minutes} minutes, as {POLICY_ID} was trained",
+                remedy="retrain on the present data (energy-ml retrain), or send prices of that interval",
+            )
         made, how = dict(forecasts or {}), "request" if forecasts else "none"
         if forecasts is None:
             made, how = self._forecasts_for(name, prices, source, end)
@@ -471,7 +485,7 @@ class MLService:
         return live
 
     def _from_lake(
-        self, horizons: Sequence[int], regions: Sequence[str] | None, level: float | None
+        self, horizons: Sequence[int] | None, regions: Sequence[str] | None, level: float | None
     ) -> list[ForecastAnswer]:
         view = self._current_view()
         recent = self.market.prices(view.history_minutes, view.extra_columns)
@@ -480,19 +494,25 @@ class MLService:
         with self._lock:
             live = self._live_view(view, recent)
             if self._cached is None or self._cached[0] is not live or self._cached[1] is not recent:
-                rows = live.predictor.predict_rows(recent.frame, list(view.champions), recent.regions)
-                self._cached = (live, recent, {(row["region"], row["horizon"]): row for row in rows})
-            cached = self._cached[2]
+                fitting, left_out = live.predictor.fitting(recent.frame)
+                rows = live.predictor.predict_rows(recent.frame, fitting, recent.regions)
+                by_place: _Rows = {(row["region"], row["horizon"]): row for row in rows}
+                self._cached = (live, recent, by_place, fitting, left_out)
+            _, _, cached, fitting, left_out = self._cached
+            horizons = list(dict.fromkeys(horizons or fitting))
             asked = [(name, horizon) for horizon in horizons for name in names]
             if level is None and all(key in cached for key in asked):
                 made: Sequence[Mapping[str, object]] = [cached[key] for key in asked]
             else:  # another level; or what the predictor refuses, in its own words
                 made = live.predictor.predict_rows(recent.frame, horizons, names, level=level)
-        return [self._row(view, row, "lake", age) for row in made]
+        return [self._row(view, row, "lake", age, left_out) for row in made]
 
-    def _row(self, view: _View, row: Mapping[str, object], source: Source, age: DataAge) -> ForecastAnswer:
+    def _row(
+        self, view: _View, row: Mapping[str, object], source: Source, age: DataAge, left_out: Mapping[int, str]
+    ) -> ForecastAnswer:
         champion = view.champions[cast(int, row["horizon"])]
         made = {**row, "model_id": champion.model_id, "version": champion.version, "source": source, **age}
+        made["left_out"] = {view.champions[horizon].model_id: why for horizon, why in left_out.items()}
         return cast(ForecastAnswer, made)
 
     def _age(self, newest: pd.Timestamp | None, end: pd.Timestamp | None, *, refuse: bool = True) -> DataAge:
@@ -527,9 +547,9 @@ class MLService:
         """Forecasts of the price models, or none with the reason: the policy can do without."""
         try:
             given = None if source == "lake" else prices
-            return {
-                row["horizon"]: row["price"] for row in self.forecast(given, None, [region], timestamp=end)
-            }, "models"
+            rows = self.forecast(given, None, [region], timestamp=end)
+            how = ["models", *(f"{name} can't serve: {why}" for name, why in rows[0]["left_out"].items())]
+            return {row["horizon"]: row["price"] for row in rows}, "; ".join(how)
         except StaleDataError:
             raise
         except EnergyMLError as error:

@@ -6,17 +6,22 @@ The tests of this file follow the last day of the shared project, in the order o
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
+from energy_ml import cli
 from energy_ml.artifacts import champion_entry
-from energy_ml.errors import EnergyMLError
+from energy_ml.errors import EnergyMLError, IntervalError
+from energy_ml.names import METRICS_FILE
 from energy_ml.orchestration.instance import how_to_look, record_home
 from energy_ml.orchestration.launch import project_instance, run_job, what_failed
+from energy_ml.service import MLService
 from energy_ml_tests.orchestration.project import DAYS, Project
 
 DAY = Project.day(DAYS)
@@ -118,6 +123,48 @@ def test_a_retry_from_failure_succeeds_though_a_champion_was_damaged_meanwhile(i
     (problem,) = inside.registry.verify()
     assert champion["version"] in problem, "the damaged version is named, and nothing else"
     assert not _half_written(inside)
+
+
+def test_a_night_after_half_hours_became_hours(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What can't serve the new interval refuses in words, is retired by the next night, and holds up nobody else."""
+    hourly = Project.make(tmp_path / "hourly", HORIZONS="60,120")
+    shutil.copytree(project.root / "models", hourly.root / "models")
+    for path in (hourly.root / "data/processed").glob("*price*"):
+        frame = pd.read_parquet(path)
+        frame[pd.DatetimeIndex(frame["timestamp"]).minute == 0].to_parquet(path, index=False)
+    hourly.enter(monkeypatch)
+    service = MLService()
+    with pytest.raises(IntervalError, match="every 60 minutes"):
+        service.forecast()
+    with pytest.raises(IntervalError, match=r"every 60 minutes.*every 30 minutes, as battery_policy"):
+        service.act(0.5)
+
+    result = run_job(DAY)
+    assert result.success, what_failed(result.all_events)
+    why = f"trained on prices every 30 minutes; on {DAY} they come every 60"
+    decisions = hourly.store.read(DAY, "model_management/decisions.json")
+    assert decisions["price_prediction_30m"]["reason"] == f"retired: {why}"
+    assert any(why in line for line in hourly.store.read(DAY, METRICS_FILE)["decisions"])
+    assert hourly.registry.history("price_prediction_30m")[-1]["event"] == "retired"
+    for model_id, version in hourly.champions().items():
+        assert version is None or hourly.registry.load(model_id).interval_minutes == 60, model_id
+
+    # Somebody brings it back: the others answer all the same, and say why it doesn't.
+    for model_id in ("price_prediction_60m", "battery_policy"):
+        hourly.registry.promote(model_id, decisions[model_id]["version"], reason="test", who="test")
+    hourly.registry.rollback("price_prediction_30m", reason="test", who="test")
+    rows = MLService().forecast()
+    assert {row["horizon"] for row in rows} in ({60}, {60, 120}), "without the champion of half-hours"
+    assert set(rows[0]["left_out"]) == {"price_prediction_30m"}
+    action = MLService().act(0.5)
+    assert 60 in action["forecasts"] and "price_prediction_30m can't serve" in action["forecast_source"]
+    monkeypatch.setattr(cli.out, "file", None)
+    monkeypatch.setattr("sys.argv", ["energy-ml", "predict"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert "price_prediction_30m can't serve" in capsys.readouterr().out
 
 
 def test_a_record_of_runs_is_kept_where_the_project_can_not_keep_it(

@@ -185,6 +185,29 @@ def test_a_champion_whose_file_is_gone_keeps_its_horizon_and_a_retired_one_loses
         PricePredictor(folder).predict(prices, 60, "AA")
 
 
+def test_after_a_change_of_the_interval_each_model_answers_for_itself(
+    trained: PricePredictionTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    hourly = market(days=12, interval=60)
+    trainer = PricePredictionTrainer(small_config(horizons=[60]))
+    features, names = trainer.prepare_data(hourly)
+    trainer.train_for_horizon(features, names, 60)
+    alone, both = PricePredictor().use({60: trainer.models[60]}), PricePredictor()
+    both.use({15: trained.models[15], 60: copy.deepcopy(trainer.models[60])})
+    assert both.predict_all_horizons(hourly, "AA") == alone.predict_all_horizons(hourly, "AA")
+    assert set(both.predict_many(hourly)["horizon"]) == {60} and both.predict(hourly, 60, "AA")
+    assert caplog.text.count("price_prediction_15m can't serve") == 1, "once, not with every answer"
+    assert both.fitting(hourly) == ([60], {15: both.fitting(hourly)[1][15]})
+    with pytest.raises(IntervalError, match=r"every 60 minutes.*every 15 minutes"):
+        both.predict(hourly, 15, "AA")
+    later = market(days=12.5, interval=60)
+    assert both.update(later) == 12
+    quarters = market(days=3.5)
+    assert set(both.predict_all_horizons(quarters, "AA")) == {15}
+    with pytest.raises(IntervalError, match=r"every 15 minutes.*every 60 minutes"):
+        alone.predict_all_horizons(quarters, "AA")
+
+
 def test_prices_without_a_region_are_one_region(predictor: PricePredictor, prices: pd.DataFrame) -> None:
     one = prices[prices["region"] == "AA"].drop(columns="region")
     with pytest.raises(UnknownRegionError, match="no region column"):
