@@ -32,7 +32,7 @@ from energy_ml.config import (
 )
 from energy_ml.display import showing, shown
 from energy_ml.errors import ConfigError, DataError, EnergyMLError, ModelNotFoundError, NoDataError
-from energy_ml.names import METRICS_FILE, REGISTRY_FILE, REPORT_FILE
+from energy_ml.names import AS_USUAL, METRICS_FILE, OUR_POLICY, REFERENCE, REGISTRY_FILE, REPORT_FILE
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -377,10 +377,15 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
 
 
 def _show_results(settings: Settings, as_of: dt.date, as_json: bool) -> None:
+    import pandas as pd
+
+    from energy_ml.evaluation.verdicts import battery_lines
     from energy_ml.results import ResultsStore
 
     store = ResultsStore(settings.results_dir)
     metrics = store.read(as_of, METRICS_FILE)
+    described = metrics["described"]
+    names = described.keys() - {REFERENCE, AS_USUAL}
 
     def show() -> None:
         _print_table(
@@ -406,6 +411,24 @@ def _show_results(settings: Settings, as_of: dt.date, as_json: bool) -> None:
             },
             metrics["battery"],
         )
+        for line in battery_lines(
+            pd.DataFrame(metrics["battery"]), pd.DataFrame(metrics["battery_as_usual"]), described
+        ):
+            out.print(f"  {line}")
+        own = [row for row in metrics["batteries"] if row["strategy"] == OUR_POLICY and row["battery_id"] in names]
+        if own:
+            _print_table(
+                "\nown batteries, our policy",
+                {
+                    "battery": "{battery_id}",
+                    "region": "{region}",
+                    f"profit, {shown().currency}": "{profit:,.2f}",
+                    "per MW and year": "{profit_per_mw_year:,.0f}",
+                    "share of perfect foresight": lambda row: None if row["share"] is None else f"{row['share']:.1%}",
+                },
+                own,
+                texts=2,
+            )
         for line in metrics.get("decisions", []):
             out.print(f"  {line}", style="dim")
         out.print(f"\nreport: {store.path(as_of, REPORT_FILE)}", soft_wrap=True)

@@ -36,6 +36,7 @@ from energy_ml.evaluation.leaderboard import leaderboard as gather_leaderboard
 from energy_ml.evaluation.leaderboard import succession
 from energy_ml.evaluation.metrics import ForecastScores, family_importance, forecast_metrics
 from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render_leaderboard, render_report
+from energy_ml.evaluation.verdicts import battery_words
 from energy_ml.features import build_battery_features, feature_columns, feature_family, prices_of
 from energy_ml.market_data.cleaning import clean_batteries
 from energy_ml.market_data.lake import ParquetLake
@@ -413,6 +414,9 @@ def backtest(
             "summary": {
                 "summary": summary.to_dict("records"),
                 "as_usual": as_usual.to_dict("records"),
+                "described": {
+                    u.battery_id: battery_words(u.battery, u.execution_delay) for u in [*units, *usual_units, *fleet]
+                },
                 "problems": [p.to_dict() for p in problems],
             }
         },
@@ -502,7 +506,7 @@ def report(
     time_split: Mapping[str, Any],
     price_evaluation: Mapping[str, list[dict[str, object]]],
     battery_backtest: pd.DataFrame,
-    battery_summary: dict[str, list[dict[str, object]]],
+    battery_summary: dict[str, Any],
     learning: pd.DataFrame,
     registry_entry: dict[str, dict[str, object]],
     price_provenance: dict[str, object],
@@ -525,6 +529,8 @@ def report(
             summary,
             {name: cast("charts.PolicyTable", agent.heat_maps()) for name, agent in battery_policy.agents.items()},
             learning,
+            pd.DataFrame(battery_summary["as_usual"]),
+            battery_summary["described"],
         ),
         decisions=registry_entry,
         problems=[*time_split["problems"], *battery_summary["problems"]],
@@ -536,6 +542,7 @@ def report(
         "prices": scores.overall[scores.overall[SPLIT] == "test"].to_dict("records"),
         "battery": pooled.to_dict("records"),
         "battery_as_usual": battery_summary["as_usual"],
+        "described": battery_summary["described"],
         "batteries": summary[summary[REGION] != POOLED].to_dict("records"),
         "decisions": [f"{model_id}: {decision['reason']}" for model_id, decision in registry_entry.items()],
         "provenance": record,

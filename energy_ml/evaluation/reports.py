@@ -23,7 +23,7 @@ from energy_ml.evaluation import charts, tables
 from energy_ml.evaluation.backtest_evaluator import compare_strategies, headline, mark_to_market, pool_summary
 from energy_ml.evaluation.metrics import ForecastScores, family_importance, importance_measure
 from energy_ml.evaluation.tables import DASH, Record, number
-from energy_ml.evaluation.verdicts import battery_verdict, earned_share, forecast_verdict, money
+from energy_ml.evaluation.verdicts import battery_lines, battery_verdict, earned_share, forecast_verdict, money
 from energy_ml.names import HORIZON, OUR_POLICY, POOLED, REGION, SPLIT, STRATEGY
 
 
@@ -53,6 +53,10 @@ class BatteryResults:
     """Region -> table of ``charts.policy_maps``."""
     learning: pd.DataFrame
     """See ``charts.learning_curve``."""
+    as_usual: pd.DataFrame
+    """Pooled summary of the reference battery as most people would get it."""
+    described: Mapping[str, str]
+    """battery_id -> what it is, in words."""
 
 
 @dataclass
@@ -118,6 +122,7 @@ def render_report(
         "judged": _judged(split, regions, provenance.get("history", {})),
         "forecast_verdict": forecast_verdict(scores.overall, level),
         "battery_verdict": battery_verdict(pooled, against),
+        "battery_lines": battery_lines(pooled, battery.as_usual, battery.described),
         "tiles": _tiles(scores.overall, pooled, level, len(problems)),
         "horizon_table": tables.horizon_table(scores.overall),
         "strategy_table": tables.strategy_table(pooled),
@@ -128,6 +133,7 @@ def render_report(
         "rival_table": tables.rival_table(against),
         "earnings_table": tables.earnings_table(pooled),
         "fleet_table": tables.fleet_table(battery.summary),
+        "described_table": tables.described_table(battery.described),
         "problem_table": tables.problem_table(problems),
         "decision_table": tables.decision_table(decisions),
         "provenance_table": provenance_table,
@@ -214,7 +220,7 @@ def _tiles(metrics: pd.DataFrame, pooled: pd.DataFrame, level: float, problems: 
         (f"{ratio:.3f}", "rMAE over all horizons (1 is “the price stays”)"),
         (cover if np.isfinite(low) else DASH, f"of prices inside the {level:.0%} intervals"),
         (number(ours["share"], ".0%").text, "of the possible battery profit earned"),
-        (money(float(ours["profit_per_day"])), f"{shown().currency} per day, a battery in each region"),
+        (money(float(ours["profit_per_mw_year"])), f"{shown().currency} per MW and year at this rate"),
         (number(ours["cycles_per_day"], ".1f").text, "cycles per day and battery"),
         (str(problems), f"problem{'' if problems == 1 else 's'} found in the input data"),
     ]

@@ -232,6 +232,7 @@ def strategy_table(pooled: pd.DataFrame) -> Table:
         ("Share", _numbers("share", ".1%")),
         ("Interval", _range("share_low", "share_high", ".0%")),
         ("Per day", _numbers("profit_per_day", ",.1f")),
+        ("Per MW and year", _numbers("profit_per_mw_year", ",.0f")),
         ("Cycles/day", _numbers("cycles_per_day", ".2f")),
     ]
     note = "the reference battery in every region; share of perfect foresight"
@@ -281,10 +282,24 @@ def fleet_table(summary: pd.DataFrame) -> Table:
         together = key[0] == FLEET
         profit, share = (figures.set_index(STRATEGY)[name] for name in ("profit", "share"))
         cells = [number(profit[name], ",.0f") for name in (PERFECT_FORESIGHT, OUR_POLICY)]
+        cells.append(number(figures.set_index(STRATEGY)["profit_per_mw_year"][OUR_POLICY], ",.0f"))
         cells += [number(share[name], ".1%") for name in (OUR_POLICY, *names)]
         rows.append(Row("fleet together" if together else " · ".join(key), cells, main=together))
-    head = ["Region · battery", "Possible", "Policy earned", "Policy share", *map(strategy_label, names)]
+    head = [
+        "Region · battery",
+        "Possible",
+        "Policy earned",
+        "Per MW and year",
+        "Policy share",
+        *map(strategy_label, names),
+    ]
     return Table("Each battery", head, rows, f"profit in {shown().currency}; shares of perfect foresight")
+
+
+def described_table(described: Mapping[str, str]) -> Table:
+    """Show what each battery is; ``described`` are words by battery_id."""
+    rows = [Row(battery_id, [Cell(words)]) for battery_id, words in described.items()]
+    return Table("What the batteries are", ["Battery", "Size, losses, costs, delay"], rows, words=True)
 
 
 # --- what was found and decided --------------------------------------------------------------------------------------

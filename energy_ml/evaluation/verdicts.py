@@ -7,14 +7,24 @@ What belongs here: judging tables of metrics and profits, and how numbers are sa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from energy_ml.display import shown
 from energy_ml.evaluation.charts import strategy_label
-from energy_ml.names import HOLD, HORIZON, OUR_POLICY, OUR_POLICY_BLIND, PERFECT_FORESIGHT, STRATEGY
+from energy_ml.names import (
+    AS_USUAL,
+    HOLD,
+    HORIZON,
+    OUR_POLICY,
+    OUR_POLICY_BLIND,
+    PERFECT_FORESIGHT,
+    REFERENCE,
+    STRATEGY,
+)
+from energy_ml.rl_battery.battery import Battery
 
 SAME = 0.005
 """Relative differences up to this size count as none."""
@@ -167,6 +177,42 @@ def battery_verdict(pooled: pd.DataFrame, against: pd.DataFrame) -> Verdict:
     if len(rules) and len(behind) == len(rules):
         tone = "bad"
     return Verdict(tone, f"The policy earned {share:.0%} of the possible profit{interval}{said}{but}.", detail)
+
+
+def battery_words(battery: Battery, execution_delay: int) -> str:
+    """Say what a battery is: size, power, losses, limits, costs, delay."""
+    into, out = battery.power_mw, battery.power_out_mw
+    power = f"{into:g} MW" if into == out else f"{into:g} MW in and {out:g} MW out"
+    cycles = battery.max_cycles_per_day
+    late = {0: "no delay", 1: "one interval late"}.get(execution_delay, f"{execution_delay} intervals late")
+    parts = [
+        f"{battery.capacity_mwh:g} MWh",
+        power,
+        f"{battery.efficiency:.3g} efficient",
+        f"charged {battery.min_reserve:.0%} to {battery.max_charge:.0%}",
+        f"wear {battery.wear_cost_per_mwh:g}",
+        f"fees {battery.buy_fee_per_mwh:g} and {battery.sell_fee_per_mwh:g} {shown().price}",
+        late,
+        *([] if cycles is None else [f"at most {cycles:g} cycles a day"]),
+    ]
+    return ", ".join(parts)
+
+
+def battery_lines(pooled: pd.DataFrame, as_usual: pd.DataFrame, described: Mapping[str, str]) -> list[str]:
+    """Say what the battery is and what the policy earned with it; below that, as most people would get it.
+
+    ``pooled`` and ``as_usual`` are summaries of the reference battery as it is configured and ``as_usual``.
+    """
+    lines: dict[str, str] = {}
+    for name, words, rows in (
+        ("Reference battery", described[REFERENCE], pooled),
+        ("As most people would get it", described[AS_USUAL], as_usual),
+    ):
+        ours = rows[rows[STRATEGY] == OUR_POLICY].iloc[0]
+        share = f"{ours['share']:.0%} of the possible profit" if pd.notna(ours["share"]) else "no profit possible"
+        yearly = f"{money(float(ours['profit_per_mw_year']))} {shown().currency} per MW and year at this rate"
+        lines.setdefault(words, f"{name} ({words}): {share}, {yearly}.")
+    return list(lines.values())
 
 
 def _worth_words(worth: pd.DataFrame) -> str:

@@ -24,6 +24,7 @@ from energy_ml.evaluation import backtest_evaluator, charts, reports, tables, ve
 from energy_ml.evaluation.leaderboard import succession
 from energy_ml.evaluation.metrics import ForecastScores, forecast_metrics
 from energy_ml.evaluation.reports import BatteryResults, ForecastResults
+from energy_ml.rl_battery.battery import Battery
 from energy_ml.splits import split_window
 
 NASTY = "<script>alert('x')</script>"
@@ -91,6 +92,11 @@ def summary_of(backtest: pd.DataFrame) -> pd.DataFrame:
     return backtest_evaluator.summarise(backtest, facts, bootstrap=20)
 
 
+def as_usual() -> pd.DataFrame:
+    """What the policy earns with wear and late."""
+    return pd.DataFrame({"strategy": ["q_learning"], "share": [0.25], "profit_per_mw_year": [12_345.0]})
+
+
 def make_policy_table() -> dict[str, Any]:
     charge, hour, gap = np.linspace(0.1, 0.9, 10), np.arange(24), np.linspace(-1, 1, 12)
     action = np.where(gap[None] > 0.1, 1, np.where(gap[None] < -0.1, -1, 0)) * np.ones((10, 1))
@@ -116,7 +122,9 @@ def forecast_results(frame: pd.DataFrame) -> ForecastResults:
 @functools.cache
 def battery_results() -> BatteryResults:
     backtest = make_backtest()
-    return BatteryResults(backtest, summary_of(backtest), {"FR": make_policy_table()}, LEARNING)
+    described = {"reference": "1 MWh, no delay", "as usual": "1 MWh, one interval late"}
+    summary = summary_of(backtest)
+    return BatteryResults(backtest, summary, {"FR": make_policy_table()}, LEARNING, as_usual(), described)
 
 
 def arguments(frame: pd.DataFrame | None = None, **changes: Any) -> dict[str, Any]:
@@ -180,6 +188,30 @@ def text_of(page: str) -> str:
 
 
 # --- the page ---
+
+
+def test_first_screen_names_the_battery_and_what_most_people_would_get(page):
+    first = text_of(page[: page.index('<section id="forecasts">')])
+    summary = battery_results().summary
+    ours = summary[(summary["region"] == "all") & (summary["strategy"] == "q_learning")].iloc[0]
+    assert ours["profit_per_mw_year"] == pytest.approx(ours["profit"] / ours["days"] * 365 / 1.0), (
+        "0.5 MW in two regions"
+    )
+    yearly = f"{ours['profit_per_mw_year']:,.0f} currency per MW and year"
+    assert f"Reference battery (1 MWh, no delay): {ours['share']:.0%} of the possible profit, {yearly}" in first
+    late = "As most people would get it (1 MWh, one interval late): 25% of the possible profit, 12,345 currency per MW"
+    assert late in first
+
+
+def test_words_of_a_battery():
+    battery = Battery(4.0, 2.0, 1.0, wear_cost_per_mwh=8.0, buy_fee_per_mwh=1.5, max_cycles_per_day=1.5)
+    assert verdicts.battery_words(battery, 2) == (
+        "4 MWh, 2 MW in and 1 MW out, 0.9 efficient, charged 10% to 90%, wear 8, fees 1.5 and 0 currency/MWh, "
+        "2 intervals late, at most 1.5 cycles a day"
+    )
+    as_configured = battery_results()
+    alike = {"reference": "the same", "as usual": "the same"}
+    assert len(verdicts.battery_lines(as_configured.summary, as_usual(), alike)) == 1, "nothing is said twice"
 
 
 def test_report_is_whole_and_small(page):

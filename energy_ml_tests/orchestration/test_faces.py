@@ -107,9 +107,7 @@ def test_currency_and_clock(
     newest = shell(monkeypatch, capsys, "predict")[0]["timestamp"]
     assert newest.startswith("2026-01-08T23:30:00"), "machines get UTC"
     page = project.store.path(project.day(DAYS), REPORT_FILE).read_text()
-    assert (
-        "09 Jan 2026 10:00 Australia/Brisbane, which no model" in page and "AUD/MWh" in page and "AUD per day" in page
-    )
+    assert "09 Jan 2026 10:00 Australia/Brisbane, which no model" in page and "AUD/MWh" in page and "AUD per MW" in page
     assert "currency/MWh" not in page and "time that is forecast, Australia/Brisbane" in page
     with project_instance() as instance:
         keys = ("features/price_features", "features/time_split", "price_prediction/model_30min")

@@ -76,6 +76,17 @@ def test_ten_times_the_size_is_ten_times_the_money(earned: pd.DataFrame) -> None
     assert ratio.drop("hold").to_dict() == pytest.approx(dict.fromkeys(ratio.drop("hold").index, 10.0), rel=1e-6)
 
 
+def test_the_report_says_what_they_are_and_what_most_people_would_get(night: Project, earned: pd.DataFrame) -> None:
+    page = (night.root / "results" / AS_OF / "report.html").read_text()
+    metrics = json.loads((night.root / "results" / AS_OF / "metrics.json").read_text())
+    assert "FR · ten times" in page and "10 MWh, 5 MW, 0.9 efficient" in page
+    (plain,) = (row for row in metrics["battery"] if row["strategy"] == "q_learning")
+    (late,) = (row for row in metrics["battery_as_usual"] if row["strategy"] == "q_learning")
+    assert 0 < late["profit_per_mw_year"] < plain["profit_per_mw_year"]
+    assert "wear 10" in metrics["described"]["as usual"] and "one interval late" in metrics["described"]["as usual"]
+    assert f"{late['profit_per_mw_year']:,.0f} currency per MW and year" in page
+
+
 @pytest.mark.parametrize("field", CHANGED)
 def test_every_field_reaches_the_money(earned: pd.DataFrame, field: str) -> None:
     way = CHANGED[field][1]
