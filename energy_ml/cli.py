@@ -61,7 +61,7 @@ err = Console(stderr=True, highlight=False)
 
 
 def main() -> None:
-    """Entry point: errors of ours become one line and an exit code (2 for wrong use, 1 for failure)."""
+    """Entry point: errors of ours become one line and an exit code (2 wrong use, 1 failure, 130 Ctrl-C)."""
     try:
         app()
     except EnergyMLError as error:
@@ -69,6 +69,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
+    except SystemExit as leaving:
+        if leaving.code == 130:  # Ctrl-C; every file is written whole or not at all
+            err.print("interrupted: what was written is whole, and the same command begins again")
+        raise
 
 
 def _emit(value: object, as_json: bool, show: Callable[[], None]) -> None:

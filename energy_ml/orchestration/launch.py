@@ -67,13 +67,14 @@ def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None, to
     """Run ``job`` for one as-of date on the configured executor, by default in this process, on the project's record.
 
     Doesn't raise when the run fails: see ``success`` and ``all_events`` of the result. ``told`` hears of each step.
+    Raises KeyboardInterrupt when interrupted; the run is then on record as canceled.
     """
     settings, run_id = deployment(), run_id or str(uuid.uuid4())
     with project_instance() as instance:
         if settings.executor == "in_process":
             found = InMemoryJob(build_definitions(settings).resolve_job_def(job))
-            return _execute(found, as_of, instance, run_id, told=told)
-        return run_on_executor(job, as_of, instance, run_id, told=told)
+            return _execute(found, as_of, instance, run_id, told=told, by_hand=True)
+        return run_on_executor(job, as_of, instance, run_id, told=told, by_hand=True)
 
 
 def run_on_executor(
@@ -85,12 +86,15 @@ def run_on_executor(
     tags: Mapping[str, str] | None = None,
     log_level: str = "CRITICAL",
     told: StepTold | None = None,
+    by_hand: bool = False,
 ) -> Ran:
     """Run ``job`` on the configured executor, whose processes load the definitions by name."""
     repository = ReconstructableRepository.for_module(MODULE, "defs", str(project_root()))
     found = repository.get_reconstructable_job(job)
     origin = found.get_python_origin()
-    return _execute(found, as_of, instance, run_id, tags=tags, log_level=log_level, code_origin=origin, told=told)
+    return _execute(
+        found, as_of, instance, run_id, tags=tags, log_level=log_level, code_origin=origin, told=told, by_hand=by_hand
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def backfill(
     of their present data, settings and version are left out. ``progress`` is called after each day; at the end the
     leaderboard is made anew.
 
-    Raises ConfigError for days that aren't partitions.
+    Raises ConfigError for days that aren't partitions, KeyboardInterrupt when interrupted.
     """
     settings = dataclasses.replace(deployment(), executor="in_process")
     settings.check_as_of(first), settings.check_as_of(last)
@@ -132,7 +136,8 @@ def backfill(
             if only_missing and _has_results(settings, lake, instance, as_of):
                 continue
             began, run_id = time.monotonic(), str(uuid.uuid4())
-            result = _execute(definition, as_of, instance, run_id, tags={BACKFILL_TAG: f"{first}..{last}"})
+            tags = {BACKFILL_TAG: f"{first}..{last}"}
+            result = _execute(definition, as_of, instance, run_id, tags=tags, by_hand=True)
             error = None if result.success else what_failed(result.all_events)
             runs.append(DayRun(as_of, run_id, time.monotonic() - began, error))
             if progress is not None:
@@ -180,7 +185,9 @@ def _execute(
     log_level: str = "CRITICAL",
     code_origin: JobPythonOrigin | None = None,
     told: StepTold | None = None,
+    by_hand: bool = False,
 ) -> Ran:
+    """``by_hand``: an interruption is a wish, on record as a cancellation, and raised when the run has ended."""
     definition = job.get_definition()
     day = {} if as_of is None else definition.get_tags_for_partition_key(as_of.isoformat(), selected_asset_keys=None)
     hold(instance, run_id)
@@ -193,15 +200,26 @@ def _execute(
             job_code_origin=code_origin,
             remote_job_origin=_home(definition.name),
         )
-        events = []
+        events, interrupted = [], False
         for event in execute_run_iterator(job, run, instance):
             events.append(event)
-            if told is not None and event.step_key is not None and event.event_type in _STATES:
+            if by_hand and not interrupted and _is_interruption(event):
+                interrupted = True
+                if event.is_step_failure:  # the run ends after its step, by what the record then says
+                    instance.report_run_canceling(run)
+            if told is not None and not interrupted and event.step_key is not None and event.event_type in _STATES:
                 told(event.step_key, _STATES[event.event_type])
+        if interrupted:
+            raise KeyboardInterrupt
         ended = instance.get_run_by_id(run_id)
         return Ran(ended is not None and ended.is_success, events)
     finally:
         let_go(run_id)
+
+
+def _is_interruption(event: dg.DagsterEvent) -> bool:
+    error = getattr(event.event_specific_data, "error", None)
+    return error is not None and error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 
 
 def _home(job: str) -> RemoteJobOrigin:

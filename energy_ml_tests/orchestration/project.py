@@ -11,6 +11,7 @@ import datetime as dt
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -124,8 +125,13 @@ class Project:
             self.command(*arguments), cwd=self.root, env=self.env, capture_output=True, text=True, check=False
         )
 
-    def run_on_terminal(self, *arguments: str) -> tuple[subprocess.CompletedProcess[str], str]:
-        """Run a command with a terminal for its errors and progress; gives what that was sent too."""
+    def run_on_terminal(
+        self, *arguments: str, interrupt_at: str | None = None
+    ) -> tuple[subprocess.CompletedProcess[str], str]:
+        """Run a command with a terminal for its errors and progress; gives what that was sent too.
+
+        Once ``interrupt_at`` has appeared there, all of its processes get what Ctrl-C sends.
+        """
         terminal, end = pty.openpty()
         with subprocess.Popen(
             self.command(*arguments),
@@ -141,6 +147,8 @@ class Project:
             with contextlib.suppress(OSError):  # the kernel's word for: nobody writes any more
                 while more := os.read(terminal, 65536):
                     shown += more
+                    if interrupt_at is not None and interrupt_at in shown.decode(errors="ignore"):
+                        interrupt_at = os.killpg(running.pid, signal.SIGINT)
             os.close(terminal)
             out, _ = running.communicate()
         return subprocess.CompletedProcess(running.args, running.returncode, out), shown.decode()

@@ -108,6 +108,20 @@ def test_a_killed_run_leaves_champions_and_nothing_half_written(project: Project
             project.store.read("2026-01-06", name)  # each file is a whole one, of this run or of the one before
 
 
+def test_ctrl_c_is_one_line_and_a_canceled_run(inside: Project) -> None:
+    before = inside.champions()
+    done, shown = inside.run_on_terminal(
+        "energy-ml", "retrain", "--date", "2026-01-06", interrupt_at="  price_prediction/model_30min"
+    )
+    assert done.returncode == 130 and done.stdout == "", shown[-3000:]
+    assert "interrupted: what was written is whole" in shown.splitlines()[-1]
+    assert not any(word in shown for word in ("Traceback", "error", "failed"))
+    assert not [path for folder in ("models", "results") for path in (inside.root / folder).rglob("*.tmp")]
+    inside.assert_champions_serve(before)
+    with project_instance() as instance:
+        assert instance.get_runs(limit=1)[0].status is dg.DagsterRunStatus.CANCELED
+
+
 def _drawn_while_it_ran(shown: str) -> None:
     """Bars of steps under way, each above the line of its end; horizons in order, and the time left of the whole."""
     ended = [shown.index(found.group()) for found in re.finditer(r"\w+/\w+ +\d+\.\d s", shown)]
