@@ -157,7 +157,7 @@ def _simulate(
 
 @app.command("fetch")
 def _fetch(
-    market: Annotated[str | None, typer.Argument(help="Market, as in --list.")] = None,
+    market: Annotated[str | None, typer.Argument(help="Market, as in --list; default: ENERGY_ML_MARKET.")] = None,
     first: Annotated[
         str | None, typer.Option("--from", help="First UTC day; default: two days before the last.")
     ] = None,
@@ -169,6 +169,8 @@ def _fetch(
     """Fetch a market's prices into the data folder, a file for each UTC day; what is there already is left alone."""
     from energy_ml.markets import MARKETS, fetch_days
 
+    settings, days = Settings.from_env(), []
+    market = market or settings.operations.market
     if list_them or market is None:
         facts = [{name: fact for name, fact in vars(one).items() if name != "fetch"} for one in MARKETS.values()]
 
@@ -182,7 +184,6 @@ def _fetch(
         return
     until = dt.datetime.now(dt.UTC).date() if last is None else _parse_date(last)
     since = until - dt.timedelta(days=2) if first is None else _parse_date(first)
-    settings, days = Settings.from_env(), []
     named = None if regions is None else [name.strip() for name in regions.split(",") if name.strip()]
     with _progress_bar(f"fetching {market}", max((until - since).days + 1, 1)) as (bar, task):
         for day in fetch_days(market, since, until, settings, named):

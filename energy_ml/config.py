@@ -347,10 +347,13 @@ CHECK_NAMES = (
 )
 """Freshness and drift checks that ``OperationsConfig.blocking_checks`` may name."""
 
+MARKET_NAMES = ("aemo", "elexon", "entsoe", "nyiso")
+"""Markets that ``energy_ml.markets`` knows."""
+
 
 @dataclass(frozen=True)
 class OperationsConfig:
-    """When the project retrains by itself, whom it tells, and which warnings stop a run."""
+    """When the project fetches and retrains by itself, whom it tells, and which warnings stop a run."""
 
     ENV: ClassVar[str] = ""
 
@@ -382,6 +385,12 @@ class OperationsConfig:
         "> 0",
     )
     max_coverage_gap: float = setting(0.05, "Distance between nominal and found coverage of the intervals.", "> 0")
+    market: str | None = setting(
+        None,
+        "Market whose prices Dagster fetches by itself; none leaves the files to you.",
+        choices=MARKET_NAMES,
+    )
+    fetch_minutes: int = setting(30, "Minutes between two fetches of the market.", ">= 5, <= 60")
     market_mirror: str | None = setting(
         None, "http(s) address that is asked for prices in place of the market's own servers, such as a mirror."
     )

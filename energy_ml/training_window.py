@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -24,6 +24,9 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.window import PriceWindow, read_price_window, refuse_too_few
 from energy_ml.names import REGION, TIMESTAMP
 from energy_ml.splits import TimeSplit, split_window, window_of
+
+if TYPE_CHECKING:
+    from energy_ml.markets import FetchedDay
 
 ALWAYS_USABLE = (1, 5, 15, 60)
 """Horizons, in minutes, that are trained where nobody says which: those that the interval divides, and one interval."""
@@ -169,6 +172,21 @@ def read_history(
             high = days - 1
         days = (low + high + 1) // 2
     return best if len(best) > len(warm_up) else warm_up
+
+
+def fetch_window(settings: Settings, first: dt.date, last: dt.date) -> Iterator[FetchedDay]:
+    """Fetch from the settings' market what as-of dates ``first`` to ``last`` are made from, warm-up and history too.
+
+    After the newest day that is over, also what is known of the running one: live forecasts are made from it. Raises as
+    ``fetch_days`` does.
+    """
+    from energy_ml.markets import fetch_days
+
+    today = dt.datetime.now(dt.UTC).date()
+    days = settings.training_window_days - 1 + settings.models.price_prediction.history_days
+    before = dt.timedelta(days=days, minutes=WARM_UP_MINUTES)
+    last = today if last == today - dt.timedelta(days=1) != settings.end_date else last
+    return fetch_days(str(settings.operations.market), max(settings.start_date, first - before), last, settings)
 
 
 def settings_for(config: PricePredictionConfig) -> Settings:

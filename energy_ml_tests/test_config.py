@@ -139,6 +139,7 @@ def _another(row_name: str, value: str) -> str:
         "loss_split": "charge",
         "blocking_checks": "data_recent",
         "alert_webhook": "https://example.org/hook",
+        "market": "elexon",
         "market_mirror": "https://example.org/mirror",
         "regions": "FR",
         "extra_columns": "load",

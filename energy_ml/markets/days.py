@@ -65,11 +65,11 @@ def fetch_days(
 
     Raises
     ------
-    ConfigError : no such market or region, no key, an impossible range, or the sample's folder.
+    ConfigError : no such market or region, no key or a wrong one, an impossible range, or the sample's folder.
     MarketError : a day can't be had; days before it stay.
     """
-    chosen, now = _market(market), pd.Timestamp.now("UTC") if now is None else now
-    regions = _regions(chosen, regions or settings.regions)
+    now = pd.Timestamp.now("UTC") if now is None else now
+    chosen, regions = _choose(market, regions or settings.regions)
     _refuse(chosen, first, last, now, settings)
     session = session or MarketSession(settings.operations.market_mirror)
     folder = f"{settings.data_dir.rstrip('/')}/{chosen.name}"
@@ -84,15 +84,12 @@ def fetch_days(
             yield _write(f"{folder}/{day}.parquet", day, prices)
 
 
-def _market(name: str) -> Market:
+def _choose(name: str, named: Sequence[str] | None) -> tuple[Market, Sequence[str]]:
     if name not in MARKETS:
         raise ConfigError(
             f"there is no market {name!r}", expected=", ".join(sorted(MARKETS)), remedy="see energy-ml fetch --list"
         )
-    return MARKETS[name]
-
-
-def _regions(market: Market, named: Sequence[str] | None) -> Sequence[str]:
+    market = MARKETS[name]
     if market.regions and named and (unknown := sorted(set(named) - set(market.regions))):
         raise ConfigError(
             f"{market.title} has no region {', '.join(unknown)}",
@@ -103,7 +100,7 @@ def _regions(market: Market, named: Sequence[str] | None) -> Sequence[str]:
         raise ConfigError(
             f"{market.title} has too many regions to fetch all", remedy="name some: --regions, or ENERGY_ML_REGIONS"
         )
-    return named or market.regions
+    return market, named or market.regions
 
 
 def _refuse(market: Market, first: dt.date, last: dt.date, now: pd.Timestamp, settings: Settings) -> None:
@@ -145,12 +142,14 @@ def _ask(
             remedy="install the extra: pip install 'energy_ml[markets]'",
         ) from error
     except MarketError as error:
-        status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
-        raise MarketError(f"{which}: {error.found}", remedy=_remedy(market, status, again)) from None
+        raise MarketError(f"{which}: {error.found}", remedy=again) from None
     except requests.RequestException as error:  # its own text may hold the key
         status = getattr(error.response, "status_code", None)
         why = f"the server answers {status}" if status else f"the server doesn't answer ({type(error).__name__})"
-        raise MarketError(f"{which}: {why}", remedy=_remedy(market, status, again)) from None
+        if status in (401, 403) and market.key:
+            remedy = f"correct {market.key}, or ask for access: {market.terms}"
+            raise ConfigError(f"{which}: {why}", remedy=remedy) from None
+        raise MarketError(f"{which}: {why}", remedy=f"wait some minutes; {again}" if status == 429 else again) from None
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, zipfile.BadZipFile) as error:
         raise MarketError(
             f"{which}: the answer can't be read ({type(error).__name__}: {str(error).partition(chr(10))[0][:100]})",
@@ -166,12 +165,6 @@ def _ask(
             remedy=again,
         )
     return rows
-
-
-def _remedy(market: Market, status: int | None, again: str) -> str:
-    if status in (401, 403) and market.key:
-        return f"correct {market.key}, or ask for access: {market.terms}"
-    return "wait some minutes, then run it again; days that were fetched stay" if status == 429 else again
 
 
 def _write(path: str, day: dt.date, prices: pd.DataFrame) -> FetchedDay:

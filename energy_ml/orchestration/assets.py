@@ -8,9 +8,11 @@ import datetime as dt
 import functools
 
 import dagster as dg
+import pandas as pd
 
 from energy_ml import day
 from energy_ml.config import Settings
+from energy_ml.errors import ConfigError
 from energy_ml.names import (
     BACKTEST_FILE,
     FORECASTS_FILE,
@@ -22,9 +24,10 @@ from energy_ml.names import (
     price_model_name,
 )
 from energy_ml.orchestration.metadata import to_metadata
-from energy_ml.orchestration.partitions import raw_days
+from energy_ml.orchestration.partitions import as_of_days, raw_days
 from energy_ml.orchestration.resources import RegistryResource, ResultsResource
 from energy_ml.orchestration.steps import Step, asset_of, key_of
+from energy_ml.training_window import fetch_window
 
 MARKET_PRICES, BATTERY_TELEMETRY = key_of("raw/market_prices"), key_of("raw/battery_telemetry")
 REPORT, REGISTRY_ENTRY = key_of("evaluation/report"), key_of("model_management/registry_entry")
@@ -48,9 +51,9 @@ def all_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
     ]
 
 
-def raw_assets(settings: Settings) -> list[dg.AssetSpec]:
-    """The user's parquet files as external assets; nothing here computes them."""
-    return [
+def raw_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+    """The user's parquet files as external assets, which nothing here computes; prices of a market are fetched."""
+    external = [
         dg.AssetSpec(
             key,
             description=description,
@@ -62,13 +65,41 @@ def raw_assets(settings: Settings) -> list[dg.AssetSpec]:
         )
         for key, description in ((MARKET_PRICES, _PRICES), (BATTERY_TELEMETRY, _TELEMETRY))
     ]
+    if settings.operations.market is None:
+        return [*external]
+    return [fetched_prices(settings, external[0]), external[1]]
+
+
+def fetched_prices(settings: Settings, spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    """``spec`` as an asset that fetches what as-of dates are made from: a range of them in one run, one run at a time.
+
+    Its partitions are as-of dates, as of all that is computed, so that one run can hold it and what comes of it.
+    """
+    market = str(settings.operations.market)
+    fetched = f"Fetched from {market}: an as-of date's window, as far as it isn't there, and its newest days anew."
+
+    @dg.multi_asset(
+        name="raw__market_prices",
+        specs=[spec.replace_attributes(description=f"{_PRICES} {fetched}", partitions_def=as_of_days(settings))],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL),
+        pool="market",
+    )
+    def market_prices(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        try:
+            days = pd.DataFrame(fetch_window(settings, *map(dt.date.fromisoformat, context.partition_key_range)))
+        except ConfigError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        return dg.MaterializeResult(metadata=to_metadata({"market": market, "days": days}))
+
+    return market_prices
 
 
 def day_steps(settings: Settings) -> list[Step]:
     """The steps of one as-of date, in the order of the day."""
     horizons = settings.horizons
     return [
-        *_feature_steps(),
+        *_feature_steps(settings),
         *(_model_step(horizon) for horizon in horizons),
         Step(
             _FORECASTS,
@@ -137,7 +168,8 @@ def _model_key(horizon: int) -> str:
     return f"price_prediction/{price_model_name(horizon)}"
 
 
-def _feature_steps() -> list[Step]:
+def _feature_steps(settings: Settings) -> list[Step]:
+    files = {"raw": MARKET_PRICES} if settings.operations.market is None else {"after": ("raw/market_prices",)}
     return [
         Step(
             _FEATURES,
@@ -145,7 +177,7 @@ def _feature_steps() -> list[Step]:
             day.price_features,
             {"pandas", "parquet"},
             _FORECASTERS,
-            raw=MARKET_PRICES,
+            **files,
             beside={
                 "data": ("features/data", "features/data.json"),
                 "history": ("features/price_history", "features/price_history.parquet"),

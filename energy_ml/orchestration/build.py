@@ -27,7 +27,7 @@ def build_definitions(
     results = ResultsResource(root=settings.results_dir)
     return dg.Definitions(
         assets=all_assets(settings),
-        jobs=build_jobs(),
+        jobs=build_jobs(settings),
         schedules=build_schedules(settings),
         sensors=build_sensors(settings),
         executor=build_executor(settings),

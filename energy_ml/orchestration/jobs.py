@@ -8,14 +8,17 @@ from typing import Any
 
 import dagster as dg
 
+from energy_ml.config import Settings
+
 RETRAIN = "retrain"
 TRAIN_PRICE_PREDICTION = "train_price_prediction"
 TRAIN_RL_BATTERY = "train_rl_battery"
 REFRESH_LEADERBOARD = "refresh_leaderboard"
+FETCH_PRICES = "fetch_prices"
 
 
-def build_jobs() -> list[Any]:
-    """Every job; each but the leaderboard's takes one as-of date as its partition."""
+def build_jobs(settings: Settings) -> list[Any]:
+    """Every job; each but the leaderboard's takes as-of dates as its partitions."""
     leaderboard = dg.AssetSelection.assets(["evaluation", "leaderboard"])
     features = dg.AssetSelection.groups("features")
     prices = features | dg.AssetSelection.groups("price_prediction")
@@ -45,4 +48,18 @@ def build_jobs() -> list[Any]:
             selection=leaderboard,
             description="The leaderboard over all as-of dates; the sensor of the same name keeps it up to date.",
         ),
+        *_fetching(settings),
+    ]
+
+
+def _fetching(settings: Settings) -> list[Any]:
+    if settings.operations.market is None:
+        return []
+    return [
+        dg.define_asset_job(
+            FETCH_PRICES,
+            selection=dg.AssetSelection.assets(["raw", "market_prices"]),
+            description=f"Prices of {settings.operations.market}, up to an as-of date; the schedule of the same name "
+            "keeps them up to date.",
+        )
     ]

@@ -15,6 +15,8 @@ from energy_ml.config import Settings
 
 PARTITION_TAG = "dagster/partition"
 """Tag of a run: its partition key, by Dagster's own name."""
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+"""Tags of a run of a range of partitions: the first and the last."""
 
 
 def _daily(first: dt.date, last: dt.date | None) -> dg.DailyPartitionsDefinition:

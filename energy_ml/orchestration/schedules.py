@@ -1,6 +1,6 @@
-"""The nightly retraining.
+"""The nightly retraining, and fetching a market.
 
-What belongs here: the schedule and its reasons to skip. What doesn't: what a run does (jobs, assets).
+What belongs here: the schedules and their reasons to skip. What doesn't: what a run does (jobs, assets).
 Concept: https://docs.dagster.io/guides/automate/schedules
 """
 
@@ -12,7 +12,8 @@ import pandas as pd
 from energy_ml.config import Settings
 from energy_ml.errors import DataError
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.orchestration.jobs import RETRAIN
+from energy_ml.orchestration.jobs import FETCH_PRICES, RETRAIN
+from energy_ml.orchestration.partitions import RANGE_TAGS
 from energy_ml.orchestration.triggers import data_version, request, taken, version_of_problem
 from energy_ml.training_window import due_day, newest
 
@@ -20,7 +21,11 @@ NIGHTLY = "nightly_retrain"
 
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """The one schedule; off until somebody switches it on."""
+    """The nightly one, off until somebody switches it on; with a market, which is asked for by its setting, its own."""
+    return [_nightly(settings), *([] if settings.operations.market is None else [_fetching(settings)])]
+
+
+def _nightly(settings: Settings) -> dg.ScheduleDefinition:
     operations = settings.operations
     minute = int(operations.nightly_at.split(":")[1])
     lake = ParquetLake(settings.data_dir)  # kept, so that unchanged files aren't opened at every tick
@@ -63,7 +68,31 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             return dg.SkipReason(done)
         return request(day, version, run_key=f"{day}:{version}")
 
-    return [nightly_retrain]
+    return nightly_retrain
+
+
+def _fetching(settings: Settings) -> dg.ScheduleDefinition:
+    market, minutes = str(settings.operations.market), settings.operations.fetch_minutes
+
+    @dg.schedule(
+        name=FETCH_PRICES,
+        job_name=FETCH_PRICES,
+        cron_schedule=f"*/{minutes} * * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Fetches {market} up to now: the newest days each time, and what the newest window lacks. "
+        "Market and minutes: ENERGY_ML_MARKET, ENERGY_ML_FETCH_MINUTES.",
+    )
+    def fetch_prices(context: dg.ScheduleEvaluationContext):
+        day = context.scheduled_execution_time.astimezone(dt.UTC).date() - dt.timedelta(days=1)
+        if day < settings.first_as_of or (settings.end_date or day) < day:
+            return dg.SkipReason(f"{day} is no as-of date (ENERGY_ML_START_DATE, ENERGY_ML_END_DATE)")
+        before = context.instance.get_runs(dg.RunsFilter(job_name=FETCH_PRICES), limit=1)
+        if before and not before[0].is_finished:
+            return dg.SkipReason(f"the fetch before, run {before[0].run_id}, isn't done yet")
+        # A range of one: a tag of the partition would count it among the trainings of that day.
+        return dg.RunRequest(tags=dict.fromkeys(RANGE_TAGS, day.isoformat()))
+
+    return fetch_prices
 
 
 def rows_in_words(lake: ParquetLake, day: dt.date) -> str:

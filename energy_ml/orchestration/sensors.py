@@ -172,7 +172,8 @@ def _events(
     last = settings.end_date or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     events: list[dg.AssetMaterialization | dg.AssetObservation] = []
     for change in changes:
-        if not settings.start_date <= change.day <= last:
+        fetched = change.kind == "prices" and settings.operations.market is not None
+        if not (settings.first_as_of if fetched else settings.start_date) <= change.day <= last:
             continue
         metadata: dict[str, Any] = {
             "regions" if change.kind == "prices" else "batteries": ", ".join(change.rows) or "none",

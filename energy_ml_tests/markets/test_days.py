@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from energy_ml import cli
-from energy_ml.config import Settings
+from energy_ml.config import MARKET_NAMES, Settings
 from energy_ml.errors import ConfigError, DuplicateError, MarketError
 from energy_ml.markets import MARKETS, FetchedDay, MarketSession, fetch_days
 from energy_ml_tests.markets.sources import Answer, Source, aemo, entsoe, expected, nyiso, nyiso_day
@@ -144,9 +144,9 @@ def test_a_wrong_key_is_told_and_no_key_is_ever_shown(
         code, _, error = command("entsoe", *day, "--regions", "XX")
         assert code == 2 and "no zone 'XX'" in error
         code, out, error = command("entsoe", *day, "--regions", "BE")
-        assert code == 1 and "the server answers 401. Remedy: correct ENTSOE_API_KEY" in error
+        assert code == 2 and "the server answers 401. Remedy: correct ENTSOE_API_KEY" in error
         assert "hunter2secret" not in out + error + caplog.text
-        with pytest.raises(MarketError) as refused:
+        with pytest.raises(ConfigError) as refused:
             list(fetch_days("entsoe", *[dt.date(2026, 1, 10)] * 2, settings, ["BE"], session=MarketSession(source.url)))
         assert "hunter2secret" not in "".join(traceback.format_exception(refused.value))
         monkeypatch.setenv("ENTSOE_API_KEY", "the-right-key")
@@ -215,6 +215,8 @@ def test_the_command_fetches_and_shows(command, tmp_path: Path, monkeypatch: pyt
 
 def test_the_list_says_what_each_market_is(command) -> None:
     listed = json.loads(command("--list", "--json")[1])
-    assert {row["name"] for row in listed} == set(MARKETS) and all(row["terms"] and row["delay"] for row in listed)
+    assert [row["name"] for row in listed] == list(MARKETS) == list(MARKET_NAMES) and all(
+        row["terms"] and row["delay"] for row in listed
+    )
     shown = command("--list")[1]
     assert all(name in shown for name in MARKETS) and "known after minutes; key: none; free with attribution" in shown
