@@ -510,6 +510,10 @@ def _predict(
         )
         for model_id, why in first["left_out"].items():
             out.print(f"{model_id} can't serve: {why}", style="dim", markup=False)
+        for name, last in first["late_regions"].items():
+            out.print(f"{name} is late and left out: its last price is of {shown().minute(last) or 'long before'}")
+        for name, missing in {row["region"]: row["recent_missing"] for row in rows if row["recent_missing"]}.items():
+            out.print(f"{name}: {missing} of the recent prices weren't measured")
 
     _emit(rows, as_json, show)
 

@@ -246,9 +246,11 @@ class PricePredictor:
         now: pd.Timestamp | None = None,
     ) -> dict[str, Any]:
         """Forecast with an interval: ``price, lower, upper, level, method, region, horizon, timestamp, target_time,
-        price_now, known_region, recent_missing, penalty``; see ``predict``. ``level`` defaults to the model's own.
+        price_now, known_region, recent_missing, late_regions, penalty``; see ``predict``. ``level`` defaults to the
+        model's own.
 
-        ``recent_missing``: how many of the prices that lags and windows look at weren't measured; ``penalty`` says in
+        ``recent_missing``: how many of the prices that lags and windows look at weren't measured; ``late_regions``:
+        regions of the given prices that have none at ``timestamp`` -> time of their last one; ``penalty`` says in
         words what makes the forecast worse than usual, or is None. ``prediction`` is the price and
         ``confidence_interval`` the pair (lower, upper) again, under the names of other libraries."""
         panel, name, forecasts = self._one(current_data, [horizon], region, now)
@@ -276,10 +278,16 @@ class PricePredictor:
         level: float | None = None,
         now: pd.Timestamp | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows of ``predict_many`` as dicts. A panel of prices as input saves laying a frame out."""
+        """The rows of ``predict_many`` as dicts. A panel of prices as input saves laying a frame out.
+
+        Regions without a price at the newest instant are left out and named in each row's ``late_regions``; an error
+        where no other was asked for.
+        """
         wanted, _ = self.fitting(current_data, horizons)
         panel = self._panel(current_data, wanted, None, now)
-        names = list(regions) if regions is not None else list(panel.regions)
+        asked = list(panel.regions if regions is None else regions)
+        late = {*_late_regions(panel), *set(self.model(wanted[0]).regions) - set(panel.regions)}
+        names = [name for name in asked if name not in late] or asked
         made = self._forecast(panel, wanted, names)
         return [row for horizon, found in made.items() for row in self._as_rows(horizon, names, found, panel, level)]
 
@@ -437,7 +445,7 @@ class PricePredictor:
             raise DataError(
                 f"region {missing!r} has no price at the newest instant",
                 rows=int((~np.isfinite(price)).sum()),
-                example=panel.times[-1],
+                example=f"{panel.times[-1]}; its last price is of {_late_regions(panel)[missing] or 'long before'}",
                 expected="a finite price at the newest instant of each region asked for",
                 remedy="fill the gap, or wait for the next price",
             )
@@ -485,7 +493,7 @@ class PricePredictor:
         model = self.model(horizon)
         level = model.interval_level if level is None else level
         lower, upper = forecast.interval(level)
-        time, gone = _newest(panel), _recent_missing(panel, model)
+        time, gone, late = _newest(panel), _recent_missing(panel, model), _late_regions(panel)
         target = time + pd.Timedelta(minutes=horizon)
         rows = []
         for i, name in enumerate(names):
@@ -508,6 +516,7 @@ class PricePredictor:
                     "price_now": float(panel.values[panel.regions.index(name), -1]),
                     "known_region": seen,
                     "recent_missing": missing,
+                    "late_regions": late,
                     "penalty": "; ".join(penalties) or None,
                 }
             )
@@ -519,6 +528,15 @@ def _recent_missing(panel: Panel, model: PricePredictionModel) -> npt.NDArray[np
     recent = slice(-recent_reach(model.feature_cols, model.interval_minutes) - 1, None)
     missing = np.isnan(panel.matrix(model.price_col)[:, recent])
     return missing | (panel.matrix(IS_FILLED)[:, recent] != 0) if IS_FILLED in panel.columns else missing
+
+
+def _late_regions(panel: Panel) -> dict[str, pd.Timestamp | None]:
+    """Regions without a price at the newest instant -> time of their last one, None if the panel has none."""
+    late: dict[str, pd.Timestamp | None] = {}
+    for place in np.flatnonzero(~np.isfinite(panel.values[:, -1])):
+        known = np.flatnonzero(np.isfinite(panel.values[place]))
+        late[panel.regions[place]] = pd.Timestamp(int(panel.times_ns[known[-1]]), tz="UTC") if len(known) else None
+    return late
 
 
 def _newest(panel: Panel) -> pd.Timestamp:

@@ -15,6 +15,9 @@ from pydantic import Field
 from typing_extensions import TypedDict  # typing's own is no field of pydantic's before Python 3.12
 
 Source = Literal["request", "lake"]
+LateRegions = Annotated[
+    dict[str, dt.datetime | None], Field(description="left out, having no price as new as the others -> their last")
+]
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
@@ -43,12 +46,14 @@ class ForecastOut(TypedDict):
     timestamp: Annotated[dt.datetime, Field(description="start of the interval whose price is the newest known")]
     target_time: dt.datetime
     known_region: Annotated[bool, Field(description="whether the model saw this region in training")]
+    recent_missing: Annotated[int, Field(description="recent prices looked at that weren't measured")]
     penalty: str | None
 
 
 class ForecastAnswer(ForecastOut, DataAge):
     """A forecast as ``MLService`` gives it: with what it was made from, and how."""
 
+    late_regions: LateRegions
     source: Source
     method: str
     left_out: LeftOut
@@ -69,6 +74,7 @@ class ActionAnswer(DataAge):
     timestamp: dt.datetime
     price: float
     forecasts: dict[int, float]
+    recent_missing: Annotated[int, Field(description="of the last two days' prices, those not measured or given")]
     forecast_source: Annotated[str, Field(description="request, models, or none with the reason")]
     model_id: str
     version: str

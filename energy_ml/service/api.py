@@ -225,6 +225,7 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
             return {
                 "forecasts": [{name: value for name, value in row.items() if name in _FORECAST} for row in rows],
                 "as_of": first["timestamp"],
+                "late_regions": first["late_regions"],
                 "source": first["source"],
                 "data_age_minutes": first["data_age_minutes"],
                 "stale": first["stale"],

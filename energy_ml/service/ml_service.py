@@ -35,7 +35,7 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.rows import infer_interval
 from energy_ml.market_data.window import read_recent_prices
 from energy_ml.model_management.comparison import numbers_of
-from energy_ml.names import POLICY_ID, PRICE, PRICE_PREDICTION, REGION, TIMESTAMP
+from energy_ml.names import IS_FILLED, POLICY_ID, PRICE, PRICE_PREDICTION, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.rl_battery.agent import HISTORY_MINUTES
@@ -258,9 +258,10 @@ class MLService:
     ) -> list[ForecastAnswer]:
         """Forecasts with intervals, one dict per horizon and region.
 
-        ``price, lower, upper, level, region, horizon, timestamp, target_time, price_now, known_region, penalty`` as
-        the predictor gives them, with ``model_id, version, source`` (request or lake), ``data_age_minutes, stale``, and
-        ``left_out``: which models can't serve from these prices and why, where no horizons are named.
+        ``price, lower, upper, level, region, horizon, timestamp, target_time, price_now, known_region, recent_missing,
+        late_regions, penalty`` as the predictor gives them (of the lake, regions without any recent price are late as
+        well), with ``model_id, version, source`` (request or lake), ``data_age_minutes, stale``, and ``left_out``:
+        which models can't serve from these prices and why, where no horizons are named.
 
         Given prices are served by the champions as they were trained; those of the lake also by what the outcomes since
         then have taught their calibration. A past ``timestamp`` never uses anything after it.
@@ -273,7 +274,6 @@ class MLService:
         if prices is None:
             recent = self.market.until(end, view.history_minutes, view.extra_columns)
             prices = recent.frame
-            regions = regions if regions is not None else recent.regions
         if isinstance(prices, Panel):
             newest = pd.Timestamp(int(prices.times_ns[-1]), tz="UTC")
         else:
@@ -282,7 +282,7 @@ class MLService:
         age = self._age(newest, end)
         wanted, left_out = view.predictor.fitting(prices, horizons)
         rows = view.predictor.predict_rows(prices, wanted, regions, level=level, now=end)
-        return [self._row(view, row, source, age, left_out) for row in rows]
+        return [self._row(view, row, source, age, left_out, prices) for row in rows]
 
     def act(
         self,
@@ -305,7 +305,8 @@ class MLService:
         capacity_mwh, power_mw : of the battery, if it isn't the one of training.
 
         Returns ``action, q_values, power_mw, energy_mwh, charge_after_mwh, why`` (see BatteryPolicy), and ``region,
-        timestamp, price, forecasts, forecast_source, bounds_mwh, version, source, data_age_minutes, stale``.
+        timestamp, price, forecasts, forecast_source, bounds_mwh, recent_missing, version, source, data_age_minutes,
+        stale``. ``recent_missing``: how many of the last two days' prices weren't measured, or given.
         """
         champion = self.champions.get(POLICY_ID)
         policy: BatteryPolicy = champion.model
@@ -332,7 +333,8 @@ class MLService:
         made, how = dict(forecasts or {}), "request" if forecasts else "none"
         if forecasts is None:
             made, how = self._forecasts_for(name, prices, source, end)
-        battery = agent.battery
+        battery, recent = agent.battery, own[own[TIMESTAMP] > newest - pd.Timedelta(minutes=HISTORY_MINUTES)]
+        measured = len(recent) - (int(recent[IS_FILLED].sum()) if IS_FILLED in recent.columns else 0)
         capacity = battery.capacity_mwh if capacity_mwh is None else capacity_mwh
         answer = policy.get_action(
             charge_level_mwh,
@@ -359,6 +361,7 @@ class MLService:
             "forecast_source": how,
             "charge_level_mwh": float(charge_level_mwh),
             "bounds_mwh": [battery.min_reserve * capacity, battery.max_charge * capacity],
+            "recent_missing": max(HISTORY_MINUTES // agent.interval_minutes - measured, 0),
             "model_id": POLICY_ID,
             "version": champion.version,
             "source": source,
@@ -505,15 +508,25 @@ class MLService:
                 made: Sequence[Mapping[str, object]] = [cached[key] for key in asked]
             else:  # another level; or what the predictor refuses, in its own words
                 made = live.predictor.predict_rows(recent.frame, horizons, names, level=level)
-        return [self._row(view, row, "lake", age, left_out) for row in made]
+        return [self._row(view, row, "lake", age, left_out, recent.frame) for row in made]
 
     def _row(
-        self, view: _View, row: Mapping[str, object], source: Source, age: DataAge, left_out: Mapping[int, str]
+        self,
+        view: _View,
+        row: Mapping[str, Any],
+        source: Source,
+        age: DataAge,
+        left_out: Mapping[int, str],
+        prices: pd.DataFrame | Panel,
     ) -> ForecastAnswer:
-        champion = view.champions[cast(int, row["horizon"])]
-        made = {**row, "model_id": champion.model_id, "version": champion.version, "source": source, **age}
+        champion = view.champions[row["horizon"]]
+        late = row["late_regions"]
+        if source == "lake" and isinstance(prices, pd.DataFrame):  # of some regions there may be no row at all
+            chosen = champion.model.regions if self.settings.regions is None else self.settings.regions
+            late = dict.fromkeys(sorted(set(chosen) - set(prices[REGION].unique()))) | late
+        made = {**row, "late_regions": late, "model_id": champion.model_id, "version": champion.version}
         made["left_out"] = {view.champions[horizon].model_id: why for horizon, why in left_out.items()}
-        return cast(ForecastAnswer, made)
+        return cast(ForecastAnswer, {**made, "source": source, **age})
 
     def _age(self, newest: pd.Timestamp | None, end: pd.Timestamp | None, *, refuse: bool = True) -> DataAge:
         """How old the newest price is by the clock; a question about the past is as old as it says."""

@@ -20,7 +20,7 @@ from energy_ml.errors import ServiceError, TimestampError
 from energy_ml.features.panel import NS_PER_MINUTE, Panel
 from energy_ml.market_data.cleaning import MAX_ABS_PRICE, clean_prices
 from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
-from energy_ml.service.answers import DataAge, ForecastOut, LeftOut, ModelInfo, Source, TrainingOut
+from energy_ml.service.answers import DataAge, ForecastOut, LateRegions, LeftOut, ModelInfo, Source, TrainingOut
 
 _ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
 _Region = Annotated[
@@ -220,6 +220,7 @@ class PredictOut(DataAge):
 
     forecasts: list[ForecastOut]
     as_of: dt.datetime
+    late_regions: LateRegions
     source: Source
     method: str
     left_out: LeftOut
