@@ -148,4 +148,4 @@ def newest_day_as_promised(settings: Settings, forecasts: pd.DataFrame) -> Check
 def _sample(values: pd.Series) -> Floats:
     found = values.to_numpy(dtype=np.float64)
     found = found[np.isfinite(found)]
-    return found[:: max(len(found) // _SAMPLE, 1)]
+    return np.asarray(found[:: max(len(found) // _SAMPLE, 1)])

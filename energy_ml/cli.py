@@ -680,7 +680,8 @@ def _models_list(as_json: _AsJson = False) -> None:
 
 
 def _as_of(version: _Row) -> str | None:
-    return version.get("metadata", {}).get("as_of")
+    as_of: str | None = version.get("metadata", {}).get("as_of")
+    return as_of
 
 
 @_models_app.command("show")

@@ -177,28 +177,28 @@ def newest_row(
 
 @numba.njit(cache=True, error_model="numpy")
 def _newest_row(
-    values,
-    time_ns,
-    lags,
-    changes,
-    tree,
-    tree_shares,
-    windows,
-    include,
-    day,
-    interval_minutes,
-    vol_tree,
-    vol_windows,
-    activity,
-    jump_windows,
-    horizons,
-    nearest,
-    peers,
-    reference,
-    ordered,
-    tables,
-    out,
-):
+    values: Float64Array,
+    time_ns: int,
+    lags: IntArray,
+    changes: IntArray,
+    tree: IntArray,
+    tree_shares: Float64Array,
+    windows: IntArray,
+    include: BoolArray,
+    day: int,
+    interval_minutes: int,
+    vol_tree: IntArray,
+    vol_windows: IntArray,
+    activity: tuple[IntArray, ...],
+    jump_windows: IntArray,
+    horizons: IntArray,
+    nearest: IntArray,
+    peers: BoolArray,
+    reference: int,
+    ordered: Float64Array,
+    tables: Float32Array,
+    out: Float32Array,
+) -> None:
     n_regions = values.shape[1]
     t = values.shape[0] - 1
     for r in range(n_regions):
@@ -246,36 +246,36 @@ def _newest_row(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _at(values, row, region):
+def _at(values: Float64Array, row: int, region: int) -> float:
     return values[row, region] if row >= 0 else np.nan
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _low(a, b):
+def _low(a: float, b: float) -> float:
     if a != a or b != b:
         return np.nan
     return a if a <= b else b
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _high(a, b):
+def _high(a: float, b: float) -> float:
     if a != a or b != b:
         return np.nan
     return a if a >= b else b
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _known_low(a, b):
+def _known_low(a: float, b: float) -> float:
     return b if a != a else a if b != b or a <= b else b
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _known_high(a, b):
+def _known_high(a: float, b: float) -> float:
     return b if a != a else a if b != b or a >= b else b
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _sum_back(series, order, before, stack):
+def _sum_back(series: Float64Array, order: IntArray, before: float, stack: Float64Array) -> float:
     """Sum of the newest ``len(order)`` numbers of ``series`` (n,) in the given order; ``before`` stands for each one
     that lies before the first."""
     top = 0
@@ -286,11 +286,19 @@ def _sum_back(series, order, before, stack):
         for _ in range(order[back]):
             top -= 1
             stack[top - 1] += stack[top]
-    return stack[0]
+    return float(stack[0])
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _rolling(values, tree, tree_shares, windows, out, place, distances):
+def _rolling(
+    values: Float64Array,
+    tree: IntArray,
+    tree_shares: Float64Array,
+    windows: IntArray,
+    out: Float32Array,
+    place: int,
+    distances: int,
+) -> None:
     n_times = values.shape[0]
     length = 1
     for k in range(windows.shape[0]):
@@ -333,7 +341,7 @@ def _rolling(values, tree, tree_shares, windows, out, place, distances):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _others(numbers, peers, mean, low, high):
+def _others(numbers: Float64Array, peers: BoolArray, mean: Float64Array, low: Float64Array, high: Float64Array) -> None:
     """Mean, minimum and maximum over the other regions that have a number; all (R,)."""
     n = numbers.shape[0]
     known = 0
@@ -370,7 +378,7 @@ def _others(numbers, peers, mean, low, high):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _regional(values, peers, reference, out, column):
+def _regional(values: Float64Array, peers: BoolArray, reference: int, out: Float32Array, column: int) -> None:
     n_regions, t = values.shape[1], values.shape[0] - 1
     mean, low, high = np.empty(n_regions), np.empty(n_regions), np.empty(n_regions)
     numbers = np.empty(n_regions)
@@ -392,7 +400,7 @@ def _regional(values, peers, reference, out, column):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _nearest(values, peers, order, out, column):
+def _nearest(values: Float64Array, peers: BoolArray, order: IntArray, out: Float32Array, column: int) -> None:
     n_regions, t, window = values.shape[1], values.shape[0] - 1, order.shape[0]
     nearest = np.full(n_regions, np.inf)
     cheaper, known = np.zeros(n_regions), np.zeros(n_regions)
@@ -430,8 +438,18 @@ def _nearest(values, peers, order, out, column):
 
 @numba.njit(cache=True, error_model="numpy")
 def _market_state(
-    values, day, interval_minutes, vol_tree, vol_windows, activity, jump_windows, horizons, ordered, out, begin
-):
+    values: Float64Array,
+    day: int,
+    interval_minutes: int,
+    vol_tree: IntArray,
+    vol_windows: IntArray,
+    activity: tuple[IntArray, ...],
+    jump_windows: IntArray,
+    horizons: IntArray,
+    ordered: Float64Array,
+    out: Float32Array,
+    begin: int,
+) -> int:
     n_regions = values.shape[1]
     # The day's jumps need the volatility of the day before them; older rows change nothing.
     n = min(values.shape[0], 2 * day + 3)
@@ -502,7 +520,15 @@ def _market_state(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _volatility(size, price, tree, windows, nodes, counted, vol):
+def _volatility(
+    size: Float64Array,
+    price: Float64Array,
+    tree: IntArray,
+    windows: IntArray,
+    nodes: Float64Array,
+    counted: Float64Array,
+    vol: Float64Array,
+) -> None:
     """``market_state_features.volatility`` of one region; sizes and ``vol`` (n,)."""
     n = size.shape[0]
     for i in range(n):
@@ -526,7 +552,7 @@ def _volatility(size, price, tree, windows, nodes, counted, vol):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _jump_count(size, vol, steps):
+def _jump_count(size: Float64Array, vol: Float64Array, steps: int) -> float:
     """Jumps among the newest ``steps`` changes; NaN if one of these or of the volatilities before them is unknown."""
     n = size.shape[0]
     if steps > n - 1:
@@ -541,7 +567,9 @@ def _jump_count(size, vol, steps):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _since(since, moved, now, long_enough, day, interval_minutes):
+def _since(
+    since: int, moved: float, now: float, long_enough: bool, day: int, interval_minutes: int
+) -> tuple[float, float]:
     """Minutes since an event ``since`` intervals ago (-1: none within a day) and its move."""
     if now != now or (since < 0 and not long_enough):
         return np.nan, np.nan
@@ -551,7 +579,7 @@ def _since(since, moved, now, long_enough, day, interval_minutes):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _day_quantiles(ordered, day):
+def _day_quantiles(ordered: Float64Array, day: int) -> tuple[float, float, float]:
     """As pandas interpolates them; ``ordered`` (day,) ascending, NaN last, or empty."""
     known = 0
     for i in range(ordered.shape[0]):
@@ -566,16 +594,16 @@ def _day_quantiles(ordered, day):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _order_statistic(ordered, known, share):
+def _order_statistic(ordered: Float64Array, known: int, share: float) -> float:
     place = share * (known - 1)
     below = int(place)
     if below == place:
-        return ordered[below]
-    return ordered[below] + (ordered[below + 1] - ordered[below]) * (place - below)
+        return float(ordered[below])
+    return float(ordered[below] + (ordered[below + 1] - ordered[below]) * (place - below))
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _profile(values, row, region, day):
+def _profile(values: Float64Array, row: int, region: int, day: int) -> float:
     """``market_state_features.day_profile`` at one row, which may lie up to a day ahead."""
     total, weight = 0.0, 0.0
     for back in range(PROFILE_DAYS):

@@ -165,7 +165,7 @@ def timestamps_ns(column: pd.Series) -> IntArray:
             expected="a timestamp in every row",
             remedy="drop these rows",
         )
-    return stamps.view(np.int64)
+    return np.asarray(stamps.view(np.int64))
 
 
 def _require_columns(df: pd.DataFrame, names: Sequence[str]) -> None:

@@ -764,12 +764,12 @@ def _is_number(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _times_ns(column: pa.ChunkedArray, path: str) -> npt.NDArray[np.int64]:
     if pa.types.is_timestamp(column.type) and column.null_count == 0:
         with contextlib.suppress(pa.ArrowInvalid):
-            return column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).to_numpy()
+            return np.asarray(column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).to_numpy())
     try:
         values = column.to_pandas()
     except pa.ArrowInvalid:
         values = pd.Series(column.to_pylist(), dtype=object)
-    return utc_timestamps(values.rename(TIMESTAMP), [], path).asi8
+    return np.asarray(utc_timestamps(values.rename(TIMESTAMP), [], path).asi8)
 
 
 def _rows_per_day(times: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], names: list[str]) -> pd.DataFrame:
@@ -813,8 +813,8 @@ def _may_touch(footer: _Footer, path: str, start: pd.Timestamp, end: pd.Timestam
         return True
     margin = pd.Timedelta(days=1)  # the path's days may be in local time
     if len(days) == 1 and not any("-" in value for value in footer.partitions.values()):
-        return days[0] - margin < end  # the first day of who knows how many
-    return min(days) - margin < end and max(days) + 2 * margin > start
+        return bool(days[0] - margin < end)  # the first day of who knows how many
+    return bool(min(days) - margin < end and max(days) + 2 * margin > start)
 
 
 def _covers(frame: pd.DataFrame, start: pd.Timestamp, end: pd.Timestamp, regions: set[str]) -> bool:

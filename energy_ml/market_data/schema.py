@@ -347,7 +347,7 @@ def _texts(values: pd.Series, problems: list[DataProblem], file: object | None, 
 def _numbers(values: pd.Series, problems: list[DataProblem], file: object | None) -> npt.NDArray[np.float64]:
     name = str(values.name)
     if values.dtype.kind == "f" and isinstance(values.dtype, np.dtype):
-        return values.to_numpy(dtype=np.float64)
+        return np.asarray(values.to_numpy(dtype=np.float64))
 
     def report(what: str) -> None:
         problems.append(
@@ -364,7 +364,7 @@ def _numbers(values: pd.Series, problems: list[DataProblem], file: object | None
 
     if values.dtype.kind in "iuf":
         report("whole numbers" if values.dtype.kind in "iu" else f"{values.dtype} values")
-        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
     if values.dtype.kind != "b" and values.dtype.kind not in "mM":
         codes, distinct = pd.factorize(values, use_na_sentinel=True)
         numbers = [_parse_number(value) for value in distinct]
@@ -374,7 +374,7 @@ def _numbers(values: pd.Series, problems: list[DataProblem], file: object | None
             if kinds:
                 report(" and ".join(sorted(kinds)))
             table = np.array([*(np.nan if n is None else n for n in numbers), np.nan], dtype=np.float64)
-            return table[codes]
+            return np.asarray(table[codes])
     else:
         bad = np.ones(len(values), dtype=bool)
     raise SchemaError(
@@ -408,7 +408,7 @@ def _parse_number(value: object) -> float | None:
 def _is_numeric(data: pa.Table | pd.DataFrame, name: str) -> bool:
     if isinstance(data, pa.Table):
         kind = data.schema.field(name).type
-        return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
     return data[name].dtype.kind in "iuf"
 
 

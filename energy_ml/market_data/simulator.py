@@ -134,7 +134,7 @@ class _Imbalance:
         up, down = np.exp(-1 / _RISE_MINUTES), np.exp(-1 / _DECAY_MINUTES)
         pushed, self.rise = lfilter([1 - up], [1.0, -up], happens * size, zi=self.rise)
         outages, self.decay = lfilter([1.0], [1.0, -down], pushed, zi=self.decay)
-        return level + outages
+        return np.asarray(level + outages)
 
 
 def _switching(rng: np.random.Generator) -> _Chain:

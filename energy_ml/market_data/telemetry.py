@@ -169,7 +169,7 @@ def _fill_charge(rows: Rows, max_gap_minutes: int) -> Bools:
     recent = rows.times - rows.times[known] <= max_gap_minutes * MINUTE
     fill = missing & (last >= 0) & (rows.keys[known] == rows.keys) & recent
     rows.values[CHARGE] = np.where(fill, charge[known], charge)
-    return fill
+    return np.asarray(fill)
 
 
 def _clip_charge(rows: Rows, found: Findings) -> Bools:

@@ -159,4 +159,4 @@ def _offsets(zones: pa.Array) -> npt.NDArray[np.float64]:
             minutes.append((int(digits[:2]) * 60 + int(digits[2:])) * (-1.0 if zone[0] == "-" else 1.0))
         else:
             minutes.append(0.0 if zone else np.nan)
-    return np.array(minutes)[encoded.indices.to_numpy(zero_copy_only=False)]
+    return np.asarray(np.array(minutes)[encoded.indices.to_numpy(zero_copy_only=False)])

@@ -56,10 +56,10 @@ def _payloads(session: MarketSession) -> object:
     """The library's store of files, which would leave out a file that it can't get or read, made strict."""
     from nemdatatools import Cache
 
-    class Strict(Cache):
+    class Strict(Cache):  # type: ignore[misc] # the library has no types
         def download(self, url: str) -> Path:
             try:
-                path = super().download(url)
+                path = Path(super().download(url))
             except requests.RequestException as error:
                 if getattr(error.response, "status_code", None) == 404:  # moved on to the archive since it was listed
                     raise

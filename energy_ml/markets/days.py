@@ -122,7 +122,7 @@ def _whole(info: FileInfo) -> bool:
     assert info.first is not None and info.last is not None
     midnight = info.first.floor("D")
     minutes = (midnight + pd.Timedelta(days=1) - info.last) / pd.Timedelta(minutes=1)
-    return info.first == midnight and minutes <= 60 and info.rows * minutes == 1440 * len(info.regions)
+    return bool(info.first == midnight and minutes <= 60 and info.rows * minutes == 1440 * len(info.regions))
 
 
 def _ask(

@@ -6,6 +6,7 @@ does (``energy_ml.day``), and how it becomes an asset (``steps``).
 
 import datetime as dt
 import functools
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -85,7 +86,7 @@ def fetched_prices(settings: Settings, spec: dg.AssetSpec) -> dg.AssetsDefinitio
         retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL),
         pool="market",
     )
-    def market_prices(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def market_prices(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         try:
             days = pd.DataFrame(fetch_window(settings, *map(dt.date.fromisoformat, context.partition_key_range)))
         except ConfigError as error:
@@ -326,7 +327,7 @@ def leaderboard_asset() -> dg.AssetsDefinition:
         owners=[_JUDGES],
         description=day.leaderboard.__doc__,
     )
-    def leaderboard(results: ResultsResource, registry: RegistryResource) -> dg.MaterializeResult:
+    def leaderboard(results: ResultsResource, registry: RegistryResource) -> dg.MaterializeResult[Any]:
         made = day.leaderboard(results.store(), registry.registry())
         return dg.MaterializeResult(metadata=to_metadata(made.facts))
 

@@ -15,7 +15,7 @@ from energy_ml.progress import ProgressLog, open_progress, progress_place
 from energy_ml.results import ResultsStore
 
 
-class LakeResource(dg.ConfigurableResource):
+class LakeResource(dg.ConfigurableResource[None]):
     """The user's parquet files."""
 
     root: str
@@ -25,7 +25,7 @@ class LakeResource(dg.ConfigurableResource):
         return ParquetLake(self.root)
 
 
-class ResultsResource(dg.ConfigurableResource):
+class ResultsResource(dg.ConfigurableResource[None]):
     """Results by as-of date, and the progress log of a run beside them."""
 
     root: str
@@ -39,7 +39,7 @@ class ResultsResource(dg.ConfigurableResource):
         return open_progress(progress_place(self.root), run_id)
 
 
-class TrainerResource(dg.ConfigurableResource):
+class TrainerResource(dg.ConfigurableResource[None]):
     """One price trainer per run and process, so that the horizons share the binned features."""
 
     _trainer: PricePredictionTrainer | None = PrivateAttr(default=None)
@@ -51,7 +51,7 @@ class TrainerResource(dg.ConfigurableResource):
         return self._trainer
 
 
-class RegistryResource(dg.ConfigurableResource):
+class RegistryResource(dg.ConfigurableResource[None]):
     """The model registry."""
 
     models_dir: str

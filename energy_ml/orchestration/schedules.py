@@ -41,7 +41,7 @@ def _nightly(settings: Settings) -> dg.ScheduleDefinition:
         "Where that day's data is missing or incomplete it skips, says why, and looks again every hour. "
         "One run per day and data version. Time and zone: ENERGY_ML_NIGHTLY_AT, ENERGY_ML_NIGHTLY_ZONE.",
     )
-    def nightly_retrain(context: dg.ScheduleEvaluationContext):
+    def nightly_retrain(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = due_day(settings, context.scheduled_execution_time)
         if day < settings.first_as_of:
             return dg.SkipReason(
@@ -82,7 +82,7 @@ def _fetching(settings: Settings) -> dg.ScheduleDefinition:
         description=f"Fetches {market} up to now: the newest days each time, and what the newest window lacks. "
         "Market and minutes: ENERGY_ML_MARKET, ENERGY_ML_FETCH_MINUTES.",
     )
-    def fetch_prices(context: dg.ScheduleEvaluationContext):
+    def fetch_prices(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = context.scheduled_execution_time.astimezone(dt.UTC).date() - dt.timedelta(days=1)
         if day < settings.first_as_of or (settings.end_date or day) < day:
             return dg.SkipReason(f"{day} is no as-of date (ENERGY_ML_START_DATE, ENERGY_ML_END_DATE)")

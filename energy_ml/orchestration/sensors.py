@@ -51,7 +51,7 @@ def _new_parquet(settings: Settings) -> dg.SensorDefinition:
         "wait, unreadable ones are named and left alone. As-of dates whose window holds a changed old day are named "
         f"in the run's tag {STALE_TAG}; a backfill renews them. Interval: ENERGY_ML_SENSOR_SECONDS.",
     )
-    def new_parquet(context: dg.SensorEvaluationContext):
+    def new_parquet(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         before, settle = WatchState.from_json(context.cursor), operations.settle_seconds
         try:
             found = look(lake, before, now=time.time(), settle_seconds=settle)
@@ -208,7 +208,7 @@ def _leaderboard() -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Makes the leaderboard anew when a report was made; several at once count as one.",
     )
-    def refresh_leaderboard(context: dg.SensorEvaluationContext):
+    def refresh_leaderboard(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         return dg.RunRequest()
 
     return refresh_leaderboard
@@ -223,7 +223,7 @@ def _run_failures(settings: Settings) -> dg.SensorDefinition:
         description="Writes one line about each failed run and posts it as JSON to ENERGY_ML_ALERT_WEBHOOK, if that is "
         "set; it is then on by default.",
     )
-    def run_failures(context: dg.RunFailureSensorContext):
+    def run_failures(context: dg.RunFailureSensorContext) -> None:
         message = failure_message(context)
         context.log.error(message["text"])
         if webhook and (trouble := post(webhook, message)):

@@ -61,7 +61,7 @@ class BinnedPool:
     """As many equal ``BinnedRows`` as fits run at a time, since a fit's labels live in its matrices."""
 
     def __init__(self, inputs: Inputs, reference: IntArray, max_bin: int) -> None:
-        self._make = lambda: BinnedRows(inputs, reference, max_bin)
+        self._make: Callable[[], BinnedRows] = lambda: BinnedRows(inputs, reference, max_bin)
         self._free: list[BinnedRows] = []
         self._lock = threading.Lock()
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from energy_ml.errors import ConfigError
 
 Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 LEVELS = (0.80, 0.90, 0.95)
 """Levels that are calibrated by themselves; others lie between them on the normal scale."""
@@ -51,8 +52,8 @@ class OnlineConformal:
     interval_minutes: int
     scores: Array = field(init=False)
     history: Array = field(init=False)
-    filled: npt.NDArray[np.int64] = field(init=False)
-    next_slot: npt.NDArray[np.int64] = field(init=False)
+    filled: IntArray = field(init=False)
+    next_slot: IntArray = field(init=False)
     miss: Array = field(init=False)
     pending: Array = field(init=False)
 
@@ -125,7 +126,7 @@ def at_level(bounds: Array, median: Array, level: float) -> Array:
 
 
 @numba.njit(cache=True)
-def _bounds(quantiles, scores, filled, miss, out):
+def _bounds(quantiles: Array, scores: Array, filled: int, miss: Array, out: Array) -> None:
     levels = miss.shape[0]
     median = quantiles[levels]
     for level in range(levels):
@@ -143,7 +144,18 @@ def _bounds(quantiles, scores, filled, miss, out):
 
 
 @numba.njit(cache=True)
-def _run(value, quantiles, scores, history, filled, next_slot, miss, pending, nominal, out):
+def _run(
+    value: Array,
+    quantiles: Array,
+    scores: Array,
+    history: Array,
+    filled: IntArray,
+    next_slot: IntArray,
+    miss: Array,
+    pending: Array,
+    nominal: Array,
+    out: Array,
+) -> None:
     levels, memory = scores.shape[1], scores.shape[2]
     steps, width = pending.shape[1], quantiles.shape[2]
     for r in range(value.shape[0]):
@@ -178,7 +190,7 @@ def _run(value, quantiles, scores, history, filled, next_slot, miss, pending, no
 
 
 @numba.njit(cache=True)
-def _replace(ordered, filled, old, new):
+def _replace(ordered: Array, filled: int, old: float, new: float) -> None:
     """Put ``new`` into the ascending array in place of ``old`` (NaN: there is room for one more)."""
     hole = filled
     if old == old:

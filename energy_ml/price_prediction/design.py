@@ -79,13 +79,13 @@ class Design(Complete):
 
     def volatility(self, frame: pd.DataFrame) -> Array:
         """Local volatility per row, currency/MWh, shape (n,)."""
-        return frame[VOL].to_numpy(dtype=np.float64)
+        return np.asarray(frame[VOL].to_numpy(dtype=np.float64))
 
     def region_codes(self, frame: pd.DataFrame) -> npt.NDArray[np.int64]:
         """Place of each row's region in ``regions``, -1 for one that training didn't see; shape (n,)."""
         codes, found = pd.factorize(frame["region"])
         place = {name: code for code, name in enumerate(self.regions)}
-        return np.array([place.get(str(name), -1) for name in found], dtype=np.int64)[codes]
+        return np.asarray(np.array([place.get(str(name), -1) for name in found], dtype=np.int64)[codes])
 
     def rows(self, frame: pd.DataFrame, price_col: str) -> Float32Array:
         """Input rows of a features frame, shape (n, len(names)), float32; NaN where a feature is unknown."""

@@ -95,7 +95,7 @@ class OnlineGate:
 
 
 @numba.njit(cache=True)
-def _factor(region, loss, size, count, grid, prior, pooled):
+def _factor(region: int, loss: Array, size: Array, count: Array, grid: Array, prior: float, pooled: float) -> float:
     mean = 0.0
     for m in range(loss.shape[0]):
         # The prior speaks in moves of the usual size, so that it weighs the same in calm and in wild markets.
@@ -112,7 +112,20 @@ def _factor(region, loss, size, count, grid, prior, pooled):
 
 
 @numba.njit(cache=True)
-def _run(price, ensemble, outcome, loss, size, count, pending, decay, grid, prior, pooled, out):
+def _run(
+    price: Array,
+    ensemble: Array,
+    outcome: Array,
+    loss: Array,
+    size: Array,
+    count: Array,
+    pending: Array,
+    decay: Array,
+    grid: Array,
+    prior: float,
+    pooled: float,
+    out: Array,
+) -> None:
     regions, steps = pending.shape[0], pending.shape[1]
     for t in range(price.shape[1]):
         for m in range(decay.shape[0]):

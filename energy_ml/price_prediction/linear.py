@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
 LIMIT = 4.0
 """Scaled columns are clipped here: one spike must not move a coefficient or a forecast without bound."""
 
@@ -68,7 +69,9 @@ class MedianRegression:
 
 
 @numba.njit(cache=True)
-def _dot(rows, center, scale, weights, intercept, limit, out):
+def _dot(
+    rows: Float32Array, center: Array, scale: Array, weights: Array, intercept: float, limit: float, out: Array
+) -> None:
     # Not a BLAS product: its rounding depends on how many rows are asked at once, and batch and live must agree.
     for i in range(rows.shape[0]):
         total = intercept

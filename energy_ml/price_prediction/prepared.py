@@ -60,7 +60,7 @@ class PreparedWindow:
 
     def volatility(self, rows: IntArray) -> Array:
         """Local volatility of these rows, (len(rows),)."""
-        return self.frame[VOL].to_numpy()[rows].astype(np.float64)
+        return np.asarray(self.frame[VOL].to_numpy()[rows], dtype=np.float64)
 
     def ahead(self, rows: IntArray, steps: int, *, measured: bool = False) -> Array:
         """Price ``steps`` intervals after each of these rows, (len(rows),); NaN where it isn't known. Negative looks

@@ -125,12 +125,22 @@ def _base_scores(parameters: dict[str, str]) -> list[float]:
 
 
 @numba.njit(cache=True)
-def _turn(x, threshold):
+def _turn(x: float, threshold: float) -> np.uint64:
     return np.uint64(x < threshold) + np.uint64(2) * np.uint64(x != x)
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(rows, feature, value, following, depths, roots, group, base, out):
+def _walk(
+    rows: FloatArray,
+    feature: UintArray,
+    value: FloatArray,
+    following: UintArray,
+    depths: npt.NDArray[np.int32],
+    roots: UintArray,
+    group: npt.NDArray[np.int32],
+    base: FloatArray,
+    out: FloatArray,
+) -> None:
     for i in range(rows.shape[0]):
         for j in range(base.shape[0]):
             out[i, j] = base[j]

@@ -145,7 +145,7 @@ def _entry(learner: Learner, places: Places, t: int, j: int) -> float:
     information, i, share = places.information[t], places.lower[t, j], places.share[t, j]
     day, hours = learner.day[information, 0], learner.hours[information, places.time[t]]
     value = day[i, j] + hours[i, j]
-    return value + share * (day[i + 1, j] + hours[i + 1, j] - value) if share > 0.0 else value
+    return float(value + share * (day[i + 1, j] + hours[i + 1, j] - value) if share > 0.0 else value)
 
 
 @njit(cache=True)
@@ -272,7 +272,7 @@ def _worth(physics: Physics, charge: float, hours: float, sees: float, pays: flo
     power, _, _, _ = decide(physics, charge, hours, sees, row, np.inf)
     after, _, cash, _ = step(physics, charge, power, hours, pays, np.inf)
     i, part = _position(after, physics.low, (physics.high - physics.low) / (len(row) - 1), len(row))
-    return cash + row[i] + part * (row[i + 1] - row[i])
+    return float(cash + row[i] + part * (row[i + 1] - row[i]))
 
 
 @njit(cache=True, nogil=True)

@@ -99,7 +99,7 @@ def usual_of_other_days(levels: Floats, minutes: Integers, known: Booleans) -> t
 
 @njit(cache=True)
 def _mean(sums: Floats, first: int, last: int) -> float:
-    return (sums[last] - sums[first]) / (last - first)
+    return float((sums[last] - sums[first]) / (last - first))
 
 
 @njit(cache=True)
@@ -151,12 +151,12 @@ def _between(x: float, at: Floats, values: Floats, count: int) -> float:
     """The value at ``x`` on straight lines through the first ``count`` of (at, values), ``at`` from 0 on; the last one
     beyond."""
     if x >= at[count - 1]:
-        return values[count - 1]
+        return float(values[count - 1])
     i = 1
     while at[i] <= x:
         i += 1
     way = (x - at[i - 1]) / (at[i] - at[i - 1])
-    return values[i - 1] + way * (values[i] - values[i - 1])
+    return float(values[i - 1] + way * (values[i] - values[i - 1]))
 
 
 @njit(cache=True)
@@ -181,7 +181,7 @@ def _deviation(look: Lookahead, x: float, at: Floats, deviations: Floats, count:
             continue
         way = (place - look.horizons[i - 1]) / (look.horizons[i] - look.horizons[i - 1])
         log_left += sign * (look.lasting[i - 1] + way * (look.lasting[i] - look.lasting[i - 1]))
-    return value * np.exp(min(log_left, 0.0))
+    return float(value * np.exp(min(log_left, 0.0)))
 
 
 @njit(cache=True, nogil=True)

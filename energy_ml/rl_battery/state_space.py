@@ -111,7 +111,7 @@ def read(values: Floats, places: Places, t: int, j: int) -> float:
     """The table's entry for slice j of interval t."""
     row = values[places.information[t], places.time[t]]
     i, share = places.lower[t, j], places.share[t, j]
-    return row[i, j] + share * (row[i + 1, j] - row[i, j]) if share > 0.0 else row[i, j]
+    return float(row[i, j] + share * (row[i + 1, j] - row[i, j]) if share > 0.0 else row[i, j])
 
 
 @njit(cache=True, nogil=True)

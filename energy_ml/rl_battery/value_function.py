@@ -378,4 +378,4 @@ def best_charge(x: Floats, slope: Floats, k: int, charge: float, trade: Trade, e
     # Rounding alone must not make the battery move.
     if held >= best_value - eps * (1.0 + abs(best_value)):
         return charge
-    return best
+    return float(best)

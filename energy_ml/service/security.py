@@ -200,7 +200,8 @@ def _digest(token: str | None) -> bytes | None:
 
 
 def _trains(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith("/api/v1/models/train")
+    posted = scope["type"] == "http" and scope["method"] == "POST"
+    return posted and str(scope["path"]).startswith("/api/v1/models/train")
 
 
 def _token_of(scope: Scope, headers: dict[bytes, bytes]) -> bytes | None:
