@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from energy_ml.artifacts import Complete
+from energy_ml.config import PricePredictionConfig
 from energy_ml.errors import ConfigError, IntervalError
 from energy_ml.features import feature_family, measured_prices
 from energy_ml.price_prediction.conformal import LEVELS, QUANTILES, OnlineConformal, at_level
@@ -112,6 +113,11 @@ class PricePredictionModel(Complete):
     def regions(self) -> tuple[str, ...]:
         """Regions seen in training."""
         return self.design.regions
+
+    @property
+    def max_abs_price(self) -> float:
+        """Beyond it, either way, a price is a mistake."""
+        return float(self.provenance["config"].get("max_abs_price", PricePredictionConfig.max_abs_price))
 
     @property
     def steps(self) -> int:

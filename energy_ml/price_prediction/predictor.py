@@ -6,6 +6,7 @@ What belongs here: serving. What doesn't: training, and anything that needs an o
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from energy_ml.errors import (
     StaleDataError,
     TimestampError,
     UnknownRegionError,
+    ValueRangeError,
 )
 from energy_ml.evaluation.metrics import family_importance
 from energy_ml.features import (
@@ -101,6 +103,8 @@ class PricePredictor:
         self._listed: tuple[int | None, list[int]] = (None, [])
         self._columns: dict[int, _Columns] = {}
         self._specs: dict[int, PriceFeatureSpec] = {}
+        self._state = threading.Lock()
+        """Held while a model learns or is asked: its online state belongs to all threads."""
 
     # --- models -------------------------------------------------------------------------------------------------------
 
@@ -145,7 +149,8 @@ class PricePredictor:
                     remedy="ask for one of these, or train with ENERGY_ML_HORIZONS including it",
                 )
             path = f"{self.models_dir.name}/{price_model_name(horizon)}.pkl"
-            self._models[horizon] = load_champion(self.models_dir.parent, path)
+            # Of two threads that load it at once, the first's learns and serves.
+            self._models.setdefault(horizon, load_champion(self.models_dir.parent, path))
         return self._models[horizon]
 
     def extra_columns(self, horizons: Sequence[int] | None = None) -> list[str]:
@@ -294,11 +299,14 @@ class PricePredictor:
     def update(self, recent_prices: pd.DataFrame, *, now: pd.Timestamp | None = None) -> int:
         """Feed outcomes: move gate and calibration of every horizon that fits over the rows that are new to them.
 
-        Call it with each new price (or a batch of them), before asking for forecasts from it. Nothing is learned from a
-        forecast before its target time has passed. Returns the number of instants that were new.
+        Call it with each new price (or a batch of them), before asking for forecasts from it; any thread may. Nothing
+        is learned from a forecast before its target time has passed. ``now`` is the clock's by default: a row after it
+        isn't the present, and what came until then would no longer be new. Returns the number of instants that were
+        new. Raises as ``predict`` does.
         """
-        moved = 0
+        now = pd.Timestamp.now("UTC") if now is None else now
         made: dict[tuple[PriceFeatureSpec, str, int], pd.DataFrame] = {}
+        waiting: list[tuple[PricePredictionModel, pd.DataFrame]] = []
         for horizon in self.fitting(recent_prices)[0]:
             model = self.model(horizon)
             kind = self._spec(model), model.price_col, model.interval_minutes
@@ -306,8 +314,9 @@ class PricePredictor:
                 panel = self._panel(recent_prices, [horizon], None, now, whole=True)
                 spec, price_col, interval = kind
                 made[kind] = price_features(panel.to_long(), spec, price_col=price_col, interval_minutes=interval)
-            moved = max(moved, model.advance(made[kind]))
-        return moved
+            waiting.append((model, made[kind]))
+        with self._state:
+            return max((model.advance(features) for model, features in waiting), default=0)
 
     def get_feature_importance(self, horizon: int, *, method: str = "gain", by_family: bool = False) -> pd.DataFrame:
         """Columns ``feature, family, importance`` (shares), largest first; ``method`` is ``gain`` or ``shap``.
@@ -420,7 +429,17 @@ class PricePredictor:
                     expected=f"at most {self.max_age_minutes:g} minutes",
                     remedy="pass newer prices, or raise max_age_minutes",
                 )
-        least = max(*spec.lags, *spec.windows)
+        least, limit = max(*spec.lags, *spec.windows), model.max_abs_price
+        prices = panel.matrix(model.price_col)
+        if (absurd := np.abs(prices) > limit).any():
+            raise ValueRangeError(
+                "recent prices are absurd",
+                column=model.price_col,
+                rows=int(absurd.sum()),
+                example=float(prices[absurd][0]),
+                expected=f"between {-limit:,.0f} and {limit:,.0f} currency/MWh",
+                remedy="correct or drop these rows, or train with a higher ENERGY_ML_PRICES_MAX_ABS_PRICE",
+            )
         if len(panel.times_ns) < least:
             raise HistoryError(
                 f"{len(panel.times_ns)} recent intervals",
@@ -472,7 +491,8 @@ class PricePredictor:
             rows = model.design.assemble(
                 features[columns.in_volatility].T, features[columns.as_is].T, vol, price, codes
             )
-            out[horizon] = model.forecast_rows(rows, price, vol.astype(np.float64), codes)
+            with self._state:
+                out[horizon] = model.forecast_rows(rows, price, vol.astype(np.float64), codes)
         return out
 
     def _columns_of(self, horizon: int, model: PricePredictionModel, spec: PriceFeatureSpec) -> _Columns:
@@ -495,11 +515,15 @@ class PricePredictor:
         lower, upper = forecast.interval(level)
         time, gone, late = _newest(panel), _recent_missing(panel, model), _late_regions(panel)
         target = time + pd.Timedelta(minutes=horizon)
+        there = set(np.array(panel.regions)[~gone.all(axis=1)])
+        without = [name for name in model.regions if name not in there] if len(model.regions) > 1 else []
         rows = []
         for i, name in enumerate(names):
             seen = name in model.regions
             missing = int(gone[panel.regions.index(name)].sum())
             penalties = [] if seen else [UNSEEN]
+            if without:
+                penalties.append(f"no recent prices of {', '.join(without)}, whose prices are features")
             if missing:
                 penalties.append(f"{missing} of the last {gone.shape[1]} prices weren't measured")
             rows.append(

@@ -15,13 +15,16 @@ import numpy as np
 
 from energy_ml.arrays import Floats
 from energy_ml.artifacts import Complete, load_champion
-from energy_ml.config import resolve_path
+from energy_ml.config import PricePredictionConfig, resolve_path
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
 from energy_ml.names import ACTIONS, OUR_POLICY, PLAN_ALONE, POLICY_FILE
 from energy_ml.rl_battery.agent import HISTORY_MINUTES, BatteryAgent, Brain, act_now
 from energy_ml.rl_battery.battery import Battery, Physics
 from energy_ml.rl_battery.lookahead import PATH_HOURS
 from energy_ml.rl_battery.strategy import Context
+
+MAX_PRICE = PricePredictionConfig.max_abs_price
+"""Beyond it, either way, a price is a mistake."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +198,7 @@ class BatteryPolicy:
         battery; impossible actions left out), ``power_mw`` (at the grid, positive buys), ``energy_mwh`` (at the grid),
         ``charge_after_mwh``, ``forecasts_used`` (minutes ahead -> price) and ``why`` (one sentence).
 
-        Raises BatteryError (charge outside 0..capacity, or numbers that aren't finite), UnknownRegionError, ModelError.
+        Raises BatteryError (charge outside 0..capacity, or what can't be a price), UnknownRegionError, ModelError.
         """
         agent, brain, physics, reference = self._ready(region)
         battery = reference
@@ -212,20 +215,20 @@ class BatteryPolicy:
                 remedy="give the charge in MWh, and capacity_mwh if the battery is another one",
             )
         whole = float(hour).is_integer() and 0 <= hour < 24  # pandas makes whole numbers of an incomplete column 17.0
-        if not (math.isfinite(price) and whole and (minute is None or 0 <= minute < 60)):
+        if not (abs(price) <= MAX_PRICE and whole and (minute is None or 0 <= minute < 60)):
             raise BatteryError(
                 f"current_price is {current_price!r}, hour {hour!r}, minute {minute!r}",
-                expected="a finite price, a whole hour 0 to 23, minute 0 to 59",
+                expected=f"a price of at most {MAX_PRICE:,.0f} either way, a whole hour 0 to 23, minute 0 to 59",
             )
         given = {1: price_forecast_1m, 5: price_forecast_5m, 15: price_forecast_15m, 60: price_forecast_60m}
         ahead = {h: float(v) for h, v in given.items() if v}
         ahead.update((int(h), float(v)) for h, v in (forecasts or {}).items() if v is not None)
         ahead = dict(sorted(ahead.items()))
         for horizon, value in ahead.items():
-            if not (0 < horizon <= PATH_HOURS * 60 and math.isfinite(value)):
+            if not (0 < horizon <= PATH_HOURS * 60 and abs(value) <= MAX_PRICE):
                 raise BatteryError(
                     f"the forecast for {horizon} minutes ahead is {value!r}",
-                    expected=f"a finite price for 1 to {PATH_HOURS * 60} minutes ahead",
+                    expected=f"a price of at most {MAX_PRICE:,.0f} either way for 1 to {PATH_HOURS * 60} minutes ahead",
                     remedy="leave out what isn't known",
                 )
         interval, dispatch = agent.interval_minutes, agent.dispatch_minutes
@@ -236,8 +239,12 @@ class BatteryPolicy:
         prices[-1] = price
         step = dispatch // interval
         prices = prices[len(past) % step :: step]
-        if not math.isfinite(prices.sum()):
-            raise BatteryError("recent_prices hold values that aren't finite", remedy="fill or leave out gaps")
+        if not (np.abs(prices) <= MAX_PRICE).all():
+            raise BatteryError(
+                "recent_prices hold values that aren't prices",
+                expected=f"at most {MAX_PRICE:,.0f} either way",
+                remedy="fill or leave out gaps",
+            )
         up, stay, down, row, planned, after, energy = act_now(
             brain,
             np.ascontiguousarray(prices),

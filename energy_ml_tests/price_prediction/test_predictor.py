@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from energy_ml.errors import (
     StaleDataError,
     TimestampError,
     UnknownRegionError,
+    ValueRangeError,
 )
 from energy_ml.model_management import ModelRegistry
 from energy_ml.model_management.promotion import write_training_results
@@ -77,6 +79,65 @@ def test_feeding_many_prices_at_once_equals_feeding_them_one_by_one(
     assert predictor.update(longer) == len(new)
     assert predictor.update(longer) == 0
     pd.testing.assert_frame_equal(predictor.predict_many(longer), one_by_one.predict_many(longer), check_exact=True)
+
+
+def test_many_threads_that_feed_and_ask_teach_it_each_price_once(
+    predictor: PricePredictor, trained: PricePredictionTrainer
+) -> None:
+    longer = market(days=3.5)
+    new = sorted(longer.loc[longer["timestamp"] > trained.models[15].state_time, "timestamp"].unique())
+    parts = [longer[longer["timestamp"] <= time] for time in new]
+    alone = PricePredictor().use(copy.deepcopy(trained.models))
+    alone.update(longer)
+
+    def feed(_: int) -> int:
+        moved = 0
+        for part in parts:
+            moved += predictor.update(part)
+            assert np.isfinite(predictor.predict_many(part, [60])[["price", "lower", "upper"]]).all(axis=None)
+        return moved
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(feed, range(8))) == len(new)
+    pd.testing.assert_frame_equal(predictor.predict_many(longer), alone.predict_many(longer), check_exact=True)
+
+
+def test_a_row_from_the_future_is_not_taken_as_the_present(
+    predictor: PricePredictor, trained: PricePredictionTrainer
+) -> None:
+    longer = market(days=3.5)
+    newest = longer["timestamp"].max()
+    with pytest.raises(TimestampError, match="future"):
+        predictor.update(longer, now=newest - pd.Timedelta(minutes=15))
+    late = pd.Timestamp.now("UTC").ceil("15min") + pd.Timedelta(days=365) - newest
+    with pytest.raises(TimestampError, match="future"):
+        predictor.update(longer.assign(timestamp=longer["timestamp"] + late))
+    assert predictor.model(15).state_time == trained.models[15].state_time
+    assert predictor.update(longer, now=newest) > 0, "what comes then is still new"
+
+
+@pytest.mark.parametrize(("price", "row"), [(1e308, -1), (-60_000.0, -100)])
+def test_prices_that_cannot_be_are_refused(
+    predictor: PricePredictor, prices: pd.DataFrame, price: float, row: int
+) -> None:
+    wrong = prices.copy()
+    wrong.loc[wrong.index[row], "real_time_price"] = price
+    for ask in (predictor.predict_many, predictor.update):
+        with pytest.raises(ValueRangeError, match="between -50,000 and 50,000"):
+            ask(wrong)
+
+
+def test_what_was_not_known_is_counted_and_said(predictor: PricePredictor, prices: pd.DataFrame) -> None:
+    newest = prices["timestamp"].max()
+    back = (newest - prices["timestamp"]) // pd.Timedelta(minutes=15)
+    with pytest.raises(HistoryError, match="57 of the last 61 prices of region 'AA' weren't measured"):
+        predictor.predict(prices[back.isin([0, 1, 2, 60])], 60, "AA")
+    told = predictor.predict_with_confidence(prices[~back.between(5, 14)], 60, "AA")
+    assert told["recent_missing"] == 10 and "10 of the last 61 prices weren't measured" in told["penalty"]
+    silent = prices.assign(real_time_price=prices["real_time_price"].where(prices["region"] != "BB"))
+    for fewer in (prices[prices["region"] != "BB"], silent):
+        told = predictor.predict_with_confidence(fewer, 60, "AA")
+        assert told["penalty"] == "no recent prices of BB, whose prices are features"
 
 
 def test_point_and_interval_agree_between_all_calls(predictor: PricePredictor, prices: pd.DataFrame) -> None:

@@ -206,12 +206,19 @@ def test_bad_input_is_refused_by_name(held, tmp_path):
     for bad in (-0.1, 1.1, float("nan")):
         with pytest.raises(BatteryError, match="charge_level"):
             policy.get_action(bad, 50.0)
-    with pytest.raises(BatteryError, match="current_price"):
-        policy.get_action(0.5, float("inf"))
-    with pytest.raises(BatteryError, match="hour"):
-        policy.get_action(0.5, 50.0, hour=24)
-    with pytest.raises(BatteryError, match="recent_prices"):
-        policy.get_action(0.5, 50.0, recent_prices=[float("nan")] * 300)
+    for bad in (float("inf"), 1e308, -60_000.0):
+        with pytest.raises(BatteryError, match="current_price"):
+            policy.get_action(0.5, bad)
+        with pytest.raises(BatteryError, match="15 minutes ahead"):
+            policy.get_action(0.5, 50.0, price_forecast_15m=bad)
+    for bad in (24, 23.9, float("nan")):
+        with pytest.raises(BatteryError, match=f"hour {bad}"):
+            policy.get_action(0.5, 50.0, hour=bad)
+    whole = pd.Series([17, None])[0]  # pandas' 17.0
+    assert policy.get_action(0.5, 50.0, hour=whole) == policy.get_action(0.5, 50.0, hour=17)
+    for bad in (float("nan"), float("-inf"), 1e308):
+        with pytest.raises(BatteryError, match="recent_prices"):
+            policy.get_action(0.5, 50.0, recent_prices=[bad] * 300)
     for ahead in ({0: 50.0}, {2000: 50.0}, {15: float("nan")}):
         with pytest.raises(BatteryError, match="minutes ahead"):
             policy.get_action(0.5, 50.0, forecasts=ahead)
