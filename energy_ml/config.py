@@ -33,6 +33,24 @@ from energy_ml.fields import (
 )
 from energy_ml.names import ACTIONS, AS_USUAL, FLEET, POOLED, REFERENCE
 
+__all__ = [
+    "BatteryEntry",
+    "MLConfig",
+    "OperationsConfig",
+    "PricePredictionConfig",
+    "PromotionConfig",
+    "RLBatteryConfig",
+    "ServiceSettings",
+    "Settings",
+    "default_config",
+    "project_root",
+    "resolve_path",
+    "setting_rows",
+    "settings_file",
+    "settings_page",
+    "settings_schema",
+]
+
 SAMPLE_START = dt.date(2026, 1, 30)
 """First day of the sample that ships in ``data/processed``."""
 SAMPLE_END = dt.date(2026, 2, 10)
@@ -417,7 +435,6 @@ class MLConfig:
     results_path: str = setting("results", "Folder of results.", env="RESULTS_DIR", elsewhere=True)
     price_prediction: PricePredictionConfig = field(default_factory=PricePredictionConfig)
     rl_battery: RLBatteryConfig = field(default_factory=RLBatteryConfig)
-    batteries: tuple[BatteryEntry, ...] = ()
     enable_gpu: bool = setting(False, "Whether XGBoost trains on a GPU.")
     n_jobs: int = setting(4, "Threads at most; -1 takes all cores.", ">= -1")
     verbose: bool = setting(
@@ -425,6 +442,7 @@ class MLConfig:
     )
     keep_backup: bool = setting(True, "Whether versions that lost their place are kept.")
     max_backups: int = setting(5, "Versions kept beside the champion.", ">= 0")
+    batteries: tuple[BatteryEntry, ...] = ()
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
 
     def __post_init__(self) -> None:

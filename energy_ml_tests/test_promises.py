@@ -177,6 +177,13 @@ def test_a_config_has_the_promised_fields_in_their_order_with_their_defaults(kin
     assert order[: len(wanted)] == list(wanted)
 
 
+def test_a_star_brings_the_configs_and_overwrites_nothing_else() -> None:
+    brought: dict[str, Any] = {"check": "mine", "replace": "mine"}
+    exec("from energy_ml.config import *", brought)
+    assert brought["MLConfig"] is config.MLConfig and brought["default_config"] is config.default_config
+    assert (brought["check"], brought["replace"]) == ("mine", "mine")
+
+
 def test_none_in_a_config_fills_the_default() -> None:
     prices = config.PricePredictionConfig(price_lags=None, rolling_windows=None)  # type: ignore[arg-type]
     assert (prices.price_lags, prices.rolling_windows) == ([1, 5, 10, 15, 30, 60], [5, 10, 15, 30, 60])
