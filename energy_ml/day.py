@@ -133,6 +133,8 @@ class Night:
     trainer: PricePredictionTrainer
     """One for all horizons, so that they share the binned features."""
     progress: ProgressLog
+    digest_of: Callable[[str], str | None] = lambda file: None
+    """SHA-256 of a model among the results, by its file, as the run that made it has on record."""
 
     @property
     def config(self) -> MLConfig:
@@ -445,15 +447,18 @@ def decide(
     version, decisions = models.new_version(), {}
 
     def submit(artefact: str, model_id: str, metadata: dict[str, object], judge: Callable[..., Decision]) -> None:
+        sha256 = night.digest_of(artefact)
+        candidate = night.store.read(night.as_of, artefact, sha256)
         decision = register_and_decide(
             models,
             model_type=artefact.partition("/")[0],
             model_id=model_id,
             version=version,
             filepath=str(night.store.path(night.as_of, artefact)),
+            sha256=sha256,
             metadata=metadata,
             judge=lambda champion: judge(
-                night.store.read(night.as_of, artefact),
+                candidate,
                 None if champion is None else functools.partial(models.load, model_id, champion["version"]),
                 as_of=str(night.as_of),
                 as_of_champion=None if champion is None else champion["metadata"].get("as_of"),

@@ -3,6 +3,8 @@
 What belongs here: where a result lies and how it is written and read by its suffix. What doesn't: what is in it.
 
 Nothing half-written is ever visible: local files are written beside and renamed; object stores publish whole objects.
+Results may lie where others can write. A pickle runs code when it is read, so one is read only by the digest that
+``write`` returned, which its writer keeps elsewhere (in Dagster's record of the asset).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import joblib
 import pandas as pd
 from upath import UPath
 
-from energy_ml.artifacts import to_jsonable, write_atomically
+from energy_ml.artifacts import digest, to_jsonable, write_atomically
 from energy_ml.errors import ArtifactError, NoDataError
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -36,14 +38,18 @@ class ResultsStore:
             raise ValueError(f"as-of date {day!r} isn't YYYY-MM-DD")
         return self.root / day / name
 
-    def write(self, as_of: dt.date | str, name: str, value: Any) -> UPath:
-        """Write ``value`` whole or not at all."""
+    def write(self, as_of: dt.date | str, name: str, value: Any) -> str:
+        """Write ``value`` whole or not at all. Returns the SHA-256 of the file."""
         path = self.path(as_of, name)
-        write_atomically(str(path), _encode(value, path.suffix))
-        return path
+        content = _encode(value, path.suffix)
+        write_atomically(str(path), content)
+        return digest(content)
 
-    def read(self, as_of: dt.date | str, name: str) -> Any:
-        """Read a result. Raises NoDataError where it isn't there and ArtifactError where it can't be read."""
+    def read(self, as_of: dt.date | str, name: str, sha256: str | None = None) -> Any:
+        """Read a result; a pickle only if it has the digest ``sha256``.
+
+        Raises NoDataError where it isn't there and ArtifactError where it can't be read or isn't what was written.
+        """
         path = self.path(as_of, name)
         try:
             content = path.read_bytes()
@@ -53,6 +59,14 @@ class ResultsStore:
                 file=path,
                 remedy=f"materialize it first: energy-ml retrain --date {as_of}",
             ) from None
+        if path.suffix == ".pkl" and digest(content) != sha256:
+            raise ArtifactError(
+                f"{path} has SHA-256 {digest(content)}; it was not loaded",
+                expected=f"{sha256}, as the run that made it has on record"
+                if sha256
+                else "a run on record that made it",
+                remedy=f"see who changed it, and make it again: energy-ml retrain --date {as_of}",
+            )
         try:
             return _decode(content, path.suffix)
         except Exception as error:

@@ -31,17 +31,19 @@ def register_and_decide(
     judge: Judge,
     who: str,
     max_backups: int,
+    sha256: str | None = None,
 ) -> Decision:
     """Register ``filepath`` as ``version``, let ``judge`` compare it with the champion, carry the decision out, prune.
 
     If another process makes another version champion while ``judge`` is at work, it judges again.
+    With ``sha256`` the file must be that one.
 
     Raises
     ------
     PromotionError
         When the champion keeps changing; also the registry's RegistryError and ArtifactError.
     """
-    registry.register_model(model_type, model_id, version, filepath, metadata, who=who)
+    registry.register_model(model_type, model_id, version, filepath, metadata, who=who, sha256=sha256)
     for attempt in range(_ATTEMPTS):
         champion = registry.champion(model_id)
         decision = judge(champion)

@@ -17,7 +17,7 @@ from energy_ml.config import Settings
 from energy_ml.day import Made, Night
 from energy_ml.display import showing
 from energy_ml.errors import DataError, EnergyMLError
-from energy_ml.orchestration.io_managers import FILE
+from energy_ml.orchestration.io_managers import FILE, recorded_digest
 from energy_ml.orchestration.metadata import columns_of, to_metadata
 from energy_ml.orchestration.partitions import as_of_days, trailing_window
 
@@ -127,6 +127,7 @@ def night_of(settings: Settings, context: dg.AssetExecutionContext) -> Night:
         given.registry.registry(),
         given.price_trainer.trainer(settings.ml_config()),
         given.results.progress(context.run.run_id),
+        lambda file: recorded_digest(context.instance, key_of(file.rpartition(".")[0]), context.partition_key),
     )
 
 

@@ -6,6 +6,7 @@ The tests of this file follow the last day of the shared project, in the order o
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from energy_ml.orchestration.instance import how_to_look, record_home
 from energy_ml.orchestration.launch import project_instance, run_job, what_failed
 from energy_ml.service import MLService
 from energy_ml_tests.orchestration.project import DAYS, Project
+from energy_ml_tests.test_artifacts import Bomb
 
 DAY = Project.day(DAYS)
 REGISTRY_STEP = "model_management__registry_entry"
@@ -123,6 +125,40 @@ def test_a_retry_from_failure_succeeds_though_a_champion_was_damaged_meanwhile(i
     (problem,) = inside.registry.verify()
     assert champion["version"] in problem, "the damaged version is named, and nothing else"
     assert not _half_written(inside)
+
+
+@pytest.mark.parametrize("swap", ["bomb", "another model"])
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [("price_prediction/model_30min.pkl", "model_management/registry_entry"),
+     ("rl_battery/battery_policy.pkl", "evaluation/report")],
+)  # fmt: skip
+def test_a_model_that_was_exchanged_among_the_results_is_neither_run_nor_registered(
+    inside: Project, tmp_path: Path, name: str, step: str, swap: str
+) -> None:
+    """Results may lie in a bucket that others can write to."""
+    path, crater = inside.root / "results" / str(DAY) / name, tmp_path / "crater"
+    whole, had = path.read_bytes(), inside.registry.history()
+    bomb = pickle.dumps(Bomb(crater))
+    path.write_bytes(bomb if swap == "bomb" else (inside.root / "results/2026-01-06" / name).read_bytes())
+    try:
+        job = ReconstructableRepository.for_module("energy_ml.definitions", "defs", str(inside.root))
+        with (
+            project_instance() as instance,
+            dg.execute_job(
+                job.get_reconstructable_job("retrain"),
+                instance,
+                tags={"dagster/partition": str(DAY)},
+                asset_selection=[dg.AssetKey(step.split("/"))],
+            ) as result,
+        ):
+            line = what_failed(result.all_events)
+    finally:
+        path.write_bytes(whole)
+    assert not result.success and f"{name} has SHA-256" in line and "was not loaded" in line and "on record" in line
+    assert not crater.exists() and inside.registry.history() == had
+    pickle.loads(bomb)
+    assert crater.exists(), "the bomb is a real one"
 
 
 def test_a_night_after_half_hours_became_hours(

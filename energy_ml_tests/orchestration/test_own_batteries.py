@@ -9,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from energy_ml.artifacts import load_artifact
 from energy_ml.config import BatteryEntry
 from energy_ml.errors import ConfigError
 from energy_ml.market_data.lake import ParquetLake
@@ -112,7 +113,7 @@ def test_a_region_that_no_file_holds_is_refused_before_training(night: Project) 
 
 
 def test_policies_are_learned_by_kind(night: Project) -> None:
-    own = night.store.read(AS_OF, "rl_battery/battery_policy.pkl").own
+    own = load_artifact(str(night.store.path(AS_OF, "rl_battery/battery_policy.pkl"))).own
     alike = {"plain", "elsewhere", "ten times", "nowhere"}  # as the reference battery, but for their size
     unlearned = {"other initial_charge", "other final_charge", "other max_cycles_per_day"}  # no part of a policy
     assert not (alike | unlearned) & set(own)
