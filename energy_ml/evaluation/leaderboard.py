@@ -66,11 +66,13 @@ def succession(models: Models, history: Iterable[Mapping[str, Any]]) -> pd.DataF
     reigns: list[dict[str, object]] = []
     current: dict[str, dict[str, object]] = {}
     for event in history:
-        if event["event"] not in _BECAME_CHAMPION:
+        if event["event"] not in (*_BECAME_CHAMPION, "retired"):
             continue
         model_id = str(event["model_id"])
         if model_id in current:
-            current[model_id]["until"] = event["time"]
+            current.pop(model_id)["until"] = event["time"]
+        if event["event"] == "retired":
+            continue
         current[model_id] = {
             "since": event["time"],
             "until": "",

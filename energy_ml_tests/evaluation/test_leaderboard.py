@@ -90,6 +90,9 @@ def test_reigns_follow_each_other(store: ResultsStore) -> None:
     assert reigns["how"].tolist() == ["promoted", "rolled_back", "promoted", "promoted"]
     assert reigns["as_of"].tolist() == ["2026-01-04", "2026-01-03", "2026-01-04", "2026-01-03"]
     assert reigns["until"].tolist() == ["", *reigns["since"].tolist()[:-1]]
+    ended = succession(MODELS, [*HISTORY, _event("9", "retired", "v2"), _event("9", "promoted", "v1")])
+    assert ended["until"].tolist()[:2] == ["", "2026-01-09T01:30:00+00:00"] and len(ended) == len(reigns) + 1
+    assert succession(MODELS, [*HISTORY, _event("9", "retired", "v2")])["until"].iloc[0], "nobody serves any more"
 
 
 def test_the_page_shows_both(store: ResultsStore) -> None:
