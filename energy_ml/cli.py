@@ -9,11 +9,12 @@ import contextlib
 import datetime as dt
 import getpass
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -31,7 +32,7 @@ from energy_ml.config import (
     settings_schema,
 )
 from energy_ml.display import showing, shown
-from energy_ml.errors import ConfigError, DataError, EnergyMLError, ModelNotFoundError, NoDataError
+from energy_ml.errors import ConfigError, DataError, EnergyMLError, NoDataError, UnknownModelError
 from energy_ml.names import AS_USUAL, METRICS_FILE, OUR_POLICY, REFERENCE, REGISTRY_FILE, REPORT_FILE
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ app = typer.Typer(
     name="energy-ml",
     help="Price forecasts and battery policies. Settings: energy_ml.toml or ENERGY_ML_*; see energy-ml config show.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -56,7 +56,7 @@ app.add_typer(_config_app, name="config")
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-out = Console(soft_wrap=False, highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)  # whoever reads a pipe wants whole lines
 err = Console(stderr=True, highlight=False)
 
 
@@ -134,7 +134,9 @@ def _simulate(
     days: Annotated[int, typer.Option(min=1, help="How many days.")] = 12,
     regions: Annotated[int, typer.Option(min=1, max=24, help="How many regions, FR first.")] = 5,
     start: Annotated[str, typer.Option(help="First day.")] = SAMPLE_START.isoformat(),
-    interval: Annotated[int, typer.Option(help="Minutes between prices: 1, 5, 15, 30 or 60.")] = 1,
+    interval: Annotated[
+        int, typer.Option("--interval-minutes", "--interval", help="Minutes between prices: 1, 5, 15, 30 or 60.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 42,
 ) -> None:
     """Make a simulated market: the sample with the defaults, or years of minutes as a stream of files."""
@@ -264,8 +266,8 @@ def _data(as_json: _AsJson = False) -> None:
                 "file": "{name}",
                 "kind": lambda f: f["kind"],
                 "rows": "{rows:,}",
-                "first": lambda f: shown().minute(f["first"]),
-                "last": lambda f: shown().minute(f["last"]),
+                f"first ({shown().zone})": lambda f: shown().minute(f["first"]),
+                f"last ({shown().zone})": lambda f: shown().minute(f["last"]),
                 "problem": lambda f: f["problem"] or "",
             },
             _by_folder(files, settings.data_dir),
@@ -455,7 +457,7 @@ def _report(
         raise NoDataError("there is no report yet", file=store.root, remedy="make one: energy-ml retrain")
     day = days[-1] if date == "latest" else _parse_date(date)
     if day not in days:
-        raise NoDataError(
+        raise ConfigError(
             f"there is no report for {day}",
             expected=f"one of {', '.join(map(str, days[-10:]))}",
             remedy=f"energy-ml retrain --date {day}",
@@ -466,7 +468,33 @@ def _report(
         typer.launch(str(path))
 
 
-_File = Annotated[Path | None, typer.Option(help="Parquet with recent prices; default: the newest in the data folder.")]
+@app.command("leaderboard")
+def _leaderboard(as_json: _AsJson = False) -> None:
+    """All as-of dates: forecast error by horizon, share of the optimum by region; made anew, with its page."""
+    from energy_ml.day import leaderboard
+    from energy_ml.results import ResultsStore
+
+    made: Any = leaderboard(ResultsStore(Settings.from_env().results_dir), _registry())
+    tables = {
+        "mean absolute error relative to 'price stays'": made.facts["error_relative_to_price_stays"],
+        "\nprofit, share of perfect foresight": made.facts["share_of_optimum"],
+    }
+
+    def show() -> None:
+        for title, table in tables.items():
+            _print_table(title, {name: _cell(name) for name in table.columns}, table.to_dict("records"))
+        out.print(f"\npage: {made.facts['page']}", soft_wrap=True)
+
+    _emit(made.value.to_dict("records"), as_json, show)
+
+
+def _cell(name: str) -> _Cell:
+    return lambda row: _number(row[name])
+
+
+_File = Annotated[
+    Path | None, typer.Option(exists=True, help="Parquet with recent prices; default: the newest in the data folder.")
+]
 _Region = Annotated[str | None, typer.Option(help="Region; default: every region (predict), FR or the first (act).")]
 
 
@@ -528,10 +556,13 @@ def _age_of(answer: _Row) -> str:
 
 @app.command("act")
 def _act(
-    charge: Annotated[float, typer.Option(min=0, help="Energy in the battery, MWh.")],
+    charge: Annotated[float, typer.Option("--charge-level", "--charge", min=0, help="Energy in the battery, MWh.")],
     region: _Region = None,
-    capacity: Annotated[float | None, typer.Option(help="Capacity, MWh; default: that of the trained policy.")] = None,
-    power: Annotated[float | None, typer.Option(help="Power limit at the grid, MW.")] = None,
+    capacity: Annotated[
+        float | None,
+        typer.Option("--capacity-mwh", "--capacity", help="Capacity, MWh; default: that of the trained policy."),
+    ] = None,
+    power: Annotated[float | None, typer.Option("--power-mw", "--power", help="Power limit at the grid, MW.")] = None,
     file: _File = None,
     as_json: _AsJson = False,
 ) -> None:
@@ -636,7 +667,7 @@ def _backfill(
 def _serve(
     host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option()] = "info",
 ) -> None:
     """Serve forecasts, battery actions and trainings over REST and WebSocket, with a page at /."""
     try:
@@ -653,6 +684,13 @@ def _registry() -> ModelRegistry:
     from energy_ml.model_management.registry import ModelRegistry
 
     return ModelRegistry(f"{Settings.from_env().models_dir}/{REGISTRY_FILE}")
+
+
+def _model_ids() -> list[str]:
+    return [model["model_id"] for model in _registry().list_models()]
+
+
+_ModelId = Annotated[str, typer.Argument(autocompletion=_model_ids)]
 
 
 @_models_app.command("list")
@@ -685,12 +723,12 @@ def _as_of(version: _Row) -> str | None:
 
 
 @_models_app.command("show")
-def _models_show(model_id: str, as_json: _AsJson = False) -> None:
+def _models_show(model_id: _ModelId, as_json: _AsJson = False) -> None:
     """The versions of one model and its latest history."""
     registry = _registry()
     models = {model["model_id"]: model for model in registry.list_models()}
     if model_id not in models:
-        raise ModelNotFoundError(
+        raise UnknownModelError(
             f"there is no model {model_id!r}",
             expected=f"one of {', '.join(sorted(models)) or '(no models yet)'}",
             remedy="energy-ml models list",
@@ -713,7 +751,7 @@ def _models_show(model_id: str, as_json: _AsJson = False) -> None:
         _print_table(
             "\nhistory",
             {
-                "time": lambda e: shown().minute(e["time"]),
+                f"time ({shown().zone})": lambda e: shown().minute(e["time"]),
                 "event": "{event}",
                 "version": lambda e: e["version"] or "",
                 "who": lambda e: e["who"] or "",
@@ -726,22 +764,37 @@ def _models_show(model_id: str, as_json: _AsJson = False) -> None:
     _emit({**model, "history": history}, as_json, show)
 
 
+_ELSEWHERE = re.compile(
+    r"metrics\.(train|validation)\.|.*\.(persistence|seasonal|dm)_|.*_(digest|fingerprint)$|run_id$|created_at$"
+)
+"""What differs between almost any two versions; --json has it."""
+
+
 @_models_app.command("compare")
-def _models_compare(model_id: str, a: str, b: str, as_json: _AsJson = False) -> None:
-    """Two versions side by side, with the differences of their numbers."""
+def _models_compare(model_id: _ModelId, a: str, b: str, as_json: _AsJson = False) -> None:
+    """What differs between two versions: settings, days, libraries, and the numbers of the test split."""
     compared = _registry().compare(model_id, a, b)
-    rows = [{"name": name, **row} for name, row in compared["numbers"].items()]
+    differing = {name: row for name, row in compared["numbers"].items() if _number(row["a"]) != _number(row["b"])}
+    rows = [{"name": name, **row} for name, row in (compared["others"] | differing).items()]
+    told = [row for row in rows if not _ELSEWHERE.match(row["name"])]
     columns: dict[str, _Cell] = {
-        "number": "{name}",
+        model_id: "{name}",
         a: lambda row: _number(row["a"]),
         b: lambda row: _number(row["b"]),
-        "difference": lambda row: _number(row["difference"]),
+        "difference": lambda row: _number(row.get("difference")),
     }
-    _emit(compared, as_json, lambda: _print_table(model_id, columns, rows))
+
+    def show() -> None:
+        _print_table(None, columns, told)
+        out.print(f"{len(rows) - len(told)} more differ: --json", style="dim")
+
+    _emit(compared, as_json, show)
 
 
-def _number(value: float | None) -> str | None:
-    return None if value is None or value != value else f"{value:,.4g}"  # NaN alone differs from itself
+def _number(value: object) -> str | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None if value is None else str(value)
+    return None if value != value else f"{value:,.4g}"  # NaN alone differs from itself
 
 
 _Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
@@ -749,21 +802,21 @@ _Who = Annotated[str, typer.Option(help="Who decides; kept in the history.", def
 
 
 @_models_app.command("promote")
-def _models_promote(model_id: str, version: str, reason: _Reason, who: _Who, as_json: _AsJson = False) -> None:
+def _models_promote(model_id: _ModelId, version: str, reason: _Reason, who: _Who, as_json: _AsJson = False) -> None:
     """Make a version champion by hand."""
     entry = _registry().promote(model_id, version, reason=reason, who=who)
     _emit(entry, as_json, lambda: out.print(f"{model_id}: champion is now {entry['version']}"))
 
 
 @_models_app.command("rollback")
-def _models_rollback(model_id: str, reason: _Reason, who: _Who, as_json: _AsJson = False) -> None:
+def _models_rollback(model_id: _ModelId, reason: _Reason, who: _Who, as_json: _AsJson = False) -> None:
     """Make the previous champion champion again."""
     entry = _registry().rollback(model_id, reason=reason, who=who)
     _emit(entry, as_json, lambda: out.print(f"{model_id}: champion is now {entry['version']}"))
 
 
 @_models_app.command("retire")
-def _models_retire(model_id: str, reason: _Reason, who: _Who, as_json: _AsJson = False) -> None:
+def _models_retire(model_id: _ModelId, reason: _Reason, who: _Who, as_json: _AsJson = False) -> None:
     """Let a model serve no longer; promote or rollback bring it back."""
     entry = _registry().retire(model_id, reason=reason, who=who)
     _emit(entry, as_json, lambda: out.print(f"{model_id}: {entry['version']} is retired; nothing serves"))

@@ -572,7 +572,9 @@ def leaderboard(store: ResultsStore, registry: ModelRegistry) -> Made:
     page = store.root / LEADERBOARD_FILE
     write_atomically(str(page), render_leaderboard(frame, reigns).encode())
     skill, shares = (frame[frame["metric"] == metric] for metric in ("rmae", "share"))
-    by_horizon = skill.pivot_table(index="as_of", columns=HORIZON, values="value").add_suffix(" min")
+    by_horizon = (
+        skill.astype({HORIZON: int}).pivot_table(index="as_of", columns=HORIZON, values="value").add_suffix(" min")
+    )
     by_region = shares.pivot_table(index="as_of", columns=REGION, values="value")
     facts = {
         "as_of_dates": int(frame["as_of"].nunique()),

@@ -130,6 +130,8 @@ class HistoryError(DataError):
 class UnknownRegionError(DataError):
     """A region that isn't in the data, or that the model hasn't seen."""
 
+    exit_code = 2
+
 
 class MarketError(EnergyMLError):
     """A market's server can't be asked, or answers what can't be used."""
@@ -152,9 +154,17 @@ class HorizonError(ModelError):
 class BatteryError(EnergyMLError):
     """Battery parameters or a state of charge that can't exist."""
 
+    exit_code = 2
+
 
 class RegistryError(EnergyMLError):
     """The model registry refuses an operation."""
+
+
+class UnknownModelError(RegistryError):
+    """A model or a version that the registry doesn't know."""
+
+    exit_code = 2
 
 
 class ArtifactError(RegistryError):

@@ -2,6 +2,8 @@
 
 import datetime as dt
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -52,13 +54,29 @@ def test_wrong_use_is_exit_code_two(run) -> None:
     assert "Traceback" not in err
 
 
+def test_what_no_one_knows_is_wrong_use(run, registry: tuple[ModelRegistry, list[str]], tmp_path: Path) -> None:
+    (tmp_path / "results_dir/2026-02-09").mkdir(parents=True)
+    (tmp_path / "results_dir/2026-02-09/report.html").write_text("<html>")
+    model, version = "price_prediction_15m", registry[1][0]
+    for command in (
+        f"models show {model}x",
+        f"models compare {model} {version} v1",
+        f"models promote {model} v20000101_000000 --reason x",
+        f"models rollback {model}x --reason x",
+        "report --date 2026-02-08",
+        "predict --file nowhere.parquet",
+        "serve --log-level loud",
+        "simulate --interval-minutes 7",
+    ):
+        code, _, err = run(*command.split())
+        assert code == 2 and "Traceback" not in err, (command, err)
+
+
 def test_failure_is_one_line_with_a_remedy_and_exit_code_one(run) -> None:
     for command in (["data"], ["predict"], ["report"]):
         code, _, err = run(*command)
         assert code == 1 and err.startswith("error:") and "Remedy:" in err
         assert len(err.strip().splitlines()) == 1
-    code, _, err = run("models", "show", "price_prediction_7m")
-    assert code == 1 and "no model 'price_prediction_7m'" in err
 
 
 def test_simulate_and_data(run, tmp_path: Path) -> None:
@@ -133,8 +151,60 @@ def test_models(run, registry: tuple[ModelRegistry, list[str]]) -> None:
         next(row["champion"] for row in json.loads(run("models", "list", "--json")[1]) if row["model_id"] == model)
         == versions[1]
     )
-    code, _, err = run("models", "promote", model, "v20000101_000000", "--reason", "x")
-    assert code == 1 and "Remedy" in err
+
+
+def test_compare_shows_what_differs_and_leaves_the_rest_to_json(run, registry: tuple[ModelRegistry, list[str]]) -> None:
+    model, versions = "price_prediction_15m", []
+    for mae, preset in ((10.0, "fast"), (9.0, "best")):
+        metrics = {"test": {"mae": mae, "rmse": 12.0}, "train": {"mae": mae}}
+        metadata = {"config": {"preset": preset, "trees": 200, "lags": [1, 5]}, "metrics": metrics, "run_id": preset}
+        versions.append(registry[0].new_version())
+        path = registry[0].artifact_path(model, registry[1][0])
+        registry[0].register_model("price_prediction", model, versions[-1], path, metadata)
+    code, out, _ = run("models", "compare", model, *versions)
+    assert code == 0
+    assert [line.split()[:3] for line in out.splitlines()[1:]] == [
+        ["config.preset", "fast", "best"],
+        ["metrics.test.mae", "10", "9"],
+        ["2", "more", "differ:"],
+    ]
+
+
+def test_leaderboard(run, tmp_path: Path) -> None:
+    code, _, err = run("leaderboard")
+    assert code == 1 and "train at least one as-of date" in err
+    for day, rmae in (("2026-02-09", 0.75), ("2026-02-10", 0.8)):
+        (tmp_path / "results_dir" / day).mkdir(parents=True)
+        prices = [{"horizon_minutes": 15, "region": "all", "rmae": rmae}]
+        summary = [{"strategy": "q_learning", "battery_id": "all", "region": "all", "share": 0.5}]
+        (tmp_path / "results_dir" / day / "metrics.json").write_text(json.dumps({"prices": prices}))
+        (tmp_path / "results_dir" / day / "evaluation").mkdir()
+        (tmp_path / "results_dir" / day / "evaluation/battery_summary.json").write_text(
+            json.dumps({"summary": summary})
+        )
+    code, out, err = run("leaderboard")
+    assert code == 0, err
+    assert [line.split() for line in out.splitlines()[1:4]] == [
+        ["as_of", "15", "min"],
+        ["2026-02-10", "0.8"],
+        ["2026-02-09", "0.75"],
+    ]
+    assert str(tmp_path / "results_dir/leaderboard.html") in out
+    assert {row["metric"] for row in json.loads(run("leaderboard", "--json")[1])} >= {"rmae"}
+
+
+def test_a_pipe_gets_whole_lines(run, tmp_path: Path) -> None:
+    """Outside of this process, where nobody sets a width."""
+    name = "prices_of_a_very_long_name_that_a_narrow_terminal_would_have_to_cut_somewhere_in_the_middle.parquet"
+    write_simulation(str(tmp_path / "data_dir"), days=1, regions=1, start=dt.date(2026, 3, 1), interval_minutes=60)
+    next((tmp_path / "data_dir").glob("*price*")).rename(tmp_path / "data_dir" / name)
+    piped = subprocess.run(
+        [sys.executable, "-c", "from energy_ml.cli import main; main()", "data"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert name in piped.stdout and "…" not in piped.stdout and "first (UTC)" in piped.stdout
 
 
 def test_models_repair_puts_a_damaged_champion_back_and_says_what_it_cannot(
@@ -181,7 +251,7 @@ def test_report_opens_the_newest_or_says_which_there_are(run, tmp_path: Path) ->
     assert run("report")[1].strip().endswith("2026-02-10/report.html")
     assert run("report", "--date", "2026-02-09")[1].strip().endswith("2026-02-09/report.html")
     code, _, err = run("report", "--date", "2026-02-08")
-    assert code == 1 and "2026-02-09, 2026-02-10" in err
+    assert code == 2 and "2026-02-09, 2026-02-10" in err
 
 
 def quarters(days: int, region: str = "AA") -> pd.DataFrame:

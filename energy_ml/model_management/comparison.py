@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,14 +155,31 @@ def compare_metadata(a: Mapping[str, object], b: Mapping[str, object]) -> dict[s
     return rows
 
 
-def numbers_of(value: object, prefix: str = "") -> dict[str, float]:
+def other_differences(a: Mapping[str, object], b: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """What isn't a number and differs between two versions' metadata, by dotted name: ``a``, ``b``, None if absent."""
+    first, second = dict(_leaves(a)), dict(_leaves(b))
+    return {
+        name: {"a": first.get(name), "b": second.get(name)}
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name) and not (_is_number(first.get(name)) or _is_number(second.get(name)))
+    }
+
+
+def numbers_of(value: object) -> dict[str, float]:
     """Every number in nested mappings, by dotted name."""
+    return {name: leaf for name, leaf in _leaves(value) if _is_number(leaf)}
+
+
+def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        found: dict[str, float] = {}
         for key, item in value.items():
-            found |= numbers_of(item, f"{prefix}.{key}" if prefix else str(key))
-        return found
-    return {prefix: value} if isinstance(value, int | float) and not isinstance(value, bool) else {}
+            yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _judge(text: str, numbers: Numbers, rule: PromotionConfig, *, test_name: str) -> Decision:

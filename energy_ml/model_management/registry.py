@@ -31,8 +31,8 @@ from filelock import FileLock, Timeout
 from energy_ml import artifacts
 from energy_ml.artifacts import PathLike, inside
 from energy_ml.config import resolve_path
-from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError
-from energy_ml.model_management.comparison import Decision, compare_metadata
+from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError, UnknownModelError
+from energy_ml.model_management.comparison import Decision, compare_metadata, other_differences
 from energy_ml.model_management.versioning import new_version, parse_version
 from energy_ml.names import PRICE_PREDICTION, RL_BATTERY, TRAINING_RESULTS_FILE, model_id_of_file
 
@@ -100,7 +100,7 @@ class ModelRegistry:
         return None if model is None or model["champion"] is None else _find(model, model_id, model["champion"])
 
     def version(self, model_id: str, version: str) -> dict[str, Any]:
-        """The entry of one version. Raises RegistryError when it isn't registered."""
+        """The entry of one version. Raises UnknownModelError when it isn't registered."""
         return _find(_model(self._read(), model_id), model_id, version)
 
     def artifact_path(self, model_id: str, version: str) -> Path:
@@ -120,7 +120,11 @@ class ModelRegistry:
         return artifacts.load_artifact(self.folder / entry["filepath"], entry["sha256"])
 
     def compare(self, model_id: str, a: str, b: str) -> dict[str, Any]:
-        """Two versions side by side: both entries, and every number of their metadata with its difference (b − a)."""
+        """Two versions side by side: both entries, every number of their metadata with its difference (b − a), and
+        what else differs between them (``others``: settings, days, libraries).
+
+        Raises UnknownModelError.
+        """
         model = _model(self._read(), model_id)
         first, second = _find(model, model_id, a), _find(model, model_id, b)
         return {
@@ -129,6 +133,7 @@ class ModelRegistry:
             "a": first,
             "b": second,
             "numbers": compare_metadata(first["metadata"], second["metadata"]),
+            "others": other_differences(first["metadata"], second["metadata"]),
         }
 
     def history(self, model_id: str | None = None) -> list[dict[str, Any]]:
@@ -667,7 +672,7 @@ def _order(model: dict[str, Any]) -> None:
 
 def _model(registry: dict[str, Any], model_id: str) -> dict[str, Any]:
     if model_id not in registry["models"]:
-        raise RegistryError(
+        raise UnknownModelError(
             f"There is no model {model_id!r}",
             expected=f"one of {', '.join(sorted(registry['models'])) or 'none: nothing is registered yet'}",
             remedy="see `energy-ml models list`, or train first (energy-ml retrain)",
@@ -680,7 +685,7 @@ def _find(model: dict[str, Any], model_id: str, version: str) -> dict[str, Any]:
     if version in model["details"]:
         entry: dict[str, Any] = model["details"][version]
         return entry
-    raise RegistryError(
+    raise UnknownModelError(
         f"{model_id} has no version {version!r}",
         expected=f"one of {', '.join(model['versions']) or 'none'}",
         remedy="see `energy-ml models show`; older versions may have been pruned (max_backups)",
