@@ -24,7 +24,7 @@ def fetch(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], sessio
     ``short_price`` what is paid for what lacks. A document may leave out a price that repeats the one before it, and
     whether one was left out or never came can't be told.
     """
-    from entsoe import EntsoePandasClient
+    from entsoe.entsoe import EntsoePandasClient
     from entsoe.exceptions import NoMatchingDataError
     from entsoe.mappings import lookup_area
 

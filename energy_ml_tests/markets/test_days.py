@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,6 +111,22 @@ def test_a_day_without_prices_is_told_and_keeps_nothing(settings: Settings) -> N
             12: "nothing published",
             13: "new",
         }
+
+
+def test_days_lie_in_an_object_store_too(source: Source) -> None:
+    store = Settings.from_env({"ENERGY_ML_DATA_DIR": "memory://fetched"})
+    assert outcomes(fetch(source, store, 12, 13)) == {12: "new", 13: "new"}
+    assert outcomes(fetch(source, store, 12, 13)) == {12: "already there", 13: "as before"}
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("market", MARKETS)
+def test_the_real_servers_still_speak_so(market: str, settings: Settings) -> None:
+    if (key := MARKETS[market].key) and key not in os.environ:
+        pytest.skip(f"{key} isn't set")
+    day = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=3)
+    (made,) = fetch_days(market, day, day, settings, None if MARKETS[market].regions else ["BE"])
+    assert made.outcome == "new" and made.missing < made.rows / 10
 
 
 def test_what_cannot_be_fetched_is_refused_before_anything_is_asked(settings: Settings) -> None:
