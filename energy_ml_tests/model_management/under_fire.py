@@ -75,8 +75,11 @@ def serve(folder: Path, model_id: str) -> str | None:
     return str(loaded["version"])
 
 
-def storm(folder: Path, processes: int = 8, operations: int = 25) -> dict[str, Any]:
-    """Every process registers, promotes, rolls back, prunes and reads at random, and logs what it was told was done."""
+def storm(folder: Path, processes: int = 8, operations: int = 25, killed: int = 0) -> dict[str, Any]:
+    """Every process registers, promotes, rolls back, prunes and reads at random, and logs what it was told was done.
+
+    So many are killed within the first seconds, and leave no log.
+    """
 
     def worker(number: int) -> list[list[str]]:
         registry, chance, done = ModelRegistry(folder / "registry.json"), random.Random(number), []
@@ -108,9 +111,12 @@ def storm(folder: Path, processes: int = 8, operations: int = 25) -> dict[str, A
     outputs = [folder.parent / f"worker-{n}.json" for n in range(processes)]
     started = time.perf_counter()
     pids = [fork(lambda n=n: worker(n), output) for n, output in enumerate(outputs)]  # type: ignore[misc]
+    for pid in pids[:killed]:
+        time.sleep(random.uniform(0, 2))
+        os.kill(pid, signal.SIGKILL)
     codes = [wait(pid) for pid in pids]
     seconds = time.perf_counter() - started
-    return {"codes": codes, "logs": [json.loads(o.read_text()) for o in outputs], "seconds": seconds}
+    return {"codes": codes, "logs": [json.loads(o.read_text()) for o in outputs if o.exists()], "seconds": seconds}
 
 
 def massacre(folder: Path, writers: int = 4, seconds: float = 2.0) -> dict[str, Any]:
