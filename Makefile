@@ -12,7 +12,8 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## install, train and judge on the sample
-	$(BIN)/energy-ml retrain --date latest
+	@echo 'training on the sample and judging: a minute or two on two cores; the first time it also compiles'
+	@$(BIN)/energy-ml retrain --date latest
 
 test: $(INSTALLED_TEST) ## every test
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -30,6 +31,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
+	@echo 'installing what energy_ml needs into $(VENV): about a minute, once'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@
 
