@@ -211,7 +211,7 @@ def _data(as_json: _AsJson = False) -> None:
     from energy_ml.training_window import interval_of, newest, read_window
 
     settings = _settings()
-    lake = ParquetLake(settings.data_dir)
+    lake = ParquetLake(settings.data_dir, settings.input_zone)
     problems: dict[str, DataError] = {}
 
     def told(about: str, ask: Callable[[], Any]) -> Any:

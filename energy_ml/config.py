@@ -510,6 +510,9 @@ class Settings:
     preset: str = setting(
         "best", "How many members the ensemble has and how slowly they learn.", choices=("fast", "best")
     )
+    input_zone: str | None = setting(
+        None, "IANA time zone of timestamps that the files hold without one, such as Europe/Paris; none means UTC."
+    )
     currency: str = setting("currency", "What prices are in, such as EUR, for people to read.")
     display_zone: str = setting("UTC", "IANA time zone of times that people read; days and all computing stay UTC.")
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
@@ -522,6 +525,8 @@ class Settings:
     def __post_init__(self) -> None:
         check(self)
         _check_zone(self, "display_zone")
+        if self.input_zone is not None:
+            _check_zone(self, "input_zone")
         if self.end_date is not None and self.end_date < self.start_date:
             refuse(type(self), "end_date", str(self.end_date), f"on or after start_date ({self.start_date})")
         if not self.horizons:

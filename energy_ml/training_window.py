@@ -44,7 +44,7 @@ def deployment(environ: Mapping[str, str] | None = None) -> Settings:
     settings = Settings.from_env(environ)
     if not settings.left_open:
         return settings
-    lake = ParquetLake(settings.data_dir)
+    lake = ParquetLake(settings.data_dir, settings.input_zone)
     spans = [
         (info.first, info.last)
         for info in lake.inventory()
@@ -83,7 +83,7 @@ def newest(settings: Settings, lake: ParquetLake | None = None) -> dt.date:
     NoDataError, UnknownRegionError
         There are no prices, no complete day, or no file holds a chosen region.
     """
-    day = (lake or ParquetLake(settings.data_dir)).latest_complete_day(regions=settings.regions)
+    day = (lake or ParquetLake(settings.data_dir, settings.input_zone)).latest_complete_day(regions=settings.regions)
     return day if settings.end_date is None else min(day, settings.end_date)
 
 

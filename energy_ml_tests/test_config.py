@@ -133,6 +133,7 @@ def _another(row_name: str, value: str) -> str:
         "nightly_at": "02:00",
         "nightly_zone": "Europe/Paris",
         "display_zone": "Europe/Paris",
+        "input_zone": "Europe/Paris",
         "executor": "celery",
         "preset": "fast",
         "update": "sampled",

@@ -380,6 +380,19 @@ def _gaps(grid: _Grid, found: Findings, warm: int, limit: int) -> None:
                 example=f"{name} from {grid.at(start)} to {grid.at(start + length)} ({length * grid.minutes} minutes)",
                 column=PRICE,
             )
+    hours = [(start, name) for start, length, name in [*short, *holes] if length * grid.minutes == 60]
+    for start in sorted({start for start, _ in hours}) if found.naive else []:
+        here = [name for at, name in hours if at == start]
+        if len(here) == len(grid.names) and pd.Timestamp(grid.at(start)).day_of_week == 6:
+            found.note(
+                "local_time",
+                "an hour of a Sunday is missing: probably local time, of a day of 23 hours; if so, set "
+                "ENERGY_ML_INPUT_ZONE to the time zone of these timestamps, such as Europe/Paris",
+                60 // grid.minutes * len(here),
+                False,
+                example=grid.at(start),
+                column=TIMESTAMP,
+            )
     if leading and not warm:
         found.note(
             "leading_gap",

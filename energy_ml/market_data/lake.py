@@ -135,9 +135,11 @@ class ParquetLake:
     are read as well, in any case. Names that begin with ``.``, ``_`` or ``~`` and ``*.tmp.parquet`` are ignored,
     folders included; ``skipped`` tells which files aren't looked at. Footers are kept while size and
     modification stamp stay the same, so asking one lake again is cheap; results never depend on modification times.
+    Timestamps without a zone are read in ``zone`` (None: UTC); such files are read as wholes.
     """
 
-    def __init__(self, root: str | UPath) -> None:
+    def __init__(self, root: str | UPath, zone: str | None = None) -> None:
+        self.zone = zone
         self.root = root if isinstance(root, UPath) else UPath(resolve_path(root))
         self._footers: dict[str, tuple[tuple[str, ...], _Footer]] = {}
         self._days: dict[str, FileDays] = {}
@@ -305,10 +307,11 @@ class ParquetLake:
             if not groups:
                 continue
             table = self._read_columns(footer, groups, _columns_of(footer, kind, extras))
-            table = _filter_time(table, start, end)
+            if footer.group_first is not None:
+                table = _filter_time(table, start, end)
             if not table.num_rows:
                 continue
-            frame, found = normalise(table, kind, extra_columns=extras, file=footer.info.path)
+            frame, found = normalise(table, kind, extra_columns=extras, file=footer.info.path, zone=self.zone)
             times = frame[TIMESTAMP]
             keep = np.asarray((times >= start) & (times < end))
             if keys is not None:
@@ -450,7 +453,7 @@ class ParquetLake:
         table = self._read_columns(footer, groups, [TIMESTAMP, key, *value])
         for name in value:
             table = table.filter(_is_number(table.column(name)))
-        times = _times_ns(table.column(TIMESTAMP), footer.info.path)
+        times = self._times_ns(table, key, footer.info.path)
         encoded = table.column(key).combine_chunks()
         if not pa.types.is_dictionary(encoded.type):
             encoded = encoded.cast(pa.string()).dictionary_encode()
@@ -461,6 +464,19 @@ class ParquetLake:
         if (codes < 0).any():
             times, codes = times[codes >= 0], codes[codes >= 0]
         return times, codes, names
+
+    def _times_ns(self, table: pa.Table, key: str, path: str) -> npt.NDArray[np.int64]:
+        """Timestamps of the rows, ns UTC; ``key`` names the column of their series, where the table has it."""
+        column = table.column(TIMESTAMP)
+        if pa.types.is_timestamp(column.type) and column.null_count == 0 and (self.zone is None or column.type.tz):
+            with contextlib.suppress(pa.ArrowInvalid):
+                return np.asarray(column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).to_numpy())
+        try:
+            values = column.to_pandas()
+        except pa.ArrowInvalid:
+            values = pd.Series(column.to_pylist(), dtype=object)
+        keys = table.column(key).to_pandas().to_numpy() if key in table.column_names else None
+        return np.asarray(utc_timestamps(values.rename(TIMESTAMP), [], path, zone=self.zone, keys=keys).asi8)
 
     # --- Files and footers ---------------------------------------------------------------------------------------
 
@@ -597,10 +613,13 @@ class ParquetLake:
         )
         if rows == 0:
             return footer
-        footer.group_first, footer.group_last = _time_statistics(file, path)
+        stored = schema.field(TIMESTAMP).type if TIMESTAMP in schema.names else None
+        if self.zone is None or getattr(stored, "tz", None) is not None:
+            footer.group_first, footer.group_last = _time_statistics(file, path)
         footer.group_keys = _key_statistics(file, key, partitions)
         if footer.group_first is None or footer.group_last is None:
-            times = _times_ns(file.read(columns=[TIMESTAMP]).column(TIMESTAMP), path)
+            stamps = file.read(columns=[c for c in (TIMESTAMP, key) if c in schema.names])
+            times = self._times_ns(stamps, key, path)
             first, last = int(times.min()), int(times.max())
         else:
             first, last = int(footer.group_first.min()), int(footer.group_last.max())
@@ -759,17 +778,6 @@ def _is_number(column: pa.ChunkedArray) -> pa.ChunkedArray:
         word = pc.utf8_lower(pc.utf8_trim_whitespace(column))
         return pc.fill_null(pc.invert(pc.is_in(word, pa.array(sorted(MISSING_WORDS)))), False)
     return pc.is_valid(column)
-
-
-def _times_ns(column: pa.ChunkedArray, path: str) -> npt.NDArray[np.int64]:
-    if pa.types.is_timestamp(column.type) and column.null_count == 0:
-        with contextlib.suppress(pa.ArrowInvalid):
-            return np.asarray(column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).to_numpy())
-    try:
-        values = column.to_pandas()
-    except pa.ArrowInvalid:
-        values = pd.Series(column.to_pylist(), dtype=object)
-    return np.asarray(utc_timestamps(values.rename(TIMESTAMP), [], path).asi8)
 
 
 def _rows_per_day(times: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], names: list[str]) -> pd.DataFrame:

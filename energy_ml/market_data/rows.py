@@ -68,6 +68,11 @@ class Findings:
     def note(self, kind: str, message: str, rows: int, repaired: bool, **where: str | None) -> None:
         self.problems.append(DataProblem(kind, message, rows, repaired, **where))
 
+    @property
+    def naive(self) -> bool:
+        """Whether timestamps came without a zone and were taken as UTC."""
+        return any(problem.kind == "naive_timestamps" for problem in self.problems)
+
     def refuse(self, error: DataError) -> None:
         self.errors.append(error)
 
@@ -287,15 +292,19 @@ def merge_duplicates(rows: Rows, found: Findings) -> None:
         mask[starts[disagree]] = True
         where = starts[disagree][0]
         files = sorted({f for f in (rows.file_at(int(r)) for r in rows.row[where : where + size[disagree][0]]) if f})
+        local = found.naive and _one_hour_each(rows, rows.times[starts[size > 1]])
         found.refuse(
             DuplicateError(
-                "rows share timestamp and " + KEY_COLUMN[rows.kind] + " but disagree in their values",
+                f"rows share timestamp and {KEY_COLUMN[rows.kind]} but disagree in their values"
+                + (": probably local time, of a day of 25 hours" if local else ""),
                 file=" and ".join(files) or None,
                 column=column,
                 rows=int(size[disagree].sum()),
                 example=rows.example(mask),
                 expected="one row each, or repeated rows that agree",
-                remedy="keep the right one of these rows; overlapping files must agree where they overlap",
+                remedy="set ENERGY_ML_INPUT_ZONE to the time zone of these timestamps, such as Europe/Paris"
+                if local
+                else "keep the right one of these rows; overlapping files must agree where they overlap",
             )
         )
     if agreeing:
@@ -311,6 +320,13 @@ def merge_duplicates(rows: Rows, found: Findings) -> None:
             file=rows.file_of(mask),
         )
     rows.keep(first)
+
+
+def _one_hour_each(rows: Rows, times: Ints) -> bool:
+    """Whether the repeated times (ns) are one whole hour of few days, far apart, as when clocks are set back."""
+    minutes = infer_interval([rows.times[part] for part in rows.series()])
+    hours, whole = np.unique(np.unique(times) // (60 * MINUTE), return_counts=True)
+    return minutes is not None and bool((whole * minutes == 60).all() and (np.diff(hours) > 90 * 24).all())
 
 
 def _broadcast_first(values: Floats, starts: Ints, merged: Floats) -> Floats:

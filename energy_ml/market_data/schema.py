@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from energy_ml.errors import SchemaError, TimestampError
+from energy_ml.market_data.local_times import instants_of
 from energy_ml.market_data.text_times import parse_texts
 from energy_ml.names import BATTERY_ID, CAPACITY, CHARGE, IS_FILLED, POWER, PRICE, RATED_POWER, REGION, TIMESTAMP
 
@@ -85,7 +86,12 @@ def read_kind(schema: pa.Schema | Sequence[str], file: object | None = None) -> 
 
 
 def normalise(
-    data: pa.Table | pd.DataFrame, kind: Kind, *, extra_columns: Sequence[str] | None = (), file: object | None = None
+    data: pa.Table | pd.DataFrame,
+    kind: Kind,
+    *,
+    extra_columns: Sequence[str] | None = (),
+    file: object | None = None,
+    zone: str | None = None,
 ) -> tuple[pd.DataFrame, list[DataProblem]]:
     """Convert columns to the types of the data contract; rows and their order stay as they are.
 
@@ -94,6 +100,7 @@ def normalise(
     data : table or frame with at least the required columns of ``kind``; n rows.
     extra_columns : further numeric columns to carry; None carries every numeric one and leaves out the rest.
     file : named in errors and problems.
+    zone : what timestamps without a zone are read in; None is UTC.
 
     Returns
     -------
@@ -141,7 +148,8 @@ def normalise(
     for name in wanted:
         values = _as_series(data, name)
         if name == TIMESTAMP:
-            columns[name] = utc_timestamps(values, problems, file)
+            keys = _as_series(data, KEY_COLUMN[kind]).to_numpy()
+            columns[name] = utc_timestamps(values, problems, file, zone=zone, keys=keys)
         elif name in TEXT_COLUMNS:
             columns[name] = _texts(values, problems, file, required=name == KEY_COLUMN[kind])
         else:
@@ -149,8 +157,19 @@ def normalise(
     return pd.DataFrame(columns, copy=False), problems
 
 
-def utc_timestamps(values: pd.Series, problems: list[DataProblem], file: object | None = None) -> pd.DatetimeIndex:
-    """Convert to datetime64[ns, UTC]; naive means UTC. Adds to ``problems`` what was assumed; raises TimestampError."""
+def utc_timestamps(
+    values: pd.Series,
+    problems: list[DataProblem],
+    file: object | None = None,
+    *,
+    zone: str | None = None,
+    keys: npt.NDArray[Any] | None = None,
+) -> pd.DatetimeIndex:
+    """Convert to datetime64[ns, UTC]; naive means ``zone``, or UTC.
+
+    ``keys`` (n,) names each row's series, within which the order of rows tells a repeated hour's first from its second.
+    Adds to ``problems`` what was assumed; raises TimestampError.
+    """
     name = str(values.name)
 
     def refuse(found: str, bad: npt.NDArray[np.bool_], expected: str, remedy: str) -> TimestampError:
@@ -171,9 +190,16 @@ def utc_timestamps(values: pd.Series, problems: list[DataProblem], file: object 
     def report(kind: str, message: str, rows: int = len(values)) -> None:
         problems.append(DataProblem(kind, message, rows, True, _example(values), name, _text(file)))
 
+    def without_zone(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+        if zone is None:
+            report("naive_timestamps", "timestamps without a zone were taken as UTC")
+            return times.tz_localize("UTC")
+        report("local_timestamps", f"timestamps without a zone were read as those of {zone}")
+        return instants_of(times, np.zeros(len(times)) if keys is None else keys, zone, refuse)
+
     def to_utc(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
         if times.tz is None:
-            times = times.tz_localize("UTC")
+            times = without_zone(times)
         try:
             return times.tz_convert("UTC").as_unit("ns")
         except (pd.errors.OutOfBoundsDatetime, OverflowError):
@@ -183,17 +209,14 @@ def utc_timestamps(values: pd.Series, problems: list[DataProblem], file: object 
             ) from None
 
     if values.dtype.kind == "M":
-        times = pd.DatetimeIndex(values)
-        if times.tz is None and len(times):
-            report("naive_timestamps", "timestamps without a zone were taken as UTC")
-        return to_utc(times)
+        return to_utc(pd.DatetimeIndex(values))
     if values.dtype.kind in "iu":
         numbers = values.to_numpy(dtype=np.int64)
         written = _written_out(numbers)
         for unit, low, high in _EPOCH_UNITS if written is None else ():
             if len(numbers) and numbers.min() >= low and numbers.max() < high:
                 report("integer_timestamps", f"whole numbers were taken as {unit} since 1970 UTC")
-                return to_utc(pd.DatetimeIndex(numbers.astype(f"datetime64[{unit}]")))
+                return to_utc(pd.DatetimeIndex(numbers.astype(f"datetime64[{unit}]")).tz_localize("UTC"))
         if not len(numbers):
             return pd.DatetimeIndex([], dtype="datetime64[ns, UTC]")
         raise refuse(
@@ -251,7 +274,7 @@ def utc_timestamps(values: pd.Series, problems: list[DataProblem], file: object 
         "text_timestamps" if is_text.any() else "object_timestamps", "timestamps were converted from text or objects"
     )
     if len(naive) and naive.all():
-        report("naive_timestamps", "timestamps without a zone were taken as UTC")
+        return without_zone(pd.DatetimeIndex(stamps[codes]))
     zones = np.unique(offsets[~naive])
     if len(zones) > 1:
         report("mixed_time_zones", f"timestamps with {len(zones)} different UTC offsets were converted to UTC")

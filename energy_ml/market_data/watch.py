@@ -120,7 +120,7 @@ def look(lake: ParquetLake, before: WatchState, *, now: float, settle_seconds: f
             return Look(state, waiting=tuple(sorted(waiting)), rest=rest)
     if not fresh and not gone:
         return Look(replace(before, pending={}, waiting_since=None))
-    taken = {name: _take_in(info) for name, info in fresh.items() if name not in waiting}
+    taken = {name: _take_in(info, lake.zone) for name, info in fresh.items() if name not in waiting}
     files = {name: known for name, known in before.files.items() if name in infos} | taken
     state = WatchState(files, {n: p for n, p in pending.items() if n in waiting}, waiting_since, before.batch + 1)
     return Look(
@@ -138,20 +138,20 @@ def _unchanged_since(info: FileInfo, now: float) -> float:
     return now if info.changed_at is None or info.problem is not None else min(now, info.changed_at)
 
 
-def _take_in(info: FileInfo) -> KnownFile:
+def _take_in(info: FileInfo, zone: str | None) -> KnownFile:
     if info.problem is not None:
         return KnownFile(info.fingerprint, problem=info.problem)
     try:
-        return KnownFile(info.fingerprint, info.kind, _day_digests(info))
+        return KnownFile(info.fingerprint, info.kind, _day_digests(info, zone))
     except DataError as error:
         return KnownFile(info.fingerprint, problem=str(error))
 
 
-def _day_digests(info: FileInfo) -> dict[str, str]:
+def _day_digests(info: FileInfo, zone: str | None) -> dict[str, str]:
     """Digest of the rows of each day, whatever their order; reads the file in months."""
     if info.first is None or info.last is None or info.kind is None:
         return {}
-    lake, digests = ParquetLake(info.path), {}
+    lake, digests = ParquetLake(info.path, zone), {}
     start, after = info.first.floor("D"), info.last.floor("D") + pd.Timedelta(days=1)
     while start < after:
         end = min(start + _CHUNK, after)

@@ -32,7 +32,7 @@ def build_definitions(
         sensors=build_sensors(settings),
         executor=build_executor(settings),
         resources={
-            "lake": LakeResource(root=settings.data_dir),
+            "lake": LakeResource(root=settings.data_dir, zone=settings.input_zone),
             "results": results,
             "registry": RegistryResource(models_dir=settings.models_dir),
             "price_trainer": TrainerResource(),

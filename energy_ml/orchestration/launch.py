@@ -129,7 +129,7 @@ def backfill(
         raise ConfigError(f"the backfill ends on {last}, before it begins on {first}", remedy="exchange the two")
     definitions = build_definitions(settings)
     definition, runs = InMemoryJob(definitions.resolve_job_def(job)), []
-    lake = ParquetLake(settings.data_dir)
+    lake = ParquetLake(settings.data_dir, settings.input_zone)
     with project_instance() as instance:
         for number in range((last - first).days + 1):
             as_of = first + dt.timedelta(days=number)

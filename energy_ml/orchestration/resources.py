@@ -19,10 +19,11 @@ class LakeResource(dg.ConfigurableResource[None]):
     """The user's parquet files."""
 
     root: str
+    zone: str | None = None
 
     def lake(self) -> ParquetLake:
         """The lake at ``root``."""
-        return ParquetLake(self.root)
+        return ParquetLake(self.root, self.zone)
 
 
 class ResultsResource(dg.ConfigurableResource[None]):

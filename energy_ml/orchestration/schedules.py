@@ -28,7 +28,9 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 def _nightly(settings: Settings) -> dg.ScheduleDefinition:
     operations = settings.operations
     minute = int(operations.nightly_at.split(":")[1])
-    lake = ParquetLake(settings.data_dir)  # kept, so that unchanged files aren't opened at every tick
+    lake = ParquetLake(
+        settings.data_dir, settings.input_zone
+    )  # kept, so that unchanged files aren't opened at every tick
 
     @dg.schedule(
         name=NIGHTLY,

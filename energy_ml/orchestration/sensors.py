@@ -38,7 +38,9 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
 def _new_parquet(settings: Settings) -> dg.SensorDefinition:
     operations = settings.operations
-    lake = ParquetLake(settings.data_dir)  # kept, so that unchanged files aren't opened at every tick
+    lake = ParquetLake(
+        settings.data_dir, settings.input_zone
+    )  # kept, so that unchanged files aren't opened at every tick
 
     @dg.sensor(
         name=NEW_PARQUET,

@@ -99,7 +99,7 @@ class PricePredictionTrainer:
             There is no complete day, or its window can't be used.
         """
         settings = settings_for(self.config)
-        lake = ParquetLake(settings.data_dir)
+        lake = ParquetLake(settings.data_dir, settings.input_zone)
         window = read_window(settings, lake, newest(settings, lake), self.config)
         prices = pd.concat([read_history(settings, lake, window, self.config), window.prices[window.in_window]])
         prices.attrs["window_start"] = window.start.isoformat()

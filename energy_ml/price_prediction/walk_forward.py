@@ -125,7 +125,7 @@ def walk_forward_parallel(
 
 def _from_files(settings: Settings, date: dt.date, cache_dir: str | Path) -> tuple[dt.date, pd.DataFrame]:
     config = replace(settings.ml_config(), n_jobs=1)
-    lake = ParquetLake(settings.data_dir)
+    lake = ParquetLake(settings.data_dir, settings.input_zone)
     window = read_window(settings, lake, date)
     prices = pd.concat([read_history(settings, lake, window), window.prices[window.in_window]], ignore_index=True)
     days = settings.training_window_days

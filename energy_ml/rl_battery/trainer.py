@@ -65,7 +65,7 @@ class BatteryRLTrainer:
 
         config = self.ml_config.price_prediction
         settings = settings_for(config)
-        lake = ParquetLake(settings.data_dir)
+        lake = ParquetLake(settings.data_dir, settings.input_zone)
         window = read_window(settings, lake, newest(settings, lake), config)
         self._prices = window.prices[window.in_window].reset_index(drop=True)
         return self._prices

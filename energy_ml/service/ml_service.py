@@ -92,7 +92,9 @@ class MLService:
         self.champions = Champions(self.settings.models_dir)
         rules = self.settings.models.price_prediction
         self._rules: dict[str, Any] = {"max_gap_minutes": rules.max_gap_minutes, "max_abs_price": rules.max_abs_price}
-        self.market = RecentMarket(ParquetLake(self.settings.data_dir), self.settings.regions, **self._rules)
+        self.market = RecentMarket(
+            ParquetLake(self.settings.data_dir, self.settings.input_zone), self.settings.regions, **self._rules
+        )
         self.starting = False
         self._lock = threading.Lock()
         self._view: _View | None = None
@@ -389,7 +391,7 @@ class MLService:
         if not Path(file).exists():
             raise NoDataError("there is no such file", file=file, remedy="name a parquet file with recent prices")
         minutes, columns = self._wanted()
-        lake = ParquetLake(str(Path(file).resolve()))
+        lake = ParquetLake(str(Path(file).resolve()), self.settings.input_zone)
         return read_recent_prices(lake, minutes=minutes, columns=columns, **self._rules)
 
     def recent_prices(self, minutes: int) -> tuple[RecentPrices, DataAge]:

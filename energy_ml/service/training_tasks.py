@@ -237,7 +237,7 @@ class Trainings:
                     expected=f"one of {', '.join(map(str, settings.horizons))}",
                     remedy="set ENERGY_ML_HORIZONS to include it",
                 )
-        lake = ParquetLake(settings.data_dir)
+        lake = ParquetLake(settings.data_dir, settings.input_zone)
         if request.regions:
             known = {region for file in lake.inventory() if file.kind == "prices" for region in file.regions}
             known &= set(settings.regions or known)
