@@ -556,7 +556,15 @@ def _age_of(answer: _Row) -> str:
 
 @app.command("act")
 def _act(
-    charge: Annotated[float, typer.Option("--charge-level", "--charge", min=0, help="Energy in the battery, MWh.")],
+    charge: Annotated[
+        float | None,
+        typer.Option(
+            "--charge-level", "--charge", min=0, help="Energy in the battery, MWh; default: what its telemetry says."
+        ),
+    ] = None,
+    battery: Annotated[
+        str | None, typer.Option(help="Name of a battery of energy_ml.toml or of the telemetry.")
+    ] = None,
     region: _Region = None,
     capacity: Annotated[
         float | None,
@@ -569,14 +577,15 @@ def _act(
     """What a battery should do in the newest interval: charge, hold or discharge, and why."""
     service = _service()
     prices = None if file is None else service.prices_of(file)
-    made = service.act(charge, region=region, prices=prices, capacity_mwh=capacity, power_mw=power)
+    made = service.act(charge, battery=battery, region=region, prices=prices, capacity_mwh=capacity, power_mw=power)
 
     def show() -> None:
         known = f"{made['region']}, {_moment(made)}, {made['price']:.2f} {shown().price}"
         out.print(known + _age_of(made))
+        begins = f"{shown().local(made['acts_at']):%H:%M}"
         out.print(
-            f"[bold]{made['action']}[/bold] {abs(made['power_mw']):.3g} MW, "
-            f"{charge:.3g} → {made['charge_after_mwh']:.3g} MWh"
+            f"[bold]{made['action']}[/bold] {abs(made['power_mw']):.3g} MW from {begins}, "
+            f"{made['charge_level_mwh']:.3g} → {made['charge_after_mwh']:.3g} MWh"
         )
         out.print(made["why"])
 

@@ -139,9 +139,10 @@ def act_now(
     physics: Physics,
     charge: float,
     hours: float,
+    allowance: float,
 ) -> tuple[float, float, float, Floats, Floats, float, float]:
     """One decision at the newest of N prices, ``dispatch_minutes`` apart, given its minute of the day, and forecasts
-    (G, 1), see ``observe``.
+    (G, 1), see ``observe``; ``allowance`` as in ``battery.step``.
 
     Returns the values of charging, holding, discharging and of each node (K,), currency, the planned value of each
     slice (K - 1,), currency/MWh, the charge after (MWh) and the energy at the grid (MWh).
@@ -157,8 +158,8 @@ def act_now(
     places = find_places(seen, brain.table.middles, brain.table.values.shape[1])
     width = (physics.high - physics.low) / eyes.slices
     row = stored_values(seen, brain.table.values, places, seen.level / brain.reward_scale, width)[0]
-    power, up, stay, down = decide(physics, charge, hours, seen.expected[0], row, np.inf)
-    after, energy, _, _ = step(physics, charge, power, hours, prices[n - 1], np.inf)
+    power, up, stay, down = decide(physics, charge, hours, seen.expected[0], row, allowance)
+    after, energy, _, _ = step(physics, charge, power, hours, prices[n - 1], allowance)
     return up, stay, down, row, seen.planned[0], after, energy
 
 

@@ -142,7 +142,6 @@ class Battery:
 
     capacity_mwh: float = 1.0
     power_mw: float = 0.5
-    discharge_power_mw: float | None = None
     min_reserve: float = 0.10
     max_charge: float = 0.90
     efficiency: float = 0.90
@@ -153,6 +152,7 @@ class Battery:
     max_cycles_per_day: float | None = None
     initial_charge: float = 0.5
     final_charge: float | None = None
+    discharge_power_mw: float | None = None
 
     def __post_init__(self) -> None:
         def check(condition: bool, name: str, expected: str) -> None:

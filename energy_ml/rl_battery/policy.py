@@ -57,7 +57,7 @@ class BatteryPolicy:
     def __init__(self, policy_path: str | Path = "models/rl_battery") -> None:
         self.path = Path(resolve_path(policy_path))
         self._learned: LearnedPolicy | None = None
-        self._prepared: dict[str | None, tuple[BatteryAgent, Brain, Physics, Battery]] = {}
+        self._prepared: dict[tuple[str | None, str | None], tuple[BatteryAgent, Brain, Physics, Battery]] = {}
 
     @classmethod
     def of(cls, learned: LearnedPolicy) -> BatteryPolicy:
@@ -103,12 +103,12 @@ class BatteryPolicy:
             )
         return agents[region]
 
-    def _ready(self, region: str | None) -> tuple[BatteryAgent, Brain, Physics, Battery]:
-        """What one decision needs, put together once per region."""
-        if region not in self._prepared:
-            agent = self.agent(region)
-            self._prepared[region] = agent, agent.brain, agent.battery.physics, agent.battery
-        return self._prepared[region]
+    def _ready(self, region: str | None, own: str | None) -> tuple[BatteryAgent, Brain, Physics, Battery]:
+        """What one decision needs, put together once per region and battery."""
+        if (region, own) not in self._prepared:
+            agent = self.agent(region, own)
+            self._prepared[region, own] = agent, agent.brain, agent.battery.physics, agent.battery
+        return self._prepared[region, own]
 
     def without_table(self) -> BatteryPolicy:
         """The plan alone: the same policy with a Q-table of zeros, named ``plan_alone``."""
@@ -173,6 +173,9 @@ class BatteryPolicy:
         minute: int | None = None,
         capacity_mwh: float | None = None,
         power_mw: float | None = None,
+        battery_id: str | None = None,
+        battery: Battery | None = None,
+        discharged_mwh: float = 0.0,
     ) -> dict[str, Any]:
         """The action for the interval that has just begun, or as many later as the policy's execution delay says.
 
@@ -185,6 +188,8 @@ class BatteryPolicy:
             must come in ``forecasts``.
         hour, minute : UTC; ``minute`` sharpens the time of day (the middle of the hour if None).
         region : one of the policy's regions; FR or the first one if None.
+        battery_id, battery : another battery, and the name by which a policy may have been learned for it.
+        discharged_mwh : from the cells, today; counts for a battery with a limit on cycles.
         recent_prices : prices before this interval, one per interval, oldest first; two days are used.
         forecasts : minutes ahead -> price, for any horizons up to a day, those of training or others.
 
@@ -200,13 +205,16 @@ class BatteryPolicy:
 
         Raises BatteryError (charge outside 0..capacity, or what can't be a price), UnknownRegionError, ModelError.
         """
-        agent, brain, physics, reference = self._ready(region)
-        battery = reference
-        if capacity_mwh is not None or power_mw is not None:
+        agent, brain, physics, reference = self._ready(region, battery_id)
+        if battery is not None:
+            physics = battery.physics
+        elif capacity_mwh is not None or power_mw is not None:
             capacity = reference.capacity_mwh if capacity_mwh is None else float(capacity_mwh)
             power = reference.power_mw / reference.capacity_mwh * capacity if power_mw is None else float(power_mw)
             battery = replace(reference, capacity_mwh=capacity, power_mw=power)
             physics = battery.physics
+        else:
+            battery = reference
         charge, price = float(charge_level), float(current_price)
         if not 0.0 <= charge <= battery.capacity_mwh:
             raise BatteryError(
@@ -254,6 +262,7 @@ class BatteryPolicy:
             physics,
             charge,
             interval / 60.0,
+            max(0.0, physics.daily_discharge - discharged_mwh),
         )
         values = {"charge": up, "hold": stay, "discharge": down}
         chosen = ACTIONS[0 if energy > 0 else 2 if energy < 0 else 1]

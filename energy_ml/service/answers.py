@@ -70,8 +70,10 @@ class ActionAnswer(DataAge):
     charge_after_mwh: float
     bounds_mwh: Annotated[list[float], Field(description="lowest and highest charge allowed")]
     why: str
+    battery: str | None
     region: str
     timestamp: dt.datetime
+    acts_at: Annotated[dt.datetime, Field(description="start of the interval that the action is for")]
     price: float
     forecasts: dict[int, float]
     recent_missing: Annotated[int, Field(description="of the last two days' prices, those not measured or given")]
@@ -79,6 +81,19 @@ class ActionAnswer(DataAge):
     model_id: str
     version: str
     source: Source
+
+
+class BatteryOut(TypedDict):
+    """A battery of the settings or of the telemetry; without telemetry no time and no charge."""
+
+    battery_id: str
+    region: str | None
+    timestamp: dt.datetime | None
+    charge_level_mwh: float | None
+    capacity_mwh: float
+    rated_power_mw: Annotated[float, Field(description="charging, at the grid")]
+    discharge_power_mw: float
+    execution_delay: Annotated[int, Field(description="intervals")]
 
 
 @dataclasses.dataclass(frozen=True)

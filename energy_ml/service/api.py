@@ -250,6 +250,7 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
             asked = parse(schemas.ActRequest, raw)
             made = service.act(
                 asked.charge_level_mwh,
+                battery=asked.battery,
                 region=asked.region,
                 prices=None if asked.prices is None else asked.prices.to_frame(limits.max_prices),
                 forecasts=None if asked.forecasts is None else {int(h): v for h, v in asked.forecasts.items()},
@@ -350,12 +351,8 @@ def _market(app: FastAPI, service: MLService) -> None:
 
     @app.get(f"{V1}/batteries", tags=["market"], response_model=schemas.BatteriesOut, responses=refusals(401, 422))
     def batteries() -> Response:
-        """The newest charge of each battery that the telemetry knows."""
-        frame = service.market.batteries()
-        names = [name for name in schemas.BatteryOut.__annotations__ if name in frame.columns]
-        rows = frame[names].to_dict("records") if len(frame) else []
-        plain = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in rows]
-        return json_response({"batteries": [{"region": None, **row} for row in plain]})
+        """Each battery of the settings and of the telemetry, with its newest charge where telemetry tells."""
+        return json_response({"batteries": service.batteries()})
 
 
 def _health(app: FastAPI, service: MLService, trainings: Trainings, hub: Hub, monitoring: Monitoring) -> None:
@@ -464,7 +461,7 @@ def _start(service: MLService) -> None:
 
 async def _answer(make: Callable[[], _T], raw: bytes, service: MLService, limits: ServiceSettings) -> _T:
     """Small questions about given prices on the spot, all else (large bodies, reading files) in a thread."""
-    if len(raw) <= _SMALL and b'"prices"' in raw and not service.starting:
+    if len(raw) <= _SMALL and b'"prices"' in raw and b'"battery"' not in raw and not service.starting:
         return make()
     return await in_thread(make, limits.timeout_seconds)
 

@@ -42,6 +42,7 @@ from energy_ml.rl_battery.agent import HISTORY_MINUTES
 from energy_ml.rl_battery.policy import BatteryPolicy
 from energy_ml.service.answers import (
     ActionAnswer,
+    BatteryOut,
     DataAge,
     ForecastAnswer,
     HealthOut,
@@ -51,6 +52,7 @@ from energy_ml.service.answers import (
     Source,
 )
 from energy_ml.service.champions import Champion, Champions, ChampionSet, RegistryEntry, champion_of
+from energy_ml.service.own_batteries import OwnBattery, own_batteries
 from energy_ml.service.questions import PolicyQuestion, check_prices, question_of
 from energy_ml.service.recent import RecentMarket, RecentPrices
 from energy_ml.training_window import deployment
@@ -288,8 +290,9 @@ class MLService:
 
     def act(
         self,
-        charge_level_mwh: float,
+        charge_level_mwh: float | None = None,
         *,
+        battery: str | None = None,
         region: str | None = None,
         prices: pd.DataFrame | None = None,
         forecasts: Mapping[int, float] | None = None,
@@ -301,31 +304,53 @@ class MLService:
 
         Parameters
         ----------
-        charge_level_mwh : energy in the cells, MWh.
+        charge_level_mwh : energy in the cells, MWh; None takes what the telemetry of ``battery`` says.
+        battery : name of one of ``batteries``, which says region, size, limits and costs.
         prices : recent prices, newest last; None takes the lake's. One row is enough; two days sharpen the answer.
         forecasts : minutes ahead -> price; None lets the price models make them where the prices suffice.
-        capacity_mwh, power_mw : of the battery, if it isn't the one of training.
+        capacity_mwh, power_mw : of a battery without a name, if it isn't the one of training.
 
-        Returns ``action, q_values, power_mw, energy_mwh, charge_after_mwh, why`` (see BatteryPolicy), and ``region,
-        timestamp, price, forecasts, forecast_source, bounds_mwh, recent_missing, version, source, data_age_minutes,
-        stale``. ``recent_missing``: how many of the last two days' prices weren't measured, or given.
+        Returns ``action, q_values, power_mw, energy_mwh, charge_after_mwh, why`` (see BatteryPolicy), and ``battery,
+        region, timestamp, acts_at, price, forecasts, forecast_source, bounds_mwh, recent_missing, version, source,
+        data_age_minutes, stale``. ``acts_at``: the interval that the action is for. ``recent_missing``: how many of the
+        last two days' prices weren't measured, or given.
         """
+        own = None if battery is None else self._own_battery(battery)
+        if own is not None:
+            if capacity_mwh is not None or power_mw is not None:
+                raise ServiceError(f"{battery!r} has a size", status=422, remedy="leave out capacity_mwh and power_mw")
+            region = region or own.region
+            if charge_level_mwh is None and timestamp is None:
+                charge_level_mwh = own.charge_level_mwh
+        if charge_level_mwh is None:
+            raise ServiceError(
+                f"the charge of {'a battery without a name' if battery is None else repr(battery)} isn't known",
+                status=422,
+                expected="charge_level_mwh",
+                remedy="give it, or name a battery that has telemetry",
+            )
         champion = self.champions.get(POLICY_ID)
         policy: BatteryPolicy = champion.model
+        if own is not None and region is None and len(policy.regions) > 1:
+            raise UnknownRegionError(
+                f"the region of battery {battery!r} isn't known",
+                expected=f"one of {', '.join(policy.regions)}",
+                remedy="say region in its [[battery]] entry or in its telemetry",
+            )
         end = None if timestamp is None else _utc(timestamp)
         source: Source = "lake" if prices is None else "request"
         if prices is None:
             prices = self._recent(end).frame
         check_prices(prices)
         name = self._one_region(policy, prices, region)
-        own = prices[prices[REGION] == name] if REGION in prices.columns else prices
-        own = own[own[PRICE].notna()].sort_values(TIMESTAMP)
-        if not len(own):
+        here = prices[prices[REGION] == name] if REGION in prices.columns else prices
+        here = here[here[PRICE].notna()].sort_values(TIMESTAMP)
+        if not len(here):
             raise HistoryError(f"there is no price of {name}", expected="at least the present price")
-        newest = pd.Timestamp(own[TIMESTAMP].iloc[-1])
+        newest = pd.Timestamp(here[TIMESTAMP].iloc[-1])
         age = self._age(newest, end)
-        agent = policy.agent(name)
-        step = infer_interval([timestamps_ns(own[TIMESTAMP])[-49:]])
+        agent = policy.agent(name, battery)
+        step = infer_interval([timestamps_ns(here[TIMESTAMP])[-49:]])
         if step not in (None, agent.interval_minutes):
             raise IntervalError(
                 f"prices come every {step} minutes",
@@ -335,19 +360,25 @@ class MLService:
         made, how = dict(forecasts or {}), "request" if forecasts else "none"
         if forecasts is None:
             made, how = self._forecasts_for(name, prices, source, end)
-        battery, recent = agent.battery, own[own[TIMESTAMP] > newest - pd.Timedelta(minutes=HISTORY_MINUTES)]
+        physical, recent = agent.battery, here[here[TIMESTAMP] > newest - pd.Timedelta(minutes=HISTORY_MINUTES)]
         measured = len(recent) - (int(recent[IS_FILLED].sum()) if IS_FILLED in recent.columns else 0)
-        capacity = battery.capacity_mwh if capacity_mwh is None else capacity_mwh
+        delay = agent.delay
+        if own is not None:
+            physical, delay = own.battery, own.execution_delay
+        capacity = physical.capacity_mwh if capacity_mwh is None else capacity_mwh
         answer = policy.get_action(
             charge_level_mwh,
-            float(own[PRICE].iloc[-1]),
+            float(here[PRICE].iloc[-1]),
             hour=newest.hour,
             minute=newest.minute,
             region=name,
-            recent_prices=own[PRICE].to_numpy()[-1 - HISTORY_MINUTES // agent.interval_minutes : -1],
+            recent_prices=here[PRICE].to_numpy()[-1 - HISTORY_MINUTES // agent.interval_minutes : -1],
             forecasts=made,
             capacity_mwh=capacity_mwh,
             power_mw=power_mw,
+            battery_id=battery,
+            battery=None if own is None else own.battery,
+            discharged_mwh=0.0 if own is None else own.discharged_on(newest),
         )
         return {
             "action": answer["action"],
@@ -356,13 +387,15 @@ class MLService:
             "energy_mwh": float(answer["energy_mwh"]),
             "charge_after_mwh": float(answer["charge_after_mwh"]),
             "why": answer["why"],
+            "battery": battery,
             "region": name,
             "timestamp": newest,
-            "price": float(own[PRICE].iloc[-1]),
+            "acts_at": newest + pd.Timedelta(minutes=delay * agent.interval_minutes),
+            "price": float(here[PRICE].iloc[-1]),
             "forecasts": {int(h): float(v) for h, v in made.items()},
             "forecast_source": how,
             "charge_level_mwh": float(charge_level_mwh),
-            "bounds_mwh": [battery.min_reserve * capacity, battery.max_charge * capacity],
+            "bounds_mwh": [physical.min_reserve * capacity, physical.max_charge * capacity],
             "recent_missing": max(HISTORY_MINUTES // agent.interval_minutes - measured, 0),
             "model_id": POLICY_ID,
             "version": champion.version,
@@ -373,11 +406,12 @@ class MLService:
     def _act_on(
         self, question: PolicyQuestion, timestamp: pd.Timestamp | str | None, region: str | None
     ) -> ActionAnswer:
-        name = region or question.region
+        name = region or question.region or (question.battery and self._own_battery(question.battery).region)
         at = pd.Timestamp.now(tz="UTC") if timestamp is None else _utc(timestamp)
         policy: BatteryPolicy = self.champions.get(POLICY_ID).model
         return self.act(
             question.charge_level_mwh,
+            battery=question.battery,
             region=name,
             prices=question.market(policy.agent(name).region, at),
             forecasts=question.forecasts,
@@ -393,6 +427,27 @@ class MLService:
         minutes, columns = self._wanted()
         lake = ParquetLake(str(Path(file).resolve()), self.settings.input_zone)
         return read_recent_prices(lake, minutes=minutes, columns=columns, **self._rules)
+
+    def batteries(self) -> list[BatteryOut]:
+        """Every battery of the settings and of the telemetry, in order of their names."""
+        return [one.to_answer() for one in self._own_batteries().values()]
+
+    def _own_batteries(self) -> dict[str, OwnBattery]:
+        regions: Sequence[str] = ()
+        with contextlib.suppress(EnergyMLError):  # the listing can do without prices
+            regions = self._recent(None).regions
+        return own_batteries(self.settings.models, self.market.batteries(), regions)
+
+    def _own_battery(self, battery_id: str) -> OwnBattery:
+        known = self._own_batteries()
+        if battery_id not in known:
+            raise ServiceError(
+                f"there is no battery {battery_id!r}",
+                status=404,
+                expected=f"one of {', '.join(known)}" if known else "a battery of the settings or of the telemetry",
+                remedy="add a [[battery]] entry to energy_ml.toml, or name one that is there",
+            )
+        return known[battery_id]
 
     def recent_prices(self, minutes: int) -> tuple[RecentPrices, DataAge]:
         """The last ``minutes`` of the lake's prices and their ``data_age_minutes`` and ``stale``."""

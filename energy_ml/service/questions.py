@@ -42,7 +42,8 @@ class PriceQuestion(_Question):
 class PolicyQuestion(_Question):
     """Features of the policy: those of ``MLService.act``, and the names of ``BatteryPolicy.get_action``."""
 
-    charge_level_mwh: float = Field(validation_alias=AliasChoices("charge_level_mwh", "charge_level"))
+    charge_level_mwh: float | None = Field(None, validation_alias=AliasChoices("charge_level_mwh", "charge_level"))
+    battery: str | None = None
     current_price: float | None = None
     hour: int | None = Field(None, ge=0, le=23)
     forecasts: dict[int, float] | None = None

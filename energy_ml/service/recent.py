@@ -17,8 +17,10 @@ import pandas as pd
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.telemetry import rated_power
 from energy_ml.market_data.window import read_recent_prices
-from energy_ml.names import BATTERY_ID, POWER, PRICE, RATED_POWER, REGION, TIMESTAMP
+from energy_ml.names import BATTERY_ID, CHARGE, POWER, PRICE, RATED_POWER, REGION, TIMESTAMP
 
+DISCHARGED = "discharged_mwh"
+"""Column: what was drawn from a battery's cells on the newest UTC day, MWh."""
 _LOOK_SECONDS = 1.0
 _MARGIN = pd.Timedelta(hours=1)
 _RATING_SPAN = pd.Timedelta(days=10)
@@ -79,13 +81,13 @@ class RecentMarket:
         return _recent(frame)
 
     def batteries(self) -> pd.DataFrame:
-        """The newest row of each battery of the telemetry; empty if there is none."""
+        """The newest row of each battery of the telemetry, with ``DISCHARGED``; empty if there is none."""
         with self._lock:
             marks = self._marks("batteries")
             if self._batteries is None or self._batteries[0] != marks:
                 lasts = [f.last for f in self.lake.inventory() if f.kind == "batteries" and f.last is not None]
                 if not lasts:
-                    return pd.DataFrame()
+                    return pd.DataFrame(columns=[BATTERY_ID])
                 last = max(lasts)
                 frame = self.lake.read_batteries(last - _RATING_SPAN, last + pd.Timedelta(nanoseconds=1))
                 frame = frame.sort_values(TIMESTAMP)
@@ -95,7 +97,14 @@ class RecentMarket:
                     name: rated_power(rows.get(POWER), rows.get(RATED_POWER))
                     for name, rows in frame.groupby(BATTERY_ID, sort=False)
                 }
-                newest = newest.assign(**{RATED_POWER: newest[BATTERY_ID].map(rated).astype("float64")})
+                falls = -frame.groupby(BATTERY_ID)[CHARGE].diff().clip(upper=0.0)
+                today = falls[frame[TIMESTAMP] > last.floor("D")].groupby(frame[BATTERY_ID]).sum()
+                newest = newest.assign(
+                    **{
+                        RATED_POWER: newest[BATTERY_ID].map(rated).astype("float64"),
+                        DISCHARGED: newest[BATTERY_ID].map(today).astype("float64").fillna(0.0),
+                    }
+                )
                 self._batteries = (marks, newest.sort_values(BATTERY_ID, ignore_index=True))
             return self._batteries[1]
 

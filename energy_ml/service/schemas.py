@@ -20,7 +20,16 @@ from energy_ml.errors import ServiceError, TimestampError
 from energy_ml.features.panel import NS_PER_MINUTE, Panel
 from energy_ml.market_data.cleaning import MAX_ABS_PRICE, clean_prices
 from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
-from energy_ml.service.answers import DataAge, ForecastOut, LateRegions, LeftOut, ModelInfo, Source, TrainingOut
+from energy_ml.service.answers import (
+    BatteryOut,
+    DataAge,
+    ForecastOut,
+    LateRegions,
+    LeftOut,
+    ModelInfo,
+    Source,
+    TrainingOut,
+)
 
 _ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
 _Region = Annotated[
@@ -184,9 +193,22 @@ class ActRequest(_Body):
     """Ask for the battery's action in the newest interval."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"charge_level_mwh": 0.5, "region": "FR"}, {"charge_level_mwh": 0.5}]}
+        json_schema_extra={
+            # What `_some_battery` refuses; null counts as left out.
+            "anyOf": [{"required": [name], "properties": {name: _GIVEN}} for name in ("charge_level_mwh", "battery")],
+            "allOf": [
+                {"not": {"required": ["battery", size], "properties": {"battery": _GIVEN, size: _GIVEN}}}
+                for size in ("capacity_mwh", "power_mw")
+            ],
+            "examples": [{"charge_level_mwh": 0.5, "region": "FR"}, {"charge_level_mwh": 0.5}],
+        }
     )
-    charge_level_mwh: _Energy = Field(description="energy in the cells", examples=[0.5])
+    charge_level_mwh: _Energy | None = Field(
+        None, description="energy in the cells; left out, what the battery's telemetry says", examples=[0.5]
+    )
+    battery: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        None, description="name of a battery of the settings or the telemetry (GET /api/v1/batteries)"
+    )
     region: _Region | None = None
     prices: Prices | None = Field(None, description="recent prices; left out, those of the data folder are used")
     forecasts: (
@@ -194,6 +216,14 @@ class ActRequest(_Body):
     ) = Field(None, description="minutes ahead -> price; left out, the price models make them")
     capacity_mwh: Annotated[float, Field(gt=1e-3, le=1e6)] | None = Field(None, description="if not that of training")
     power_mw: Annotated[float, Field(gt=1e-3, le=1e6)] | None = Field(None, description="limit at the grid")
+
+    @model_validator(mode="after")
+    def _some_battery(self) -> ActRequest:
+        if self.charge_level_mwh is None and self.battery is None:
+            raise ValueError("give charge_level_mwh, or the battery whose telemetry tells it")
+        if self.battery is not None and (self.capacity_mwh is not None or self.power_mw is not None):
+            raise ValueError("give battery, or capacity_mwh and power_mw")
+        return self
 
 
 class TrainRequest(_Body):
@@ -265,19 +295,8 @@ class RecentPricesOut(DataAge):
     zone: Annotated[str, Field(description="IANA time zone to show times in; here they are UTC")]
 
 
-class BatteryOut(TypedDict):
-    """The newest telemetry of a battery."""
-
-    battery_id: str
-    region: str | None
-    timestamp: dt.datetime
-    charge_level_mwh: float
-    capacity_mwh: float
-    rated_power_mw: float | None
-
-
 class BatteriesOut(TypedDict):
-    """All batteries of the telemetry."""
+    """All batteries of the settings and of the telemetry."""
 
     batteries: list[BatteryOut]
 

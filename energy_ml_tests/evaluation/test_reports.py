@@ -204,7 +204,9 @@ def test_first_screen_names_the_battery_and_what_most_people_would_get(page):
 
 
 def test_words_of_a_battery():
-    battery = Battery(4.0, 2.0, 1.0, wear_cost_per_mwh=8.0, buy_fee_per_mwh=1.5, max_cycles_per_day=1.5)
+    battery = Battery(
+        4.0, 2.0, discharge_power_mw=1.0, wear_cost_per_mwh=8.0, buy_fee_per_mwh=1.5, max_cycles_per_day=1.5
+    )
     assert verdicts.battery_words(battery, 2) == (
         "4 MWh, 2 MW in and 1 MW out, 0.9 efficient, charged 10% to 90%, wear 8, fees 1.5 and 0 currency/MWh, "
         "2 intervals late, at most 1.5 cycles a day"

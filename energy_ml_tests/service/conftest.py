@@ -96,6 +96,9 @@ def make_root(folder: Path, **more: str) -> Server:
     """A project root with simulated prices; no models yet."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(REPOSITORY / "dagster.yaml", folder)
+    (folder / "energy_ml.toml").write_text(
+        '[[battery]]\nname = "Site A"\nregion = "FR"\ncapacity_mwh = 4\npower_mw = 2\n'
+    )
     write_simulation(
         str(folder / "data/processed"),
         days=DAYS,

@@ -157,6 +157,10 @@ def test_what_can_not_be_is_refused(api: httpx.Client, body: dict[str, Any], sta
         {},
         {"charge_level_mwh": 0.5, "region": "XX"},
         {"charge_level_mwh": 0.5, "capacity_mwh": 0},
+        {"charge_level_mwh": 4.5, "battery": "Site A"},
+        {"charge_level_mwh": 0.5, "battery": "Site A", "capacity_mwh": 1},
+        {"battery": "Site A"},
+        {"battery": None},
         {"charge_level_mwh": 0.5, "forecasts": {"-1": 5.0}},
     ],
 )
@@ -225,7 +229,18 @@ def test_models_metrics_importance_prices_batteries(api: httpx.Client, prices: p
     newest = prices[prices["region"] == "FR"]["real_time_price"].tail(4)
     assert recent["regions"]["FR"] == pytest.approx(newest.tolist())
     batteries = api.get("/batteries").raise_for_status().json()["batteries"]
-    assert batteries and all(0 <= b["charge_level_mwh"] <= b["capacity_mwh"] for b in batteries)
+    own, *telemetry = batteries
+    assert telemetry and all(0 <= b["charge_level_mwh"] <= b["capacity_mwh"] for b in telemetry)
+    assert own == {
+        "battery_id": "Site A",
+        "region": "FR",
+        "timestamp": None,
+        "charge_level_mwh": None,
+        "capacity_mwh": 4.0,
+        "rated_power_mw": 2.0,
+        "discharge_power_mw": 2.0,
+        "execution_delay": 0,
+    }
 
 
 def test_health_and_figures(api: httpx.Client) -> None:

@@ -83,6 +83,9 @@ def test_the_page(server: Server, artifacts: dict[str, Path], page: Page) -> Non
     for horizon in HORIZONS:
         expect(page.locator(".card", has_text=f"+{horizon} min")).to_contain_text(" to ")
     expect(page.locator(".verdict")).to_have_text(re.compile("Hold|Charge|Discharge"))
+    for chosen, capacity in (("Site A", "4.00 MWh"), ("-", "1.00 MWh")):
+        page.get_by_label("Battery", exact=True).select_option(chosen)
+        expect(page.locator("#action")).to_contain_text(f"of {capacity}")
     expect(page.locator("#models tr", has_text="battery_policy")).to_contain_text("serving")
     expect(page.get_by_text(re.compile("stale: .* days old"))).to_be_visible()
     page.get_by_role("button", name="DE", exact=True).click()

@@ -126,9 +126,10 @@ async function battery() {
   const mine = state.batteries.filter((b) => b.region === state.region);
   const own = mine.find((b) => b.battery_id === state.battery) ?? (state.battery === "" ? mine[0] : undefined);
   $("which").replaceChildren(...mine.map((b) => make("option", { value: b.battery_id, selected: b === own }, `${b.battery_id}, ${number(b.capacity_mwh, 1)} MWh`)), make("option", { value: "-", selected: !own }, "reference, 1 MWh"));
-  const asked = own ? { charge_level_mwh: Math.min(own.charge_level_mwh, own.capacity_mwh), capacity_mwh: own.capacity_mwh, ...(own.rated_power_mw && { power_mw: own.rated_power_mw }) } : { charge_level_mwh: state.charge, capacity_mwh: 1 };
+  const capacity = own ? own.capacity_mwh : 1, told = own && own.charge_level_mwh !== null;
+  const asked = { ...(own ? { battery: own.battery_id } : { capacity_mwh: 1 }), ...(!told && { charge_level_mwh: state.charge * capacity }) };
   const found = await ask("/models/act", { ...asked, region: state.region });
-  const capacity = asked.capacity_mwh, gauge = make("div", { className: "gauge", title: "charge and its allowed bounds" }, filled(found.charge_level_mwh / capacity));
+  const gauge = make("div", { className: "gauge", title: "charge and its allowed bounds" }, filled(found.charge_level_mwh / capacity));
   for (const bound of found.bounds_mwh) { const mark = make("u"); mark.style.left = `${(bound / capacity) * 100}%`; gauge.append(mark); }
   const q = Object.entries(found.q_values), best = Math.max(...q.map(([, v]) => v)), worst = Math.min(...q.map(([, v]) => v));
   const parts = [
@@ -136,7 +137,7 @@ async function battery() {
     make("p", { className: "why" }, found.why), gauge,
     make("div", { className: "row" }, make("span", {}, `${number(found.charge_level_mwh)} of ${number(capacity)} MWh`), make("span", {}, `allowed ${number(found.bounds_mwh[0])} to ${number(found.bounds_mwh[1])}`)),
   ];
-  if (!own) parts.push(make("input", { type: "range", min: 0, max: 1, step: 0.01, value: state.charge, ariaLabel: "Charge in MWh", onchange: (e) => { state.charge = Number(e.target.value); battery().catch(notice); } }));
+  if (!told) parts.push(make("input", { type: "range", min: 0, max: 1, step: 0.01, value: state.charge, ariaLabel: "Charge, part of the capacity", onchange: (e) => { state.charge = Number(e.target.value); battery().catch(notice); } }));
   else parts.push(make("div", { className: "row" }, make("span", {}, `telemetry of ${day(own.timestamp)} ${clock(own.timestamp)} ${state.prices.zone}`)));
   parts.push(make("div", { className: "q" }, ...q.flatMap(([name, v]) => [make("span", {}, name), make("div", {}, filled(best > worst ? 0.04 + 0.96 * (v - worst) / (best - worst) : 1)), make("span", {}, number(v - best, 3))])));
   parts.push(make("div", { className: "row" }, make("span", {}, `value of each action below the best one, ${state.prices.unit.replace("/MWh", "")}`), make("span", {}, found.version)));
