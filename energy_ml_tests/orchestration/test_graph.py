@@ -1,6 +1,7 @@
 """The asset graph is the one that the design promises: keys, groups, edges, partitions, jobs."""
 
 import datetime as dt
+import tomllib
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ from energy_ml.config import CHECK_NAMES, Settings, project_root
 from energy_ml.orchestration.assets import REGISTRY_ENTRY, day_steps
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY
+from energy_ml.orchestration.launch import MODULE
 
 SETTINGS = Settings.from_env({})
 DEFS = build_definitions(SETTINGS)
@@ -167,11 +169,11 @@ def test_own_data_has_an_open_end() -> None:
     assert models == {"price_prediction/model_5min", "price_prediction/model_60min"}
 
 
-def test_workspace_names_the_same_module_and_nothing_overrides_it() -> None:
+def test_workspace_and_dg_name_the_same_code_location() -> None:
+    """Dagster prefers pyproject.toml; runs name their code location by the module, as workspace.yaml does."""
     assert "module_name: energy_ml.definitions" in (project_root() / "workspace.yaml").read_text()
-    # A [tool.dagster] or [tool.dg] block would silently win over workspace.yaml.
-    project = (project_root() / "pyproject.toml").read_text()
-    assert "[tool.dagster" not in project and "[tool.dg" not in project
+    dg_project = tomllib.loads((project_root() / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    assert dg_project["code_location_name"] == dg_project["code_location_target_module"] == MODULE
 
 
 def test_resources_can_be_overridden() -> None:
