@@ -715,7 +715,7 @@ def _models_list(as_json: _AsJson = False) -> None:
             None,
             {
                 "model": "{model_id}",
-                "champion": lambda model: model["champion"],
+                "champion": lambda model: model["champion"] or ("retired" if "retired" in model else None),
                 "as of": lambda model: _as_of(model["details"].get(model["champion"], {})),
                 "latest": lambda model: model["latest"],
                 "versions": lambda model: len(model["versions"]),

@@ -242,6 +242,7 @@ def test_models_that_registry_json_does_not_know_are_adopted_and_retired_ones_sa
     code, out, _ = run("models", "retire", model, "--reason", "half-hours ended", "--who", "ada")
     assert code == 0 and f"{versions[2]} is retired" in out
     assert "half-hours ended" in run("models", "show", model)[1] and store.champion(model) is None
+    assert "retired" in run("models", "list")[1]
 
 
 def test_report_opens_the_newest_or_says_which_there_are(run, tmp_path: Path) -> None:

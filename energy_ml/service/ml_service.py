@@ -492,8 +492,12 @@ class MLService:
             broken = {m: text for m, text in now.problems.items() if m in trained}
             if broken:
                 raise ServiceError(f"no price model can be loaded: {next(iter(broken.values()))}", status=503)
+            prices = {m: e for m, e in now.listed.items() if e["type"] == PRICE_PREDICTION}
+            gone = [f"{m} was retired: {e['retired']}" for m, e in prices.items() if "retired" in e]
             raise ModelNotFoundError(
-                "no price model is trained yet", expected="a champion", remedy="train first (energy-ml retrain)"
+                f"no price model serves; {gone[0]}" if gone else "no price model is trained yet",
+                expected="a champion",
+                remedy="train first (energy-ml retrain)",
             )
         view = self._view
         if view is None or {h: c.version for h, c in view.champions.items()} != {

@@ -16,6 +16,7 @@ import pytest
 
 from energy_ml.artifacts import read_registry
 from energy_ml.errors import EnergyMLError, ModelNotFoundError, ServiceError, StaleDataError, TimestampError
+from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.service import MLService, ServiceSettings, champions
 from energy_ml.service.problems import problem_of
 from energy_ml_tests.service.conftest import Server, inline, promote
@@ -154,6 +155,15 @@ def test_a_champions_file_that_is_gone_is_told_while_its_copy_serves(service: ML
     assert "model_15min.pkl is missing" in service.health()["problems"]["price_prediction_15m"]
     path.write_bytes(data)
     assert service.health()["problems"] == {}
+
+
+def test_when_all_are_retired_the_reason_is_said(service: MLService) -> None:
+    registry = ModelRegistry(f"{service.settings.models_dir}/registry.json")
+    for model in registry.list_models():
+        registry.retire(model["model_id"], reason="half-hours ended", who="test")
+    for call in (service.forecast, lambda: service.act(0.5), lambda: service.predict("price_prediction_15m")):
+        with pytest.raises(ModelNotFoundError, match="was retired: half-hours ended"):
+            call()
 
 
 def test_loses_nothing_when_the_registry_vanishes(service: MLService, artifacts: dict[str, Path]) -> None:
