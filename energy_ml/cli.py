@@ -273,10 +273,12 @@ def _data(as_json: _AsJson = False) -> None:
             _by_folder(files, settings.data_dir),
             texts=2,
         )
-        for name, why in list(skipped.items())[:_MOST_FILES]:
-            out.print(f"not read: {name}: {why}", markup=False, soft_wrap=True)
-        if len(skipped) > _MOST_FILES:
-            out.print(f"not read: {len(skipped) - _MOST_FILES:,} more (--json lists them)")
+        alike: dict[str, list[str]] = {}
+        for name, why in skipped.items():
+            alike.setdefault(why[:20], []).append(name)
+        for name, *others in alike.values():
+            more = f" and {len(others):,} like it" if others else ""
+            out.print(f"not read: {name}{more}: {skipped[name]}", markup=False, soft_wrap=True)
         regions = [name for name in days[-1] if name != "day"] if days else []
         columns: dict[str, _Cell] = {"day": "{day}", **{name: itemgetter(name) for name in regions}}
         if len(regions) > _MOST_REGIONS:

@@ -303,6 +303,15 @@ def test_data_names_what_it_does_not_read(run, tmp_path: Path, name: str, words:
     assert code == 1 and f"not read: {name}: " in out and words in out and words in err
 
 
+def test_data_names_many_alike_in_one_line(run, tmp_path: Path) -> None:
+    for number in range(40):
+        for name in (f"{number}.csv", f".{number}.crc"):
+            (path := tmp_path / "data_dir" / name).parent.mkdir(exist_ok=True)
+            path.write_text("")
+    out = run("data")[1]
+    assert out.count("not read: ") == 2 and out.count(" and 39 like it: ") == 2
+
+
 def test_the_advice_for_a_csv_file_can_be_followed(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "data_dir"
     folder.mkdir()

@@ -204,10 +204,21 @@ class ParquetLake:
         )
 
     def newest_row(self, regions: Sequence[str] | None = None) -> pd.Timestamp:
-        """Time of the last row in price files that hold one of ``regions`` (None: any). Raises as ``read_prices``."""
-        infos = [footer.info for footer in self._price_footers(regions)]
-        chosen = [info for info in infos if regions is None or set(regions) & set(info.regions)]
-        return max(cast(pd.Timestamp, info.last) for info in chosen)
+        """Time of the last row of the price files; of ``regions``, of the last that has a price.
+
+        Raises as ``read_prices``.
+        """
+        footers = self._price_footers(regions)
+        chosen = [f for f in footers if regions is None or set(regions) & set(f.info.regions)]
+        last = max(cast(pd.Timestamp, f.info.last) for f in chosen)
+        if regions is None:
+            return last
+        first = min(cast(pd.Timestamp, f.info.first) for f in chosen)
+        for day in range(last.value // _DAY_NS, first.value // _DAY_NS - 1, -1):
+            held = [ns[-1] for name, ns in self._day_rows(chosen, day).times.items() if name in regions]
+            if held:
+                return pd.Timestamp(int(max(held)), tz="UTC")
+        return last
 
     def interval(self, regions: Sequence[str] | None = None) -> int | None:
         """Minutes between the newest prices; None if that is no supported interval. Raises as ``read_prices``."""

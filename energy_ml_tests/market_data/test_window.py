@@ -144,3 +144,13 @@ def test_recent_prices_end_with_the_newest_that_is_known(tmp_path):
         assert market.prices(1440).newest == newest
         earlier = RecentMarket(ParquetLake(folder), clock=lambda: now - DAY)
         assert earlier.prices(720).newest == (now - DAY).floor("30min")
+
+
+def test_a_chosen_region_that_ended_before_another_of_its_file_is_still_read(tmp_path) -> None:
+    long = prices(minutes=5 * 1440, regions=("AA", "BB"), interval=60)
+    ends = long["region"].map({"AA": long["timestamp"].min() + 2 * DAY, "BB": long["timestamp"].max()})
+    long[long["timestamp"] < ends].to_parquet(tmp_path / "p.parquet", index=False)
+    lake = ParquetLake(tmp_path)
+    recent = read_recent_prices(lake, minutes=1440, regions=["AA"])
+    assert recent["timestamp"].max() == long["timestamp"].min() + 2 * DAY - pd.Timedelta(hours=1)
+    assert set(recent["region"]) == {"AA"} and len(recent) == 24 and lake.interval(["AA"]) == 60
