@@ -33,6 +33,7 @@ from energy_ml.config import (
 )
 from energy_ml.display import showing, shown
 from energy_ml.errors import ConfigError, DataError, EnergyMLError, NoDataError, UnknownModelError
+from energy_ml.fields import parse_date
 from energy_ml.names import AS_USUAL, METRICS_FILE, OUR_POLICY, REFERENCE, REGISTRY_FILE, REPORT_FILE
 
 if TYPE_CHECKING:
@@ -113,14 +114,6 @@ def _progress_bar(what: str, total: float = 1.0, console: Console = err) -> Iter
         yield bar, bar.add_task(what, total=total)
 
 
-def _parse_date(text: str) -> dt.date:
-    """A date as YYYY-MM-DD; ConfigError otherwise."""
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} isn't a date", expected="YYYY-MM-DD or latest") from None
-
-
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
     if version:
@@ -148,7 +141,7 @@ def _simulate(
             str(folder),
             days=days,
             regions=regions,
-            start=_parse_date(start),
+            start=parse_date(start),
             interval_minutes=interval,
             seed=seed,
             progress=lambda fraction, _: bar.update(task, completed=fraction),
@@ -184,8 +177,8 @@ def _fetch(
 
         _emit(facts, as_json, show_list)
         return
-    until = dt.datetime.now(dt.UTC).date() if last is None else _parse_date(last)
-    since = until - dt.timedelta(days=2) if first is None else _parse_date(first)
+    until = dt.datetime.now(dt.UTC).date() if last is None else parse_date(last)
+    since = until - dt.timedelta(days=2) if first is None else parse_date(first)
     named = None if regions is None else [name.strip() for name in regions.split(",") if name.strip()]
     with _progress_bar(f"fetching {market}", max((until - since).days + 1, 1)) as (bar, task):
         for day in fetch_days(market, since, until, settings, named):
@@ -355,7 +348,7 @@ def _retrain(
     """Train, evaluate and register everything for one as-of date: the same job as in the Dagster UI."""
     settings = _settings()
     # An impossible date is refused before anything slow is loaded.
-    as_of = None if date == "latest" else settings.check_as_of(_parse_date(date))
+    as_of = None if date == "latest" else settings.check_as_of(parse_date(date))
 
     from energy_ml.orchestration.launch import newest_as_of
 
@@ -457,7 +450,7 @@ def _report(
     days = store.as_of_dates(REPORT_FILE)
     if not days:
         raise NoDataError("there is no report yet", file=store.root, remedy="make one: energy-ml retrain")
-    day = days[-1] if date == "latest" else _parse_date(date)
+    day = days[-1] if date == "latest" else parse_date(date)
     if day not in days:
         raise ConfigError(
             f"there is no report for {day}",
@@ -609,7 +602,7 @@ def _backtest(
     from energy_ml.price_prediction.walk_forward import as_of_dates, walk_forward_parallel
 
     settings = _settings()
-    days = list(as_of_dates(_parse_date(first), _parse_date(last), step))
+    days = list(as_of_dates(parse_date(first), parse_date(last), step))
     if not days:
         raise ConfigError(f"--to {last} lies before --from {first}", expected="at least one as-of date")
     folder = Path(settings.results_dir) / "backtest"
@@ -659,10 +652,9 @@ def _backfill(
     from energy_ml.screen import own_screen
 
     settings = _settings()
-    days = settings.check_as_of(_parse_date(first)), settings.check_as_of(_parse_date(last))
-    total = max((days[1] - days[0]).days + 1, 1)
-    with own_screen() as console, _progress_bar("backfill", total, console) as (bar, task):
-        runs = run_days(*days, only_missing=only_missing, progress=lambda _: bar.advance(task))
+    days = settings.as_of_range(parse_date(first), parse_date(last))
+    with own_screen() as console, _progress_bar("backfill", len(days), console) as (bar, task):
+        runs = run_days(days[0], days[-1], only_missing=only_missing, progress=lambda _: bar.advance(task))
 
     def show() -> None:
         columns: dict[str, _Cell] = {"as of": "{as_of}", "run": "{run_id:.8}", "seconds": "{seconds:.0f}"}

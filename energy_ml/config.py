@@ -595,6 +595,13 @@ class Settings:
             )
         return day
 
+    def as_of_range(self, first: dt.date, last: dt.date) -> list[dt.date]:
+        """The as-of dates from ``first`` to ``last``, oldest first. Raises ConfigError where that can't be."""
+        if last < first:
+            raise ConfigError(f"the range ends on {last}, before it begins on {first}", remedy="exchange the two")
+        self.check_as_of(first), self.check_as_of(last)
+        return [first + dt.timedelta(days=number) for number in range((last - first).days + 1)]
+
     def ml_config(self) -> MLConfig:
         """The model configs with these settings' paths, horizons and preset in them."""
         return replace(

@@ -6,6 +6,7 @@ What doesn't: which settings there are (``config``).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import difflib
@@ -152,6 +153,15 @@ def check(config: object) -> None:
         right = right and (item is None or len(set(values)) == len(values))
         if not right:
             refuse(kind, name, value, _words(kind, name))
+
+
+def parse_date(text: str) -> dt.date:
+    """A date as YYYY-MM-DD; ConfigError otherwise."""
+    with contextlib.suppress(ValueError):
+        date = dt.date.fromisoformat(text)
+        if str(date) == text:  # Python knows more forms, partitions don't
+            return date
+    raise ConfigError(f"{text!r} isn't a date", expected="YYYY-MM-DD")
 
 
 def _from_text(kind: type, name: str, text: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from energy_ml import errors
-from energy_ml.orchestration.partitions import PARTITION_TAG
+from energy_ml.orchestration.partitions import days_of
 
 TIMEOUT_SECONDS = 10.0
 _OURS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
@@ -20,7 +20,8 @@ _OURS = {name for name, kind in vars(errors).items() if isinstance(kind, type) a
 def failure_message(context: dg.RunFailureSensorContext) -> dict[str, Any]:
     """What failed and why, as plain JSON; ``text`` is the whole of it in one line."""
     run, steps = context.dagster_run, context.get_step_failure_events()
-    as_of = run.tags.get(PARTITION_TAG)
+    days = days_of(run.tags)
+    as_of = "..".join(dict.fromkeys((days[0], days[-1]))) if days else None
     failures = [{"step": event.step_key, "error": error_of(event)} for event in steps]
     why = "; ".join(f"{f['step']}: {f['error']}" for f in failures) or _from_outside(context)
     return {

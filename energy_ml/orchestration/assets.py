@@ -27,6 +27,7 @@ from energy_ml.names import (
 from energy_ml.orchestration.metadata import to_metadata
 from energy_ml.orchestration.partitions import as_of_days, raw_days
 from energy_ml.orchestration.resources import RegistryResource, ResultsResource
+from energy_ml.orchestration.shell import backfill_policy
 from energy_ml.orchestration.steps import Step, asset_of, key_of
 from energy_ml.training_window import fetch_window
 
@@ -326,6 +327,7 @@ def leaderboard_asset() -> dg.AssetsDefinition:
         kinds={"html"},
         owners=[_JUDGES],
         description=day.leaderboard.__doc__,
+        backfill_policy=backfill_policy(),  # all of a selection must have it
     )
     def leaderboard(results: ResultsResource, registry: RegistryResource) -> dg.MaterializeResult[Any]:
         made = day.leaderboard(results.store(), registry.registry())

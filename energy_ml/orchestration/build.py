@@ -16,6 +16,7 @@ from energy_ml.orchestration.jobs import build_jobs
 from energy_ml.orchestration.resources import LakeResource, RegistryResource, ResultsResource, TrainerResource
 from energy_ml.orchestration.schedules import build_schedules
 from energy_ml.orchestration.sensors import build_sensors
+from energy_ml.orchestration.shell import check_asked
 from energy_ml.training_window import deployment
 
 
@@ -25,7 +26,7 @@ def build_definitions(
     """All definitions for ``settings`` (by default those of the environment); resources can be replaced by name."""
     settings = settings or deployment()
     results = ResultsResource(root=settings.results_dir)
-    return dg.Definitions(
+    definitions = dg.Definitions(
         assets=all_assets(settings),
         jobs=build_jobs(settings),
         schedules=build_schedules(settings),
@@ -43,3 +44,5 @@ def build_definitions(
             **(resource_overrides or {}),
         },
     )
+    check_asked(definitions, settings)
+    return definitions

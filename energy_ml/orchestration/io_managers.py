@@ -5,70 +5,91 @@ formats (``energy_ml.results``).
 Concept: https://docs.dagster.io/guides/build/io-managers
 """
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 from pydantic import PrivateAttr
 
 from energy_ml.orchestration.day_lock import DayLock
-from energy_ml.orchestration.partitions import PARTITION_TAG
+from energy_ml.orchestration.jobs import FETCH_PRICES
+from energy_ml.orchestration.partitions import days_of
 from energy_ml.orchestration.resources import ResultsResource
 from energy_ml.orchestration.run_lock import hold
+from energy_ml.results import ResultsStore
 
 FILE = "energy_ml/file"
 """Definition metadata of an asset: the relative name of its result."""
 SHA256 = "sha256"
 """Metadata of a materialization: the digest of the file."""
+Reader = Callable[[str], Any]
+"""What an asset gets as an input: the value of an as-of date, read when it is called for."""
 
 
 class ResultsIOManager(dg.ConfigurableIOManager):
     """Writes and reads asset values through the results store.
 
-    With ``locks_dir``, the process of a run holds the lock of its as-of date from its first step to its last.
+    With ``locks_dir``, the process of a run holds the locks of its as-of dates from its first step to its last.
     """
 
     results: dg.ResourceDependency[ResultsResource]
     locks_dir: str | None = None
     _written: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _lock: DayLock | None = PrivateAttr(default=None)
+    _locks: contextlib.ExitStack = PrivateAttr(default_factory=contextlib.ExitStack)
     _instance: dg.DagsterInstance | None = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Wait for other runs of the day, then clear away what a killed one left."""
+        """Wait for other runs of the days, then clear away what a killed one left."""
         self._instance = context.instance
-        if self.locks_dir is not None and context.run is not None and context.instance is not None:
-            hold(context.instance, context.run.run_id)  # also runs that the code server has started
-        day = context.run.tags.get(PARTITION_TAG) if context.run is not None else None
-        if self.locks_dir is None or day is None:
+        if self.locks_dir is None or context.run is None:
             return
-        self._lock = DayLock(self.locks_dir, day)
-        self._lock.acquire(context.log.info if context.log is not None else print)
-        self.results.store().sweep(day)
+        if context.instance is not None:
+            hold(context.instance, context.run.run_id)  # also runs that the code server has started
+        if context.run.job_name == FETCH_PRICES:
+            return  # it writes no results, and prices shouldn't wait for a training
+        with contextlib.ExitStack() as locks:
+            for day in days_of(context.run.tags):  # oldest first everywhere, so that no two runs wait for each other
+                lock = DayLock(self.locks_dir, day)
+                lock.acquire(context.log.info if context.log is not None else print)
+                locks.callback(lock.release)
+                self.results.store().sweep(day)
+            self._locks = locks.pop_all()
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Let the next run of the day begin."""
-        if self._lock is not None:
-            self._lock.release()
+        """Let the next runs of the days begin."""
+        self._locks.close()
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Write the value of one partition whole."""
-        store, name = self.results.store(), str(context.definition_metadata[FILE])
-        sha256, path = store.write(context.partition_key, name, obj), store.path(context.partition_key, name)
-        self._written[str(path)] = obj
-        context.add_output_metadata({"path": str(path), "bytes": int(path.stat().st_size), SHA256: sha256})
+        """Write the value of the newest partition whole; a step writes those before it in a range itself."""
+        written = keep(self.results.store(), context.asset_partition_keys[-1], context.definition_metadata[FILE], obj)
+        self._written[written["path"]] = obj
+        context.add_output_metadata(written)
 
-    def load_input(self, context: dg.InputContext) -> Any:
-        """Read the upstream value of the same partition."""
-        upstream = context.upstream_output
+    def load_input(self, context: dg.InputContext) -> Reader:
+        """A reader of the upstream values by partition."""
+        upstream, store = context.upstream_output, self.results.store()
         if upstream is None:
             raise dg.DagsterInvariantViolationError("an input without an upstream asset can't be loaded")
-        store, name = self.results.store(), str(upstream.definition_metadata[FILE])
-        # Steps of one process share what was just written; assets never change their inputs.
-        path = str(store.path(context.partition_key, name))
-        if path not in self._written:
-            sha256 = recorded_digest(self._instance, upstream.asset_key, context.partition_key)
-            self._written[path] = store.read(context.partition_key, name, sha256)
-        return self._written[path]
+        name, newest = str(upstream.definition_metadata[FILE]), context.asset_partition_keys[-1]
+
+        def read(day: str) -> Any:
+            # Steps of one process share what was just written; assets never change their inputs.
+            path = str(store.path(day, name))
+            if path in self._written:
+                return self._written[path]
+            value = store.read(day, name, recorded_digest(self._instance, upstream.asset_key, day))
+            if day == newest:  # all days of a range at once would fill the memory
+                self._written[path] = value
+            return value
+
+        return read
+
+
+def keep(store: ResultsStore, day: str, name: str, value: Any) -> dict[str, Any]:
+    """Write a value; returns what is recorded of its file."""
+    sha256, path = store.write(day, name, value), store.path(day, name)
+    return {"path": str(path), "bytes": int(path.stat().st_size), SHA256: sha256}
 
 
 def recorded_digest(instance: dg.DagsterInstance | None, key: dg.AssetKey, partition: str) -> str | None:

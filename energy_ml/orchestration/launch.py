@@ -14,7 +14,7 @@ import dagster as dg
 
 from energy_ml import __version__
 from energy_ml.config import Settings, project_root
-from energy_ml.errors import ConfigError, EnergyMLError
+from energy_ml.errors import EnergyMLError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import METRICS_FILE
 from energy_ml.orchestration.alerts import error_of
@@ -124,15 +124,12 @@ def backfill(
     Raises ConfigError for days that aren't partitions, KeyboardInterrupt when interrupted.
     """
     settings = dataclasses.replace(deployment(), executor="in_process")
-    settings.check_as_of(first), settings.check_as_of(last)
-    if last < first:
-        raise ConfigError(f"the backfill ends on {last}, before it begins on {first}", remedy="exchange the two")
+    days = settings.as_of_range(first, last)
     definitions = build_definitions(settings)
     definition, runs = InMemoryJob(definitions.resolve_job_def(job)), []
     lake = ParquetLake(settings.data_dir, settings.input_zone)
     with project_instance() as instance:
-        for number in range((last - first).days + 1):
-            as_of = first + dt.timedelta(days=number)
+        for as_of in days:
             if only_missing and _has_results(settings, lake, instance, as_of):
                 continue
             began, run_id = time.monotonic(), str(uuid.uuid4())

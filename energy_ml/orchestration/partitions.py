@@ -8,6 +8,7 @@ Concept: https://docs.dagster.io/guides/build/partitions-and-backfills
 """
 
 import datetime as dt
+from collections.abc import Mapping
 
 import dagster as dg
 
@@ -16,7 +17,15 @@ from energy_ml.config import Settings
 PARTITION_TAG = "dagster/partition"
 """Tag of a run: its partition key, by Dagster's own name."""
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-"""Tags of a run of a range of partitions: the first and the last."""
+"""Tags of a run over a range: its first and last partition key."""
+
+
+def days_of(tags: Mapping[str, str]) -> list[str]:
+    """The as-of dates of a run by its tags, oldest first: one, all of a range, or none."""
+    if all(tag in tags for tag in RANGE_TAGS):
+        first, last = (dt.date.fromisoformat(tags[tag]) for tag in RANGE_TAGS)
+        return [str(first + dt.timedelta(days=n)) for n in range((last - first).days + 1)]
+    return [tags[PARTITION_TAG]] if PARTITION_TAG in tags else []
 
 
 def _daily(first: dt.date, last: dt.date | None) -> dg.DailyPartitionsDefinition:

@@ -3,6 +3,8 @@
 What belongs here: imports, each with why. What doesn't: anything else.
 """
 
+# Which command loads the definitions: Dagster's command line is made with click.
+from click import ClickException, get_current_context
 from dagster._core.definitions.job_base import IJob, InMemoryJob  # a job run in this process, without a repository
 from dagster._core.definitions.reconstruct import ReconstructableRepository  # … or loaded by name in others
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
@@ -16,6 +18,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 __all__ = [
     "SINGLETON_REPOSITORY_NAME",
     "CheckRunHealthResult",
+    "ClickException",
     "IJob",
     "InMemoryJob",
     "InstanceRef",
@@ -27,4 +30,5 @@ __all__ = [
     "RemoteRepositoryOrigin",
     "WorkerStatus",
     "execute_run_iterator",
+    "get_current_context",
 ]

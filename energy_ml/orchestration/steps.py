@@ -6,20 +6,22 @@ Concept: https://docs.dagster.io/guides/build/assets/defining-assets
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
+from energy_ml.checks import Check
 from energy_ml.config import Settings
 from energy_ml.day import Made, Night
 from energy_ml.display import showing
 from energy_ml.errors import DataError, EnergyMLError
-from energy_ml.orchestration.io_managers import FILE, recorded_digest
+from energy_ml.orchestration.io_managers import FILE, Reader, keep, recorded_digest
 from energy_ml.orchestration.metadata import columns_of, to_metadata
 from energy_ml.orchestration.partitions import as_of_days, trailing_window
+from energy_ml.orchestration.shell import backfill_policy
 
 RESOURCES = {"lake", "results", "registry", "price_trainer"}
 
@@ -88,46 +90,57 @@ def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefiniti
         partitions_def=as_of_days(settings),
         can_subset=True,
         op_tags={"dagster/priority": str(-turn)},
+        backfill_policy=backfill_policy(),
         required_resource_keys=RESOURCES,
         check_specs=[
             dg.AssetCheckSpec(check, asset=key_of(step.key), description=words, blocking=check in blocking)
             for check, words in step.checks.items()
         ],
     )
-    def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
-        night = night_of(settings, context)
-        try:
-            with showing(settings.display):
-                made = step.run(night, **inputs)
-                told = to_metadata({**_size_of(made.value), **made.facts})
-        except EnergyMLError as error:
-            if step.told_as is not None:
-                night.progress.write(step.told_as, 0.0, {"error": str(error)}, state="failed")
-            gate = dg.AssetCheckKey(key_of(step.key), step.gate or "")
-            if isinstance(error, DataError) and gate in context.selected_asset_check_keys:
-                # The check is on record in the UI, and nothing downstream runs on half a window.
-                yield dg.AssetCheckResult(
-                    asset_key=gate.asset_key, check_name=gate.name, passed=False, description=str(error)
-                )
-            raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=False) from error
-        yield from _record(context, step, made, told, blocking)
+    def compute(context: dg.AssetExecutionContext, **inputs: Reader) -> Iterator[Any]:
+        days = context.partition_keys  # mostly one; each of a range in turn, so that one at a time is in memory
+        found: dict[str, list[Check]] = {}
+        for day in days:
+            night = night_of(settings, context, day)
+            try:
+                with showing(settings.display):
+                    made = step.run(night, **{name: read(day) for name, read in inputs.items()})
+                    newest = _keep(context, step, made, day)
+            except EnergyMLError as error:
+                said = _of_days(days, day, str(error))
+                yield from _tell(context, step, night, error, said)
+                raise dg.Failure(f"{type(error).__name__}: {said}", allow_retries=False) from error
+            found[day] = made.checks
+        yield from _record(context, step, newest, found, blocking)
 
     return compute
 
 
-def night_of(settings: Settings, context: dg.AssetExecutionContext) -> Night:
-    """What the run's resources and its partition say of the night."""
+def _tell(
+    context: dg.AssetExecutionContext, step: Step, night: Night, error: EnergyMLError, said: str
+) -> Iterator[dg.AssetCheckResult]:
+    """Who follows a model hears that it failed; refused data is on record as a failed check, so that nothing downstream
+    runs on half a window."""
+    if step.told_as is not None:
+        night.progress.write(step.told_as, 0.0, {"error": said}, state="failed")
+    gate = dg.AssetCheckKey(key_of(step.key), step.gate or "")
+    if isinstance(error, DataError) and gate in context.selected_asset_check_keys:
+        yield dg.AssetCheckResult(asset_key=gate.asset_key, check_name=gate.name, passed=False, description=said)
+
+
+def night_of(settings: Settings, context: dg.AssetExecutionContext, day: str) -> Night:
+    """What the run's resources say of the night of as-of date ``day``."""
     given = context.resources
     return Night(
         settings,
-        dt.date.fromisoformat(context.partition_key),
+        dt.date.fromisoformat(day),
         context.run.run_id,
         given.lake.lake(),
         given.results.store(),
         given.registry.registry(),
         given.price_trainer.trainer(settings.ml_config()),
         given.results.progress(context.run.run_id),
-        lambda file: recorded_digest(context.instance, key_of(file.rpartition(".")[0]), context.partition_key),
+        lambda file: recorded_digest(context.instance, key_of(file.rpartition(".")[0]), day),
     )
 
 
@@ -149,35 +162,61 @@ def _declared(step: Step, output: str, path: str, file: str) -> dg.AssetOut:
     )
 
 
+def _keep(context: dg.AssetExecutionContext, step: Step, made: Made, day: str) -> dict[str, Any]:
+    """Write what nobody will be handed, tell the facts of the rest; returns the outputs that are asked for.
+
+    The IO manager is handed the outputs of the newest day: those of days before it in a range are written here.
+    """
+    store, wanted = context.resources.results.store(), {}
+    for output, (path, file) in step.outputs.items():
+        main, asked_for = output == "value", key_of(path) in context.selected_asset_keys
+        if main and not asked_for:
+            continue
+        value = made.value if main else made.files[output]
+        facts = {**_size_of(value), **(made.facts if main else {})}
+        if not asked_for or day != context.partition_keys[-1]:
+            facts |= keep(store, day, file, value)
+        if asked_for:
+            context.add_asset_metadata(to_metadata(facts), key_of(path), day)
+            wanted[output] = value
+    return wanted
+
+
 def _record(
-    context: dg.AssetExecutionContext, step: Step, made: Made, told: dict[str, Any], blocking: frozenset[str]
-) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    context: dg.AssetExecutionContext,
+    step: Step,
+    wanted: Mapping[str, Any],
+    found: Mapping[str, list[Check]],
+    blocking: frozenset[str],
+) -> Iterator[dg.MaterializeResult[Any]]:
     """Side outputs first, so that they are there when the main one is announced; then the main one with its checks."""
-    wanted = context.selected_asset_keys
-    for output, (path, file) in step.beside.items():
-        if key_of(path) in wanted:
-            value = made.files[output]
-            yield dg.MaterializeResult(asset_key=key_of(path), value=value, metadata=to_metadata(_size_of(value)))
-        else:
-            context.resources.results.store().write(context.partition_key, file, made.files[output])
-    if key_of(step.key) not in wanted:
-        return
-    yield dg.MaterializeResult(
-        asset_key=key_of(step.key),
-        value=made.value,
-        metadata=told,
-        check_results=[
-            dg.AssetCheckResult(
-                asset_key=key_of(step.key),
-                check_name=check.name,
-                passed=bool(check.passed),
-                severity=dg.AssetCheckSeverity.ERROR if check.name in blocking else dg.AssetCheckSeverity.WARN,
-                description=check.words or None,
-                metadata=to_metadata(check.facts),
-            )
-            for check in made.checks
-        ],
+    for output, value in sorted(wanted.items(), key=lambda item: item[0] == "value"):
+        key = key_of(step.outputs[output][0])
+        checks = [_over_days(key, name, found, blocking) for name in step.checks] if output == "value" else []
+        yield dg.MaterializeResult(asset_key=key, value=value, check_results=checks)
+
+
+def _over_days(
+    key: dg.AssetKey, name: str, found: Mapping[str, list[Check]], blocking: frozenset[str]
+) -> dg.AssetCheckResult:
+    """A check over the run's days: passed if it is on each, with the figures of the newest (that failed)."""
+    by_day = {day: next(check for check in checks if check.name == name) for day, checks in found.items()}
+    failed = {day: check for day, check in by_day.items() if not check.passed}
+    told = failed or by_day
+    words = "; ".join(_of_days(list(found), day, check.words) for day, check in told.items() if check.words)
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=name,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if name in blocking else dg.AssetCheckSeverity.WARN,
+        description=words or None,
+        metadata=to_metadata(list(told.values())[-1].facts),
     )
+
+
+def _of_days(days: Sequence[str], day: str, words: str) -> str:
+    """Words about ``day``, naming it where there are several."""
+    return words if len(days) == 1 else f"{day}: {words}"
 
 
 def _size_of(value: object) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from pathlib import Path
 import dagster as dg
 import pandas as pd
 import pytest
+from click.testing import CliRunner
+from dagster._cli.asset import asset_cli
 
 from energy_ml.features.price_features import FAMILIES
 from energy_ml.orchestration.assets import PRICE_FEATURES
@@ -39,6 +41,7 @@ RESULTS = (
     "rl_battery/battery_policy.pkl",
     "model_management/decisions.json",
 )
+MATERIALIZE = ("dagster", "asset", "materialize", "-m", "energy_ml.definitions")
 MODELS = {"price_prediction_30m", "price_prediction_60m", "battery_policy"}
 
 
@@ -145,7 +148,8 @@ def test_the_next_run_works_adds_a_version_and_gives_equal_numbers(inside: Proje
     assert not stray.exists()
     with project_instance() as instance:
         runs = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": "2026-01-06"}))
-    assert [run.status.value for run in runs] == ["SUCCESS", "FAILURE", "SUCCESS"], "the killed one is closed"
+    told = [run.status.value for run in runs]
+    assert told == ["SUCCESS", "CANCELED", "FAILURE", "SUCCESS"], "the killed one is closed"
     for model in inside.registry.list_models():
         assert len(model["versions"]) == 2, model["model_id"]
     inside.assert_champions_serve(inside.champions())
@@ -174,6 +178,50 @@ def test_a_backfill_is_one_run_per_day_and_never_dethrones_a_newer_champion(insi
     assert backfill(inside.day(4), inside.day(5), only_missing=True) == []
 
 
+def test_a_range_from_the_shell_makes_each_day_as_its_own_run_does(inside: Project) -> None:
+    names = [name for name in RESULTS if not name.endswith((".html", ".json", ".pkl"))]
+    days, before = [str(inside.day(4)), str(inside.day(5))], inside.champions()
+    alone = {(day, name): _digest(inside, day, name) for day in days for name in names}
+    known = inside.registry.list_models()
+    done = inside.run(*MATERIALIZE, "--select", "*", "--partition-range", "...".join(days))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {(day, name): _digest(inside, day, name) for day, name in alone} == alone
+    assert inside.champions() == before
+    for was, now in zip(known, inside.registry.list_models(), strict=True):
+        assert len(now["versions"]) == len(was["versions"]) + 2, "one version of each day"
+    with project_instance() as instance:
+        found = instance.fetch_materializations(PRICE_FEATURES, limit=2).records
+        told = {r.partition_key: r.asset_materialization.metadata for r in found if r.asset_materialization}
+        assert len({record.run_id for record in found}) == 1 and set(told) == set(days)
+        for day, metadata in told.items():
+            assert f"/{day}/" in str(metadata["path"].value)
+            assert metadata["data_fingerprint"].value == inside.store.read(day, "features/data.json")["fingerprint"]
+        (board,) = instance.fetch_materializations(dg.AssetKey(["evaluation", "leaderboard"]), limit=1).records
+        assert board.run_id == found[0].run_id
+
+
+@pytest.mark.filterwarnings("ignore:.*(superseded|beta)")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("group:features",), "no as-of date was given. Expected: 2026-01-04 or later. Remedy: add --partition"),
+        (("group:features", "--partition", "2030-01-01"), "as-of date 2030-01-01 lies after 2026-01-08."),
+        (("group:features", "--partition", "20260105"), "'20260105' isn't a date. Expected: YYYY-MM-DD."),
+        (("group:features", "--partition-range", "2026-01-06...2026-01-05"), "the range ends on 2026-01-05, before it"),
+        (("group:features", "--partition-range", "2026-01-03...2026-01-05"), "as-of date 2026-01-03 has no whole"),
+        (("group:features", "--partition-range", "2026-01-05"), "'2026-01-05' isn't a range of days."),
+        (("price_prediction/*", "--partition", "2026-01-05"), "A whole group is selected by group:NAME."),
+    ],
+)
+def test_what_cannot_be_materialized_is_refused_in_one_line(
+    inside: Project, options: tuple[str, ...], said: str
+) -> None:
+    done = CliRunner().invoke(asset_cli, [*MATERIALIZE[2:], "--select", *options])
+    assert done.exit_code == 1
+    (line,) = done.output.splitlines()
+    assert line.startswith("Error: ") and said in line
+
+
 @pytest.mark.filterwarnings("ignore:.*superseded")
 def test_a_window_without_most_of_its_test_part_is_a_failed_check_and_exit_code_one(inside: Project) -> None:
     path = next((inside.root / "data/processed").glob("prices*.parquet"))
@@ -182,8 +230,7 @@ def test_a_window_without_most_of_its_test_part_is_a_failed_check_and_exit_code_
     gone = frame["timestamp"].between("2026-01-07 02:00", "2026-01-07 23:00")
     frame[~gone].to_parquet(path, index=False)
     try:
-        definitions = ("-m", "energy_ml.definitions", "--select", "*", "--partition", str(inside.day(7)))
-        done = inside.run("dagster", "asset", "materialize", *definitions)
+        done = inside.run(*MATERIALIZE, "--select", "*", "--partition-range", f"{inside.day(6)}...{inside.day(7)}")
     finally:
         path.write_bytes(whole)
     assert done.returncode == 1, done.stderr[-3000:]
@@ -196,7 +243,9 @@ def test_the_failed_check_is_on_record(inside: Project) -> None:
             dg.AssetCheckKey(PRICE_FEATURES, "window_complete"), limit=1
         )
     evaluation = records[0].event.dagster_event.asset_check_evaluation_data
-    assert not evaluation.passed and evaluation.blocking and "DE lacks" in (evaluation.description or "")
+    assert not evaluation.passed and evaluation.blocking
+    said = evaluation.description or ""
+    assert said.startswith("2026-01-07: ") and "DE lacks" in said, "of a range it names the day"
 
 
 def test_a_second_run_of_the_day_waits_for_the_first(inside: Project) -> None:
