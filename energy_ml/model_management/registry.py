@@ -82,6 +82,7 @@ class ModelRegistry:
         self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
         self._pending = self.path.with_name(self.path.name + ".pending")
         self._segments = self.folder / "registry_history"
+        self._aside = self.folder / "quarantine"
 
     # --- reading: no lock, because registry.json is only ever replaced as a whole ------------------------------------
 
@@ -499,6 +500,7 @@ class ModelRegistry:
         target = inside(self.folder, model["champion_path"])
         model.pop("retired", None)
         with self._several_files(registry):
+            self._set_aside(model)
             temp = artifacts.stage(target, data, temp_prefix=_TEMP)
             try:
                 yield
@@ -533,7 +535,7 @@ class ModelRegistry:
     def _recover(self, registry: dict[str, Any], *, by_hand: bool = False) -> list[str]:
         """Finish or undo what a dead writer left, by its journal alone, and put champions' files right."""
         journal = self._journal(registry)
-        homes = {self.folder, self._segments, *((self.folder / name).parent for name in journal)}
+        homes = {self.folder, self._segments, self._aside, *((self.folder / name).parent for name in journal)}
         homes |= {(self.folder / model["champion_path"]).parent for model in registry["models"].values()}
         unfinished = {path for home in homes if not self._linked(home) for path in home.glob(f"{_TEMP}*.tmp")}
         done = [f"deleted {path.name}, which wasn't finished" for path in sorted(unfinished) if self._delete(path)]
@@ -543,14 +545,12 @@ class ModelRegistry:
             if entry is None or entry["sha256"] is None:
                 continue
             served, own = self._digest_of(model["champion_path"]), self._digest_of(entry["filepath"])
-            known = {None, *(version["sha256"] for version in model["details"].values())}
             if own != entry["sha256"] and served == entry["sha256"]:
                 data = artifacts.read_artifact(self.folder / model["champion_path"], entry["sha256"])
                 artifacts.write_atomically(self.folder / entry["filepath"], data, temp_prefix=_TEMP)
                 done.append(f"restored {entry['filepath']} from the champion's file")
-            elif own == entry["sha256"] != served and (by_hand or served in known):
-                if served not in known:
-                    done.append(self._quarantine(model["champion_path"], served))
+            elif own == entry["sha256"] != served and (by_hand or self._knows(model, served)):
+                done += self._set_aside(model)
                 data = artifacts.read_artifact(self.folder / entry["filepath"], entry["sha256"])
                 artifacts.write_atomically(self.folder / model["champion_path"], data, temp_prefix=_TEMP)
                 done.append(f"put {entry['version']} at {model['champion_path']}")
@@ -606,15 +606,21 @@ class ModelRegistry:
         """Whether the path, or a folder between it and the registry's, is a link."""
         return any(part.is_symlink() for part in (path, *path.parents) if self.folder in part.parents)
 
-    def _quarantine(self, name: str, sha256: str | None) -> str:
-        """Move a file that nobody knows out of the way, and say why beside it."""
-        place = self.folder / "quarantine" / f"{PurePosixPath(name).name}.{(sha256 or '')[:12]}"
+    @staticmethod
+    def _knows(model: dict[str, Any], sha256: str | None) -> bool:
+        """Whether nothing is lost with a file of that digest (None: no file): a version has the same bytes."""
+        return sha256 is None or any(version["sha256"] == sha256 for version in model["details"].values())
+
+    def _set_aside(self, model: dict[str, Any]) -> list[str]:
+        """Copy what lies at the champion's path and nobody knows to ``quarantine/``, and say why beside it."""
+        name = model["champion_path"]
+        if self._knows(model, sha256 := self._digest_of(name)):
+            return []
+        place = self._aside / f"{PurePosixPath(name).name}.{str(sha256)[:12]}"
         why = f"{name} had this content, of SHA-256 {sha256}, which the registry doesn't know; set aside {self._now()}"
-        with artifacts.writing(place):
-            place.parent.mkdir(exist_ok=True)
-            (self.folder / name).replace(place)
+        artifacts.write_atomically(place, artifacts.read_artifact(self.folder / name), temp_prefix=_TEMP)
         artifacts.write_atomically(f"{place}.txt", f"{why}\n".encode(), temp_prefix=_TEMP)
-        return f"moved {name} to {place.relative_to(self.folder).as_posix()}"
+        return [f"moved {name} to {place.relative_to(self.folder).as_posix()}"]
 
     def _trained(self, model_type: str, model_id: str, sha256: str) -> dict[str, Any]:
         """What ``training_results.json`` knows of these bytes."""

@@ -438,12 +438,18 @@ def test_repair_puts_right_what_can_be(registry, folder):
     assert [e["event"] for e in registry.history()][-2:] == ["recovered", "recovered"]
 
 
-def test_what_nobody_knows_at_a_champions_path_is_set_aside(registry, folder):
-    register(registry, V[0])
+@pytest.mark.parametrize("by", ["repair", "promotion"])
+def test_what_nobody_knows_at_a_champions_path_is_set_aside(registry, folder, by):
+    for version in V[:2]:
+        register(registry, version)
     registry.promote(MODEL, V[0], reason="r", who="w")
     (folder / SERVED).write_bytes(b"an operator's own model")
-    moved, put = registry.repair()
-    assert "moved" in moved and "put" in put and load_champion(folder, SERVED) == V[0]
+    if by == "repair":
+        moved, put = registry.repair()
+        assert "moved" in moved and "put" in put and load_champion(folder, SERVED) == V[0]
+    else:
+        registry.promote(MODEL, V[1], reason="r", who="w")
+        assert load_champion(folder, SERVED) == V[1]
     kept, why = sorted((folder / "quarantine").iterdir())
     assert kept.read_bytes() == b"an operator's own model" and "doesn't know" in why.read_text()
 
