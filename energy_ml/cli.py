@@ -575,7 +575,8 @@ def _act(
     made = service.act(charge, battery=battery, region=region, prices=prices, capacity_mwh=capacity, power_mw=power)
 
     def show() -> None:
-        known = f"{made['region']}, {_moment(made)}, {made['price']:.2f} {shown().price}"
+        where = made["region"] if battery is None else f"{escape(battery)} in {made['region']}"
+        known = f"{where}, {_moment(made)}, {made['price']:.2f} {shown().price}"
         out.print(known + _age_of(made))
         begins = f"{shown().local(made['acts_at']):%H:%M}"
         out.print(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import pandas as pd
@@ -62,6 +62,7 @@ from energy_ml.names import (
     REPORT_FILE,
     RL_BATTERY,
     SPLIT,
+    STRATEGY,
     THRESHOLD,
     TIMESTAMP,
     UPPER,
@@ -318,7 +319,8 @@ def train_policy(
         progress=night.progress.callback(POLICY_ID),
     )
     metrics = trained["metrics"]
-    record = night.record(time_split["fingerprint"], night.config.rl_battery, metrics=metrics)
+    batteries = [asdict(entry) for entry in night.config.batteries]
+    record = night.record(time_split["fingerprint"], night.config.rl_battery, metrics=metrics, batteries=batteries)
     night.progress.write(POLICY_ID, 1.0, metrics, state="completed")
     tables, profit = trained["tables"], metrics["validation_profit"]
     region = charts.shown_region(tables)
@@ -397,6 +399,7 @@ def backtest(
     ]
     as_usual = pool_summary(run_backtest(prices, [policy], usual_units, split, forecasts=forecasts).summary)
     pooled = pool_summary(summary)
+    own = summary[(summary[STRATEGY] == OUR_POLICY) & (summary[REGION] != POOLED)]
     share = pooled.set_index("strategy")["share"]
     limits = {(u.region, u.battery_id): (u.battery.low_mwh, u.battery.high_mwh) for u in [*units, *fleet]}
     inside = all(
@@ -408,7 +411,7 @@ def backtest(
         "strategies": pooled[["strategy", "profit", "share", "cycles_per_day"]],
         "share_of_optimum": charts.share_of_optimum(pooled),
         "cumulative_profit": charts.cumulative_profit(mark_to_market(frame, summary)),
-        "batteries": ", ".join(u.battery_id for u in fleet) or "the reference battery only",
+        "batteries": own[[BATTERY_ID, REGION, "profit", "share", "profit_per_mw_year"]],
     }
     return Made(
         frame,

@@ -123,6 +123,8 @@ def test_policies_are_learned_by_kind(night: Project) -> None:
     assert not (alike | unlearned) & set(own)
     learned = {f"other {name}" for name in CHANGED} - unlearned
     assert set(own) == learned | {"worn, twice", "battery_1", AS_USUAL}
+    told = night.store.read(AS_OF, "rl_battery/battery_policy.json")["batteries"]
+    assert ("worn, twice", 8.0) in [(entry["name"], entry["wear_cost_per_mwh"]) for entry in told]
     assert own["worn, twice"] is own["other wear_cost_per_mwh"], "one kind is learned once"
     assert own["other execution_delay"]["FR"].delay == 2
 
