@@ -103,13 +103,15 @@ def discard_staged(temp: Path) -> None:
         temp.unlink()
 
 
-def write_json(path: PathLike, value: Any, *, indent: int | None = 2) -> None:
+def write_json(path: PathLike, value: Any, *, indent: int | None = 2, temp_prefix: str = ".tmp-") -> None:
     """Write ``value`` as JSON, atomically. NumPy values, dates and paths become plain; NaN and infinities null."""
     text = json.dumps(to_jsonable(value), indent=indent, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, (text + "\n").encode(), temp_prefix=temp_prefix)
 
 
-def save_training_results(folder: PathLike, trained: Mapping[str, tuple[PathLike, str, Mapping[str, object]]]) -> None:
+def save_training_results(
+    folder: PathLike, trained: Mapping[str, tuple[PathLike, str, Mapping[str, object]]], *, temp_prefix: str = ".tmp-"
+) -> None:
     """Write ``training_results.json`` beside models: per model id its ``file``, ``sha256`` and what is known of it.
 
     ``trained`` has, by model id, the model's file, its SHA-256 and the facts, such as ``metrics`` and ``config``.
@@ -120,6 +122,7 @@ def save_training_results(folder: PathLike, trained: Mapping[str, tuple[PathLike
             model_id: {"file": PurePath(file).name, "sha256": sha256, **facts}
             for model_id, (file, sha256, facts) in sorted(trained.items())
         },
+        temp_prefix=temp_prefix,
     )
 
 

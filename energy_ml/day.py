@@ -43,7 +43,7 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.window import fingerprint_of
 from energy_ml.model_management.challenge import judge_policy, judge_price_model
 from energy_ml.model_management.comparison import Decision
-from energy_ml.model_management.promotion import register_and_decide, retire_unfit, write_training_results
+from energy_ml.model_management.promotion import register_and_decide, retire_unfit
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.names import (
     AS_USUAL,
@@ -495,7 +495,7 @@ def decide(
     for model_id, (old, reason) in retired.items():
         kept = decisions.setdefault(model_id, {"promote": False, "reason": "", "version": old, "numbers": {}})
         kept["reason"] = f"{kept['reason']}; {old} {reason}" if kept["reason"] else reason
-    write_training_results(models)
+    models.write_training_results()
     rows = [{"model": name, "promoted": d["promote"], "why": d["reason"]} for name, d in decisions.items()]
     facts = {
         "version": version,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from energy_ml.artifacts import save_training_results
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.registry import ModelRegistry
@@ -79,18 +78,3 @@ def retire_unfit(registry: ModelRegistry, interval_minutes: int, *, as_of: str, 
             registry.retire(model["model_id"], reason=reason, who=who)
             retired[model["model_id"]] = champion["version"], f"retired: {reason}"
     return retired
-
-
-def write_training_results(registry: ModelRegistry) -> None:
-    """Write ``<type>/training_results.json`` beside the champions: what each was trained on and how it did."""
-    by_type: dict[str, dict[str, tuple[str, str, dict[str, object]]]] = {}
-    for model in registry.list_models():
-        champion = model["details"].get(model["champion"])
-        if champion is not None:
-            by_type.setdefault(model["type"], {})[model["model_id"]] = (
-                model["champion_path"],
-                champion["sha256"],
-                {"version": champion["version"], **champion["metadata"]},
-            )
-    for model_type, results in by_type.items():
-        save_training_results(registry.folder / model_type, results)

@@ -365,6 +365,18 @@ class ModelRegistry:
                 )
             return self._recover(registry, by_hand=True)
 
+    def write_training_results(self) -> None:
+        """Write ``<type>/training_results.json`` beside the champions: what each was trained on and how it did."""
+        with self._changing() as registry, self._several_files(registry):
+            by_type: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {}
+            for model_id, model in registry["models"].items():
+                if (champion := model["details"].get(model["champion"])) is not None:
+                    facts = {"version": champion["version"], **champion["metadata"]}
+                    trained = model["champion_path"], champion["sha256"], facts
+                    by_type.setdefault(model["type"], {})[model_id] = trained
+            for model_type, results in by_type.items():
+                artifacts.save_training_results(self.folder / model_type, results, temp_prefix=_TEMP)
+
     def adopt(self, *, who: str | None = None) -> list[str]:
         """Register the artefacts under ``versions/`` that the registry doesn't know. Returns what was done, in words.
 

@@ -13,7 +13,7 @@ from energy_ml.config import RLBatteryConfig
 from energy_ml.errors import ArtifactError
 from energy_ml.model_management.challenge import judge_policy, judge_price_model
 from energy_ml.model_management.comparison import Decision
-from energy_ml.model_management.promotion import register_and_decide, write_training_results
+from energy_ml.model_management.promotion import register_and_decide
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.rl_battery import BatteryRLTrainer
@@ -168,6 +168,6 @@ def test_register_and_decide_puts_decision_and_results_on_record(tmp_path: Path)
     assert registry.list_models()[0]["versions"] == [third, first], "the champion and one backup"
     events = [(e["event"], e["version"]) for e in registry.history("price_prediction_15m")]
     assert ("kept", second) in events and ("pruned", second) in events
-    write_training_results(registry)
+    registry.write_training_results()
     results = (tmp_path / "models" / "price_prediction" / "training_results.json").read_text()
     assert first in results and "2026-02-01" in results and third not in results

@@ -27,7 +27,6 @@ from energy_ml.model_management import (
 from energy_ml.model_management import (
     registry as registry_module,
 )
-from energy_ml.model_management.promotion import write_training_results
 
 MODEL = "price_prediction_15m"
 SERVED = "price_prediction/model_15min.pkl"
@@ -471,7 +470,7 @@ def test_a_registry_that_knows_less_than_the_folder_repairs_nothing_and_adopts(r
         register(registry, version, metadata={"as_of": version})
         register(registry, version, model_id="battery_policy", model_type="rl_battery")
         registry.promote(MODEL, version, reason="r", who="w")
-    write_training_results(registry)
+    registry.write_training_results()
     had = artefacts_in(folder)
     (folder / "registry.json.bak").unlink()
     if older:

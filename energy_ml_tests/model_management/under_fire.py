@@ -181,6 +181,7 @@ ACTIONS: dict[str, Callable[[ModelRegistry], Any]] = {
     "retire": lambda r: r.retire(MODEL, reason="old", who="test"),
     "prune": lambda r: r.prune(MODEL, 0),
     "new version": lambda r: r.new_version(),
+    "training results": lambda r: r.write_training_results(),
 }  # fmt: skip
 
 

@@ -25,7 +25,6 @@ from energy_ml.errors import (
     ValueRangeError,
 )
 from energy_ml.model_management import ModelRegistry
-from energy_ml.model_management.promotion import write_training_results
 from energy_ml.price_prediction import PricePredictionTrainer, PricePredictor
 from energy_ml_tests.price_prediction.conftest import REGIONS, market, small_config, whole_split
 
@@ -217,7 +216,7 @@ def test_the_champions_of_a_registry_load_as_the_trainers_do(
     for version in ("v20260201_013000", "v20260202_013000"):
         registry.register_model("price_prediction", "price_prediction_60m", version, path)
         registry.promote("price_prediction_60m", version, reason="r", who="w")
-    write_training_results(registry)
+    registry.write_training_results()
     registry.rollback("price_prediction_60m", reason="bad", who="ops")
     monkeypatch.setenv("ENERGY_ML_PROJECT_ROOT", str(tmp_path))
     loaded = PricePredictionTrainer.load_models()
