@@ -229,11 +229,13 @@ def _data(as_json: _AsJson = False) -> None:
         "unusable_horizons": [h for h in settings.horizons if minutes and h % minutes],
         "training_window_days": settings.training_window_days,
         "holes": (window.holes or None) if window else None,
-        "notes": [
-            f"{p.message} ({p.file})" if p.file else p.message
-            for p in (window.problems if window else [])
-            if not p.repaired and p.kind != "hole"
-        ],
+        "notes": list(
+            dict.fromkeys(
+                f"{p.message} ({p.file})" if p.file and not p.repaired else p.message
+                for p in (window.problems if window else [])
+                if p.kind == "naive_timestamps" or (not p.repaired and p.kind != "hole")
+            )
+        ),
         "problems": {about: str(error) for about, error in problems.items()},
         "files": [
             {
@@ -254,7 +256,7 @@ def _data(as_json: _AsJson = False) -> None:
 
     def show() -> None:
         _print_table(
-            f"{settings.data_dir}, times {shown().zone}",
+            settings.data_dir,
             {
                 "file": "{name}",
                 "kind": lambda f: f["kind"],

@@ -192,7 +192,7 @@ def utc_timestamps(
 
     def without_zone(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
         if zone is None:
-            report("naive_timestamps", "timestamps without a zone were taken as UTC")
+            report("naive_timestamps", "timestamps without a zone were taken as UTC (else: ENERGY_ML_INPUT_ZONE)")
             return times.tz_localize("UTC")
         report("local_timestamps", f"timestamps without a zone were read as those of {zone}")
         return instants_of(times, np.zeros(len(times)) if keys is None else keys, zone, refuse)

@@ -133,16 +133,19 @@ def test_the_setting_reaches_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frame = market("2025-10-26", 60, days=12)
-    local(frame, "Europe/Paris").to_parquet(tmp_path / "x.parquet", index=False)
+    for name, own in local(frame, "Europe/Paris").groupby("region"):
+        own.to_parquet(tmp_path / f"{name}.parquet", index=False)
     monkeypatch.setenv("ENERGY_ML_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("ENERGY_ML_TRAINING_WINDOW_DAYS", "11")
     monkeypatch.setattr("sys.argv", ["energy-ml", "data", "--json"])
-    for zone in ("", "Europe/Paris"):
+    for zone, days in (("", "10"), ("", "11"), ("Europe/Paris", "11")):  # eleven days hold the change
         monkeypatch.setenv("ENERGY_ML_INPUT_ZONE", zone)
+        monkeypatch.setenv("ENERGY_ML_TRAINING_WINDOW_DAYS", days)
         with pytest.raises(SystemExit):
             cli.main()
         facts = json.loads(capsys.readouterr().out)
-        assert ("ENERGY_ML_INPUT_ZONE" in facts["problems"].get("window", "")) is not bool(zone)
+        said = [words for words in facts["notes"] if "without a zone were taken as UTC" in words]
+        refused = "ENERGY_ML_INPUT_ZONE" in facts["problems"].get("window", "")
+        assert (len(said), refused) == ((0, False) if zone else (1, False) if days == "10" else (0, True))
     assert {day: row["AA"] for row in facts["coverage"] if (day := row["day"])} == {
         str(day): 24 for day in frame["timestamp"].dt.date.unique()
     }
