@@ -94,7 +94,10 @@ def judge_policy(
     execution_delay: int = 0,
     rule: PromotionConfig | None = None,
 ) -> Decision:
-    """Decide on a policy by its test profit, the reference battery in every region, against champion or holding."""
+    """Decide on a policy by its test profit, the reference battery in every region, against champion or holding.
+
+    A champion that wasn't learned for all of the candidate's batteries can't stay: they would be served without.
+    """
     regions = sorted(map(str, prices[REGION].unique()))
 
     def profits(learned: LearnedPolicy) -> Floats:
@@ -105,7 +108,11 @@ def judge_policy(
 
     own = profits(candidate)
     try:
-        champion = None if load_champion is None else profits(load_champion())
+        learned = None if load_champion is None else load_champion()
+        champion = None if learned is None else profits(learned)
+        known = candidate.kinds if learned is None else learned.kinds
+        if lacking := sorted(name for name, kind in candidate.kinds.items() if known.get(name) != kind):
+            raise ModelNotFoundError(f"it has no policy for {', '.join(lacking)}")
     except Exception as problem:  # as above; the candidate has been scored on the same rows
         decision = compare_policies(own, None, as_of_candidate=as_of, as_of_champion=as_of_champion, rule=rule)
         return _without_champion(decision, problem)

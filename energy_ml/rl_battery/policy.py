@@ -17,7 +17,7 @@ from energy_ml.arrays import Floats
 from energy_ml.artifacts import Complete, load_champion
 from energy_ml.config import PricePredictionConfig, resolve_path
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
-from energy_ml.names import ACTIONS, OUR_POLICY, PLAN_ALONE, POLICY_FILE
+from energy_ml.names import ACTIONS, AS_USUAL, OUR_POLICY, PLAN_ALONE, POLICY_FILE
 from energy_ml.rl_battery.agent import HISTORY_MINUTES, BatteryAgent, Brain, act_now
 from energy_ml.rl_battery.battery import Battery, Physics
 from energy_ml.rl_battery.lookahead import PATH_HOURS
@@ -38,6 +38,12 @@ class LearnedPolicy(Complete):
     battery: Battery
     config: dict[str, Any]
     own: dict[str, dict[str, BatteryAgent]] | None = None
+
+    @property
+    def kinds(self) -> dict[str, tuple[float, ...]]:
+        """battery_id -> delay and kind (``Battery.kind``) that its own policy was learned for."""
+        agents = {name: next(iter(of.values())) for name, of in (self.own or {}).items() if name != AS_USUAL}
+        return {name: (agent.delay, *agent.battery.kind) for name, agent in agents.items()}
 
     @property
     def interval_minutes(self) -> int:

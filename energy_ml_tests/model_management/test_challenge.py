@@ -135,6 +135,14 @@ def test_policies_by_profit(case: Case) -> None:
     assert broken.promote == first.promote and "can't be scored" in broken.reason
     old = judge_policy(learned, lambda: object(), as_of_champion="2026-02-09", **common)
     assert old.promote == first.promote and "can't be scored: AttributeError" in old.reason
+    worn = dataclasses.replace(learned, own={"Site A": learned.agents})
+    other = dataclasses.replace(trained["agent"].battery, wear_cost_per_mwh=9.0)
+    bygone = {"FR": dataclasses.replace(trained["agent"], battery=other)}
+    for champion in (learned, dataclasses.replace(learned, own={"Site A": bygone})):
+        asked = judge_policy(worn, lambda c=champion: c, as_of_champion="2026-02-10", **common)
+        assert asked.promote == first.promote and "it has no policy for Site A" in asked.reason
+    assert judge_policy(worn, lambda: worn, as_of_champion="2026-02-10", **common) == tie
+    assert not judge_policy(worn, lambda: learned, as_of_champion="2026-02-11", **common).promote, "it is older"
 
 
 def test_register_and_decide_puts_decision_and_results_on_record(tmp_path: Path) -> None:
