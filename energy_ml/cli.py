@@ -529,6 +529,8 @@ def _predict(
                 "forecast": "{price:.2f}",
                 f"{first['level']:.0%} from": "{lower:.2f}",
                 "to": "{upper:.2f}",
+                "expected": "{expected:.2f}",
+                "spike": lambda row: "" if row["spike_probability"] is None else f"{row['spike_probability']:.0%}",
             },
             rows,
             texts=3,

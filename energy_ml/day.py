@@ -530,7 +530,11 @@ def report(
         as_of=str(night.as_of),
         split=time_split,
         forecasts=ForecastResults(
-            forecasts, scores, pd.concat(looked_at, ignore_index=True), config.price_prediction.interval_level
+            forecasts,
+            scores,
+            pd.concat(looked_at, ignore_index=True),
+            config.price_prediction.interval_level,
+            config.price_prediction.spike_quantile,
         ),
         battery=BatteryResults(
             battery_backtest,

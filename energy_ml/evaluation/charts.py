@@ -46,6 +46,7 @@ from energy_ml.names import (
     PRICE_ACTUAL,
     PRICE_FORECAST,
     REGION,
+    SPIKE_PROBABILITY,
     SPLIT,
     STRATEGY,
     THRESHOLD,
@@ -443,6 +444,34 @@ def interval_coverage(by_region: pd.DataFrame, metrics: pd.DataFrame, *, level: 
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     _end_labels(ax, [(level, f"nominal {level:.0%}", "#00664B")])
     _label(ax, x="horizon (diamond: all regions, dots: each region)", y="prices inside the interval")
+    return figure
+
+
+def spike_reliability(forecasts: pd.DataFrame, thresholds: Mapping[str, float]) -> Figure:
+    """Draw how often spikes came against how likely they were said to be, test rows of like probability together.
+
+    ``forecasts`` is the frame of all parts, ``thresholds`` the price per region above which one is a spike.
+    """
+    test = forecasts[forecasts[SPLIT] == "test"].dropna(subset=[SPIKE_PROBABILITY, PRICE_ACTUAL])
+    if test.empty:
+        return _empty("No probabilities of spikes to judge")
+    came = test[PRICE_ACTUAL] > test[REGION].astype(object).map(dict(thresholds))
+    figure, axes = _figure(height=3.2)
+    ax = axes[0, 0]
+    ax.plot([0, 1], [0, 1], color=_GREY, linewidth=1.2, linestyle="--")
+    for number, (horizon, rows) in enumerate(test.groupby(HORIZON)):
+        bins = pd.cut(rows[SPIKE_PROBABILITY], [-1, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1])
+        said = rows.groupby(bins, observed=True)[SPIKE_PROBABILITY].agg(["mean", "size"])
+        share = came[rows.index].groupby(bins, observed=True).mean()
+        enough = said["size"] >= 20
+        colour = _LINES[number % len(_LINES)]
+        ax.plot(said["mean"][enough], share[enough], marker="o", color=colour, linewidth=1.5, label=f"{horizon} min")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    ax.legend(loc="upper left", fontsize=8.5, frameon=False)
+    _label(ax, x="probability of a spike, as forecast", y="share that were spikes")
     return figure
 
 

@@ -25,9 +25,11 @@ from energy_ml.names import (
     HORIZON,
     LOWER,
     PRICE_ACTUAL,
+    PRICE_EXPECTED,
     PRICE_FORECAST,
     PRICE_NOW,
     REGION,
+    SPIKE_PROBABILITY,
     SPLIT,
     TIMESTAMP,
     UPPER,
@@ -278,6 +280,8 @@ def forecast_metrics(
         or a forecast: left out for model and persistence alike), ``mae``, ``rmse``, ``bias`` (positive: too high),
         ``smape`` (0 … 2), ``rmae``, ``rrmse`` (against persistence), ``moved_share``, ``rmae_moved``,
         ``directional_accuracy`` (of the prices that moved), ``spikes``, ``spike_precision``, ``spike_recall``,
+        ``expected_bias`` (of ``price_expected``), ``spike_brier`` and ``persistence_spike_brier`` (mean squared error
+        of the probability of a spike: Brier (1950), Monthly Weather Review 78(1)), NaN in frames without these columns,
         ``coverage``, ``mean_width``, ``winkler``, ``pinball`` (mean of both bounds), ``interval_n``;
         ``persistence_mae``, ``persistence_rmse``, ``persistence_bias``, ``persistence_smape``,
         ``persistence_spike_precision``, ``persistence_spike_recall``; ``seasonal_n``, ``seasonal_mae``,
@@ -362,6 +366,11 @@ def _row_terms(
     moved = scored & (a != n)
     judged = scored & np.isfinite(limit)
     happened, called, stayed = (judged & (x > limit) for x in (a, f, n))
+    expected, chance = (
+        forecasts[name].to_numpy(dtype=np.float64) if name in forecasts.columns else np.full(len(forecasts), np.nan)
+        for name in (PRICE_EXPECTED, SPIKE_PROBABILITY)
+    )
+    told, likely = scored & np.isfinite(expected), judged & np.isfinite(chance)
     alpha = 1.0 - _fraction("interval_level", interval_level)
     terms: dict[str, Floats | Booleans] = {
         "n": scored,
@@ -381,6 +390,11 @@ def _row_terms(
         "spikes": happened,
         "called": called,
         "hits": happened & called,
+        "e_n": told,
+        "e_err": np.where(told, expected - a, 0.0),
+        "b_n": likely,
+        "brier": np.where(likely, np.square(chance - happened), 0.0),
+        "p_brier": likely & (happened != stayed),
         "p_called": stayed,
         "p_hits": happened & stayed,
         "interval_n": bounded,
@@ -433,6 +447,8 @@ def _ratios(totals: pd.DataFrame, seasonal: bool) -> pd.DataFrame:
     table["directional_accuracy"] = mean("direction", "moved")
     table["spikes"] = totals["spikes"].where(totals["judged"] > 0)
     table["spike_precision"], table["spike_recall"] = mean("hits", "called"), mean("hits", "spikes")
+    table["expected_bias"], table["spike_brier"] = mean("e_err", "e_n"), mean("brier", "b_n")
+    table["persistence_spike_brier"] = mean("p_brier", "b_n")
     table["coverage"], table["mean_width"] = mean("inside", "interval_n"), mean("width", "interval_n")
     table["winkler"], table["pinball"] = mean("winkler", "interval_n"), mean("pinball", "interval_n")
     table["interval_n"] = totals["interval_n"].astype(np.int64)

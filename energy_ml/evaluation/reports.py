@@ -21,7 +21,7 @@ from energy_ml.display import shown
 from energy_ml.errors import DataError
 from energy_ml.evaluation import charts, tables
 from energy_ml.evaluation.backtest_evaluator import compare_strategies, headline, mark_to_market, pool_summary
-from energy_ml.evaluation.metrics import ForecastScores, family_importance, importance_measure
+from energy_ml.evaluation.metrics import ForecastScores, family_importance, importance_measure, spike_thresholds
 from energy_ml.evaluation.tables import DASH, Record, number
 from energy_ml.evaluation.verdicts import battery_lines, battery_verdict, earned_share, forecast_verdict, money
 from energy_ml.names import HORIZON, OUR_POLICY, POOLED, REGION, SPLIT, STRATEGY
@@ -39,6 +39,8 @@ class ForecastResults:
     """See ``charts.importance_chart``."""
     interval_level: float
     """Nominal coverage of the intervals."""
+    spike_quantile: float
+    """Of the training prices; what is above it is a spike."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,12 @@ def _forecast_charts(pictures: _Charts, forecasts: ForecastResults, scores: Fore
         "coverage",
         charts.interval_coverage(scores.by_region, scores.overall, level=level),
         f"Interval coverage by horizon against nominal {level:.0%}: {covered}",
+    )
+    pictures.add(
+        "spikes",
+        charts.spike_reliability(forecasts.frame, spike_thresholds(forecasts.frame, forecasts.spike_quantile)),
+        "How often spikes came beside how likely they were said to be, by horizon",
+        "Test part, forecasts of like probability together. On the dashed line spikes came as often as was said.",
     )
     pictures.add(
         "importance",

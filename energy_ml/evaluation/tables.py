@@ -179,6 +179,7 @@ def detail_table(metrics: pd.DataFrame) -> Table:
         ("Horizon", _horizon),
         ("Forecasts", _numbers("n", ",.0f")),
         ("Bias", _numbers("bias", "+,.2f")),
+        ("… of the expected price", _numbers("expected_bias", "+,.2f")),
         ("sMAPE", _numbers("smape", ".1%")),
         ("sMAPE, price stays", _numbers("persistence_smape", ".1%")),
         ("Prices that moved", _numbers("moved_share", ".0%")),
@@ -189,6 +190,8 @@ def detail_table(metrics: pd.DataFrame) -> Table:
         ("… price stays", _numbers("persistence_spike_precision", ".0%")),
         ("Spike recall", _numbers("spike_recall", ".0%")),
         ("… price stays", _numbers("persistence_spike_recall", ".0%")),
+        ("Brier score of spikes", _numbers("spike_brier", ".4f")),
+        ("… price stays", _numbers("persistence_spike_brier", ".4f")),
     ]
     return _table("More about the forecasts on test", metrics.to_dict("records"), columns)
 

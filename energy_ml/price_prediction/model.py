@@ -19,6 +19,7 @@ from energy_ml.errors import ConfigError, IntervalError
 from energy_ml.features import feature_family, measured_prices
 from energy_ml.price_prediction.conformal import LEVELS, QUANTILES, OnlineConformal, at_level
 from energy_ml.price_prediction.design import Design, from_arcsinh, from_volatility
+from energy_ml.price_prediction.distribution import calibrated, expected_price, spike_probability
 from energy_ml.price_prediction.ensemble import ARCSINH, Member, combine
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.linear import MedianRegression
@@ -253,10 +254,19 @@ class Forecast:
         """Bounds at any level, currency/MWh; the point forecast never lies outside."""
         return interval_around(self.price, self.bounds, self.quantiles[:, len(QUANTILES) // 2], level, self.scale)
 
-    def spike_probability(self, threshold: float) -> Array:
-        """P(price > threshold) per row, (n,), read off the raw quantiles (linear between, 0 or 1 beyond)."""
-        at = np.arcsinh(threshold / self.scale)
-        return np.array([1.0 - np.interp(at, q, QUANTILES, left=0.0, right=1.0) for q in self.quantiles])
+    @property
+    def distribution(self) -> Array:
+        """Calibrated quantiles (n, quantiles) on the arcsinh scale."""
+        return calibrated(self.bounds, self.quantiles[:, len(QUANTILES) // 2])
+
+    @property
+    def expected(self) -> Array:
+        """The mean price per row, (n,), currency/MWh."""
+        return expected_price(self.distribution, self.scale)
+
+    def spike_probability(self, threshold: Array, calibration: tuple[float, float] = (0.0, 1.0)) -> Array:
+        """P(price > threshold) per row, (n,), for thresholds (n,) in currency/MWh; NaN where that is NaN."""
+        return spike_probability(self.distribution, self.scale, threshold, calibration)
 
 
 def interval_around(price: Array, bounds: Array, median: Array, level: float, scale: float) -> tuple[Array, Array]:

@@ -250,10 +250,12 @@ class PricePredictor:
         level: float | None = None,
         now: pd.Timestamp | None = None,
     ) -> dict[str, Any]:
-        """Forecast with an interval: ``price, lower, upper, level, method, region, horizon, timestamp, target_time,
-        price_now, known_region, recent_missing, late_regions, penalty``; see ``predict``. ``level`` defaults to the
-        model's own.
+        """Forecast with an interval: ``price, lower, upper, expected, spike_probability, spike_price, level, method,
+        region, horizon, timestamp, target_time, price_now, known_region, recent_missing, late_regions, penalty``; see
+        ``predict``. ``level`` defaults to the model's own.
 
+        ``price`` is the middle of what may come, ``expected`` its mean, which spikes pull up; ``spike_probability``
+        that of a price above ``spike_price``, None for a region that training didn't know.
         ``recent_missing``: how many of the prices that lags and windows look at weren't measured; ``late_regions``:
         regions of the given prices that have none at ``timestamp`` -> time of their last one; ``penalty`` says in
         words what makes the forecast worse than usual, or is None. ``prediction`` is the price and
@@ -514,6 +516,10 @@ class PricePredictor:
         level = model.interval_level if level is None else level
         lower, upper = forecast.interval(level)
         time, gone, late = _newest(panel), _recent_missing(panel, model), _late_regions(panel)
+        spikes = model.provenance.get("spike_thresholds", {})
+        limit = np.array([spikes.get(name, np.nan) for name in names])
+        line = model.provenance.get("spike_calibration", (0.0, 1.0))
+        expected, spike = forecast.expected, forecast.spike_probability(limit, line)
         target = time + pd.Timedelta(minutes=horizon)
         there = set(np.array(panel.regions)[~gone.all(axis=1)])
         without = [name for name in model.regions if name not in there] if len(model.regions) > 1 else []
@@ -531,6 +537,9 @@ class PricePredictor:
                     "price": float(forecast.price[i]),
                     "lower": float(lower[i]),
                     "upper": float(upper[i]),
+                    "expected": float(expected[i]),
+                    "spike_probability": None if np.isnan(spike[i]) else float(spike[i]),
+                    "spike_price": None if np.isnan(limit[i]) else float(limit[i]),
                     "level": level,
                     "method": METHOD,
                     "region": name,

@@ -30,14 +30,22 @@ from energy_ml import __version__
 from energy_ml.artifacts import load_artifact, save_artifact, save_training_results
 from energy_ml.config import MLConfig, PricePredictionConfig, resolve_path
 from energy_ml.errors import ModelError, ModelNotFoundError
-from energy_ml.evaluation.metrics import forecast_metrics
+from energy_ml.evaluation.metrics import forecast_metrics, spike_thresholds
 from energy_ml.features import PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.names import IS_FILLED, TRAINING_RESULTS_FILE, horizon_of_id, price_model_id
+from energy_ml.names import (
+    IS_FILLED,
+    PRICE_EXPECTED,
+    SPIKE_PROBABILITY,
+    TRAINING_RESULTS_FILE,
+    horizon_of_id,
+    price_model_id,
+)
 from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
 from energy_ml.price_prediction.design import to_arcsinh, to_volatility
+from energy_ml.price_prediction.distribution import calibrated, calibration_of, expected_price, spike_probability
 from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Preset, preset_of
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.linear import MedianRegression
@@ -165,9 +173,10 @@ class PricePredictionTrainer:
         median = quantiles[..., len(QUANTILES) // 2]
         interval = interval_around(point, bounds, median, self.config.interval_level, scale)
         # Over a year of minutes each of these takes hundreds of megabytes.
-        del ensemble, quantiles, bounds, median
-        forecasts = self._forecasts_frame(window, horizon, point, *interval)
-        del point, interval
+        del ensemble
+        forecasts, spike_line = self._forecasts_frame(window, horizon, point, interval, bounds, median)
+        del point, interval, quantiles, bounds, median
+        spikes = spike_thresholds(forecasts, self.config.spike_quantile)
         model = PricePredictionModel(
             horizon=horizon,
             interval_minutes=window.interval_minutes,
@@ -199,6 +208,8 @@ class PricePredictionTrainer:
             "price_scale": scale,
             "rows_left_out": window.left_out(steps),
             "history": window.history,
+            "spike_thresholds": spikes,
+            "spike_calibration": spike_line,
         }
         result = {
             "horizon": horizon,
@@ -337,10 +348,17 @@ class PricePredictionTrainer:
         return window
 
     def _forecasts_frame(
-        self, window: PreparedWindow, horizon: int, point: Array, lower: Array, upper: Array
-    ) -> pd.DataFrame:
-        """Forecasts frame of a window's grids (R, T), by time and region, without rows that touch a hole or lie in no
-        part. A target that wasn't measured has no actual price."""
+        self,
+        window: PreparedWindow,
+        horizon: int,
+        point: Array,
+        interval: tuple[Array, Array],
+        bounds: Array,
+        median: Array,
+    ) -> tuple[pd.DataFrame, tuple[float, float]]:
+        """Forecasts frame of a window's grids (R, T, ...), by time and region, without rows that touch a hole or lie in
+        no part, and the calibration of spikes, fitted before the test part. A target that wasn't measured has no actual
+        price."""
         steps = window.steps_of(horizon)
         day = 1440 // window.interval_minutes
         rows = np.argsort(window.cells, kind="stable")
@@ -349,7 +367,7 @@ class PricePredictionTrainer:
         known = np.isfinite(point[places]) & window.usable.reshape(-1)[window.cells[rows]]
         known &= labels[places[1]] != None  # noqa: E711 - element by element
         rows, now, actual, places = rows[known], now[known], actual[known], (places[0][known], places[1][known])
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             {
                 "timestamp": window.times[places[1]],
                 "region": np.asarray(window.design.regions, dtype=object)[places[0]],
@@ -358,12 +376,25 @@ class PricePredictionTrainer:
                 "price_now": now,
                 "price_actual": actual,
                 "price_forecast": point[places],
-                "lower": lower[places],
-                "upper": upper[places],
+                "lower": interval[0][places],
+                "upper": interval[1][places],
                 "price_seasonal": window.ahead(rows, steps - day) if steps <= day else np.nan,
                 IS_FILLED: np.isnan(window.ahead(rows, 0, measured=True)),
             }
         )
+        limit = frame["region"].map(spike_thresholds(frame, self.config.spike_quantile)).to_numpy(dtype=np.float64)
+        expected, spike = np.empty(len(frame)), np.empty(len(frame))
+        for start in range(0, len(frame), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            here, scale = (places[0][block], places[1][block]), window.design.price_scale
+            quantiles = calibrated(bounds[here], median[here])
+            expected[block] = expected_price(quantiles, scale)
+            spike[block] = spike_probability(quantiles, scale, limit[block])
+        actual = frame["price_actual"].to_numpy()
+        judged = (frame["split"] != "test").to_numpy() & np.isfinite(actual) & np.isfinite(spike)
+        line = calibration_of(spike[judged], actual[judged] > limit[judged])
+        spike = np.clip(line[0] + line[1] * spike, 0.0, 1.0)
+        return frame.assign(**{PRICE_EXPECTED: expected, SPIKE_PROBABILITY: spike}), line
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ class ForecastOut(TypedDict):
     price: Annotated[float, Field(description="currency/MWh")]
     lower: float
     upper: float
+    expected: Annotated[float, Field(description="mean of what may come; price is its middle")]
+    spike_probability: Annotated[float | None, Field(description="of a price above spike_price")]
+    spike_price: Annotated[float | None, Field(description="a high quantile of the region's training prices")]
     level: Annotated[float, Field(description="nominal coverage of the interval")]
     price_now: float
     timestamp: Annotated[dt.datetime, Field(description="start of the interval whose price is the newest known")]

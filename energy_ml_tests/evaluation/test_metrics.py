@@ -376,6 +376,18 @@ def test_frame_spikes_need_training_rows_or_a_threshold():
     assert math.isnan(partial.loc["R1", "spikes"])
 
 
+def test_means_and_probabilities_are_scored_where_they_are_given():
+    frame = frame_of([10.0, 90.0, 20.0, 95.0], [12.0, 30.0, 18.0, 40.0], [11.0, 80.0, 85.0, 15.0])
+    plain = m.forecast_metrics(frame, ["horizon_minutes"], spike_threshold=75.0, significance=False)
+    assert plain[["expected_bias", "spike_brier", "persistence_spike_brier"]].isna().all(axis=None)
+    frame["price_expected"] = [15.0, 60.0, 22.0, np.nan]
+    frame["spike_probability"] = [0.1, 0.6, 0.2, 0.5]
+    scored = m.forecast_metrics(frame, ["horizon_minutes"], spike_threshold=75.0, significance=False).iloc[0]
+    assert scored["expected_bias"] == pytest.approx((5 - 30 + 2) / 3)
+    assert scored["spike_brier"] == pytest.approx((0.01 + 0.16 + 0.04 + 0.25) / 4)
+    assert scored["persistence_spike_brier"] == pytest.approx(2 / 4)
+
+
 def test_frame_refusals():
     frame = make_forecasts(steps=40)
     with pytest.raises(SchemaError, match="lacks price_now"):

@@ -45,6 +45,7 @@ def make_forecasts(error: dict[int, float], regions: tuple[str, ...] = ("DE", "F
             frame["split"] = SPLIT.label(times, horizon)
             frame["price_now"], frame["price_actual"], frame["price_forecast"] = now, actual, forecast
             frame["lower"], frame["upper"] = forecast - 12, forecast + 12
+            frame["price_expected"], frame["spike_probability"] = forecast + 1, np.linspace(0, 1, len(frame))
             frame["price_seasonal"] = walk[horizon // minutes :][: len(times)]
             frames.append(frame[frame["split"].notna()])
     return pd.concat(frames, ignore_index=True)
@@ -116,7 +117,7 @@ LEARNING = pd.DataFrame({"step": [1, 2, 3], "value": [0.1, 0.5, 0.6], "region": 
 
 def forecast_results(frame: pd.DataFrame) -> ForecastResults:
     scores = ForecastScores.of(frame, interval_level=0.9, spike_quantile=0.98)
-    return ForecastResults(frame, scores, IMPORTANCE, interval_level=0.9)
+    return ForecastResults(frame, scores, IMPORTANCE, interval_level=0.9, spike_quantile=0.98)
 
 
 @functools.cache

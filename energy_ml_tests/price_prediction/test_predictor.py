@@ -63,6 +63,7 @@ def test_fed_price_by_price_it_repeats_the_batch_test_forecasts_bit_for_bit(pric
                     row.lower,
                     row.upper,
                 )
+                assert (answer["expected"], answer["spike_probability"]) == (row.price_expected, row.spike_probability)
                 compared += 1
     assert compared > 40
 
