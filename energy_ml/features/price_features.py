@@ -51,18 +51,60 @@ NEAR_CHANGES = (1, 2, 3, 6, 12)
 """Lags, in intervals, whose changes are always in the market state, beside those of the spec."""
 DISTANCES = ("mean", "min", "max")
 
-FAMILIES: dict[str, str] = {
-    "lags": r"price_now|price_lag_\d+",
-    "changes": r"change_\d+|last_change",
-    "rolling": r"rolling_(mean|min|max)_\d+|dist_(mean|min|max)_\d+",
-    "volatility": r"vol|rolling_std_\d+|abs_change_mean_\d+m|jump_count_\d+m|minutes_since_(change|jump)|day_range",
-    "time": "|".join(TIME_COLUMNS),
-    "regional": "|".join([*REGIONAL_COLUMNS, *NEAREST_COLUMNS]),
-    "day profile": r"day_position|dist_day_median|dist_yesterday|yesterday_move_\d+m|dist_profile|profile_move_\d+m",
-    "extra": r"extra_.+",
+FEATURES: dict[str, dict[str, str]] = {
+    "lags": {
+        r"price_now": "The price now, currency/MWh",
+        r"price_lag_(\d+)": "The price {0} intervals ago",
+    },
+    "changes": {
+        r"change_(\d+)": "The price now minus that {0} intervals ago",
+        r"last_change": "The last move that wasn't zero, within a day",
+    },
+    "rolling": {
+        r"rolling_(mean|min|max)_(\d+)": "The {0} of the last {1} prices",
+        r"dist_(mean|min|max)_(\d+)": "The price now minus the {0} of the last {1}",
+    },
+    "volatility": {
+        r"vol": "Scale of one interval's move, from the last hour to the last day",
+        r"rolling_std_(\d+)": "Standard deviation of the last {0} prices",
+        r"abs_change_mean_(\d+)m": "Mean size of one interval's move over the last {0} minutes",
+        r"jump_count_(\d+)m": "Jumps (moves far beyond the volatility) in the last {0} minutes",
+        r"minutes_since_(change|jump)": "Minutes since the last {0}, at most a day",
+        r"day_range": "From the 5 % to the 95 % quantile of the last day's prices",
+    },
+    "time": {
+        r"hour": "Hour of the day, UTC",
+        r"minute_(?:of_day|in_hour)": "Minute of the day or of the hour, UTC",
+        r"minute_in_half_hour": "Minute of the half-hour",
+        r"minute_in_dispatch": "Minute of the five-minute dispatch interval",
+        r"day_of_week": "Day of the week, Monday 0, UTC",
+        r"is_weekend": "1 on Saturday and Sunday, UTC",
+        r"(half_day|day|week)_(sin|cos)": "The {1} of the way through the {0}, UTC",
+    },
+    "regional": {
+        r"spread_others_(mean|min|max)": "The price minus the {0} of the other regions' prices",
+        r"spread_reference": "The price minus that of the first region",
+        r"others_change_(mean|min|max)_(\d+)": "The {0} of the other regions' moves over {1} intervals",
+        r"nearest_spread": "The price minus that of the region whose price kept nearest over the last hour",
+        r"nearest_distance": "Mean distance to the price of that nearest region, over the last hour",
+        r"nearest_change_(\d+)": "That nearest region's move over {0} intervals",
+        r"cheaper_share": "Share of the other regions that are cheaper now",
+    },
+    "day profile": {
+        r"day_position": "Where the price stands between the 5 % and 95 % quantiles of the last day (0 to 1)",
+        r"dist_day_median": "The price minus the last day's median",
+        r"dist_yesterday": "The price minus that of this time yesterday",
+        r"yesterday_move_(\d+)m": "What the price did in the next {0} minutes yesterday",
+        r"dist_profile": "The price minus the usual one of this time of day, by the last five days",
+        r"profile_move_(\d+)m": "What the usual price of the day does in the next {0} minutes",
+    },
+    "extra": {r"extra_(.+)": "Column {0} of the price files"},
 }
-"""Feature families and the full-match patterns of their column names."""
-_PATTERNS = {family: re.compile(pattern) for family, pattern in FAMILIES.items()}
+"""Feature families: the full-match patterns of their column names, each with what the column is."""
+FAMILIES = tuple(FEATURES)
+_PATTERNS = [
+    (family, re.compile(name), words) for family, columns in FEATURES.items() for name, words in columns.items()
+]
 _RECENT = re.compile(r"(?:price_lag|rolling_[a-z]+)_(\d+)")
 
 
@@ -370,18 +412,29 @@ def _utc(column: pd.Series) -> pd.Series:
 
 def feature_columns(df: pd.DataFrame) -> list[str]:
     """The columns of ``df`` that are features, in order."""
-    return [name for name in df.columns if _family(name) is not None]
+    return [name for name in df.columns if _about(str(name)) is not None]
 
 
 def feature_family(name: str) -> str:
     """Family of a feature column, one of ``FAMILIES``; raises ConfigError for any other name."""
-    family = _family(name)
-    if family is None:
+    found = _about(str(name))
+    if found is None:
         raise ConfigError(
             f"{name!r} is no feature", expected="a name from feature_columns()", remedy="drop keys and targets first"
         )
-    return family
+    return found[0]
 
 
-def _family(name: str) -> str | None:
-    return next((family for family, pattern in _PATTERNS.items() if pattern.fullmatch(str(name))), None)
+def feature_description(name: str) -> str | None:
+    """What a feature column is, in words; None for any other name."""
+    found = _about(str(name))
+    return None if found is None else found[1]
+
+
+@lru_cache(maxsize=1024)
+def _about(name: str) -> tuple[str, str] | None:
+    """Family and description of a feature column."""
+    for family, pattern, words in _PATTERNS:
+        if found := pattern.fullmatch(name):
+            return family, words.format(*(part.replace("_", " ") for part in found.groups()))
+    return None

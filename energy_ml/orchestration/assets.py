@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from energy_ml import day
+from energy_ml import __version__, day
 from energy_ml.config import Settings
 from energy_ml.errors import ConfigError
 from energy_ml.names import (
@@ -28,7 +28,7 @@ from energy_ml.orchestration.metadata import to_metadata
 from energy_ml.orchestration.partitions import as_of_days, raw_days
 from energy_ml.orchestration.resources import RegistryResource, ResultsResource
 from energy_ml.orchestration.shell import backfill_policy
-from energy_ml.orchestration.steps import Step, asset_of, key_of
+from energy_ml.orchestration.steps import ROLE, Step, asset_of, key_of
 from energy_ml.training_window import fetch_window
 
 MARKET_PRICES, BATTERY_TELEMETRY = key_of("raw/market_prices"), key_of("raw/battery_telemetry")
@@ -63,6 +63,8 @@ def raw_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
             partitions_def=raw_days(settings),
             kinds={"parquet"},
             owners=["team:market-data"],
+            code_version=__version__,
+            tags={ROLE: "input"},
             metadata={"data_dir": settings.data_dir},
         )
         for key, description in ((MARKET_PRICES, _PRICES), (BATTERY_TELEMETRY, _TELEMETRY))
@@ -326,6 +328,8 @@ def leaderboard_asset() -> dg.AssetsDefinition:
         group_name="evaluation",
         kinds={"html"},
         owners=[_JUDGES],
+        code_version=__version__,
+        tags={ROLE: "overview"},
         description=day.leaderboard.__doc__,
         backfill_policy=backfill_policy(),  # all of a selection must have it
     )

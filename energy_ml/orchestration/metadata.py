@@ -16,11 +16,12 @@ from upath import UPath
 from energy_ml.artifacts import to_jsonable
 from energy_ml.display import shown
 from energy_ml.evaluation.charts import to_markdown_image
+from energy_ml.features import feature_description
 
 
 def table(frame: pd.DataFrame, max_rows: int = 50) -> dg.MetadataValue:
     """A frame as a markdown table, floats to four significant digits."""
-    shown = frame.head(max_rows)
+    head = frame.head(max_rows)
 
     def cell(value: object) -> str:
         if isinstance(value, float | np.floating):
@@ -29,16 +30,20 @@ def table(frame: pd.DataFrame, max_rows: int = 50) -> dg.MetadataValue:
             return f"{shown().minute(value)} {shown().zone}"
         return str(value).replace("|", "\\|")
 
-    lines = ["| " + " | ".join(map(str, shown.columns)) + " |", "|" + " --- |" * len(shown.columns)]
-    lines += ["| " + " | ".join(cell(v) for v in row) + " |" for row in shown.itertuples(index=False)]
+    lines = ["| " + " | ".join(map(str, head.columns)) + " |", "|" + " --- |" * len(head.columns)]
+    lines += ["| " + " | ".join(cell(v) for v in row) + " |" for row in head.itertuples(index=False)]
     if len(frame) > max_rows:
         lines.append(f"\n… and {len(frame) - max_rows:,} more rows")
     return dg.MetadataValue.md("\n".join(lines))
 
 
 def columns_of(frame: pd.DataFrame) -> dg.TableSchema:
-    """The schema of a frame, for the UI's column view."""
-    return dg.TableSchema(columns=[dg.TableColumn(str(name), str(kind)) for name, kind in frame.dtypes.items()])
+    """The schema of a frame, for the UI's column view; features say what they are."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(str(name), str(kind), feature_description(str(name))) for name, kind in frame.dtypes.items()
+        ]
+    )
 
 
 def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def _nightly(settings: Settings) -> dg.ScheduleDefinition:
         cron_schedule=f"{minute} * * * *",
         execution_timezone=operations.nightly_zone,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description=f"Retrains for the UTC day that has ended by {operations.nightly_at} {operations.nightly_zone}. "
-        "Where that day's data is missing or incomplete it skips, says why, and looks again every hour. "
+        description=f"Every night at {operations.nightly_at} {operations.nightly_zone}: retrains for the UTC day that "
+        "has ended. Its other ticks, every hour, only look for data that was late or has changed, skip, and say why. "
         "One run per day and data version. Time and zone: ENERGY_ML_NIGHTLY_AT, ENERGY_ML_NIGHTLY_ZONE.",
     )
     def nightly_retrain(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:

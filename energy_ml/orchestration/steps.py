@@ -6,6 +6,7 @@ Concept: https://docs.dagster.io/guides/build/assets/defining-assets
 """
 
 import datetime as dt
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from energy_ml import __version__
 from energy_ml.checks import Check
 from energy_ml.config import Settings
 from energy_ml.day import Made, Night
@@ -23,6 +25,8 @@ from energy_ml.orchestration.metadata import columns_of, to_metadata
 from energy_ml.orchestration.partitions import as_of_days, trailing_window
 from energy_ml.orchestration.shell import backfill_policy
 
+ROLE = "energy_ml/role"
+"""Tag of every asset: ``input``, a step's ``result``, what it leaves ``beside`` it, or an ``overview`` of all days."""
 RESOURCES = {"lake", "results", "registry", "price_trainer"}
 
 
@@ -92,10 +96,7 @@ def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefiniti
         op_tags={"dagster/priority": str(-turn)},
         backfill_policy=backfill_policy(),
         required_resource_keys=RESOURCES,
-        check_specs=[
-            dg.AssetCheckSpec(check, asset=key_of(step.key), description=words, blocking=check in blocking)
-            for check, words in step.checks.items()
-        ],
+        check_specs=[_check(settings, step, check, check in blocking) for check in step.checks],
     )
     def compute(context: dg.AssetExecutionContext, **inputs: Reader) -> Iterator[Any]:
         days = context.partition_keys  # mostly one; each of a range in turn, so that one at a time is in memory
@@ -144,6 +145,20 @@ def night_of(settings: Settings, context: dg.AssetExecutionContext, day: str) ->
     )
 
 
+def _check(settings: Settings, step: Step, check: str, blocking: bool) -> dg.AssetCheckSpec:
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", dg.PreviewWarning
+        )  # each day has its own outcome, which a later day leaves alone
+        return dg.AssetCheckSpec(
+            check,
+            asset=key_of(step.key),
+            description=step.checks[check],
+            blocking=blocking,
+            partitions_def=as_of_days(settings),
+        )
+
+
 def _out(output: str) -> str:
     return "result" if output == "value" else output
 
@@ -157,6 +172,8 @@ def _declared(step: Step, output: str, path: str, file: str) -> dg.AssetOut:
         metadata={FILE: file},
         kinds=step.kinds if main else {file.rpartition(".")[2]},
         owners=[step.owner],
+        code_version=__version__,
+        tags={ROLE: "result" if main else "beside"},
         is_required=False,
         freshness_policy=step.freshness if main else None,
     )

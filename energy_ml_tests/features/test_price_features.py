@@ -17,6 +17,7 @@ from energy_ml.features import (
     PriceFeatureSpec,
     build_price_features,
     feature_columns,
+    feature_description,
     feature_family,
     feature_names,
     price_feature_cube,
@@ -242,10 +243,15 @@ def test_another_price_column_and_a_readonly_one():
         build_price_features(frame)
 
 
-def test_every_column_has_one_family():
+def test_every_column_has_one_family_and_says_what_it_is():
     names = feature_names(PriceFeatureSpec(extra_columns=("load",)), 1)
     assert len(set(names)) == len(names)
     assert {feature_family(name) for name in names} == set(FAMILIES)
+    assert feature_description("rolling_max_15") == "The max of the last 15 prices"
+    assert feature_description("half_day_sin") == "The sin of the way through the half day, UTC"
+    described = {feature_description(name) for name in names}
+    assert None not in described and len(described) == len(names) - 1, "minute of day and of hour share a line"
+    assert feature_description("timestamp") is None
     for key in ("timestamp", "region", "real_time_price", "is_filled", "target", "vol_target"):
         with pytest.raises(ConfigError, match="no feature"):
             feature_family(key)

@@ -7,11 +7,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from energy_ml import __version__
 from energy_ml.config import CHECK_NAMES, Settings, project_root
 from energy_ml.orchestration.assets import REGISTRY_ENTRY, day_steps
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY
 from energy_ml.orchestration.launch import MODULE
+from energy_ml.orchestration.steps import ROLE
 
 SETTINGS = Settings.from_env({})
 DEFS = build_definitions(SETTINGS)
@@ -139,6 +141,15 @@ def test_steps_that_could_begin_take_turns_in_the_order_of_the_day() -> None:
     names = [step.name for step in day_steps(SETTINGS)]
     turn = {node.name: -int(node.tags["dagster/priority"]) for node in DEFS.resolve_job_def(RETRAIN).nodes}
     assert sorted(turn, key=turn.__getitem__) == names
+
+
+def test_every_asset_says_its_version_and_role_and_every_check_is_of_a_day() -> None:
+    keys = GRAPH.get_all_asset_keys()
+    assert {GRAPH.get(key).code_version for key in keys} == {__version__}
+    by_role = {role: {k for k in keys if GRAPH.get(k).tags[ROLE] == role} for role in ("input", "overview", "result")}
+    assert {len(found) for found in by_role.values()} == {2, 1, len(day_steps(SETTINGS))}
+    days = GRAPH.get(_node("evaluation/report")).partitions_def
+    assert {GRAPH.get_check_spec(check).partitions_def for check in GRAPH.asset_check_keys} == {days}
 
 
 def test_checks_warn_unless_the_settings_let_them_block() -> None:
