@@ -100,6 +100,7 @@ class MLService:
         self.starting = False
         self._lock = threading.Lock()
         self._view: _View | None = None
+        self._batteries: tuple[pd.DataFrame, tuple[str, ...], dict[str, OwnBattery]] | None = None
         self._live: tuple[object, object, _View] | None = None
         self._cached: tuple[object, object, _Rows, list[int], dict[int, str]] | None = None
 
@@ -433,10 +434,14 @@ class MLService:
         return [one.to_answer() for one in self._own_batteries().values()]
 
     def _own_batteries(self) -> dict[str, OwnBattery]:
-        regions: Sequence[str] = ()
+        telemetry, regions = self.market.batteries(), tuple[str, ...]()
         with contextlib.suppress(EnergyMLError):  # the listing can do without prices
             regions = self._recent(None).regions
-        return own_batteries(self.settings.models, self.market.batteries(), regions)
+        known = self._batteries
+        if known is None or known[0] is not telemetry or known[1] != regions:
+            known = telemetry, regions, own_batteries(self.settings.models, telemetry, regions)
+            self._batteries = known
+        return known[2]
 
     def _own_battery(self, battery_id: str) -> OwnBattery:
         known = self._own_batteries()

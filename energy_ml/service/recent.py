@@ -87,7 +87,8 @@ class RecentMarket:
             if self._batteries is None or self._batteries[0] != marks:
                 lasts = [f.last for f in self.lake.inventory() if f.kind == "batteries" and f.last is not None]
                 if not lasts:
-                    return pd.DataFrame(columns=[BATTERY_ID])
+                    self._batteries = (marks, pd.DataFrame(columns=[BATTERY_ID]))
+                    return self._batteries[1]
                 last = max(lasts)
                 frame = self.lake.read_batteries(last - _RATING_SPAN, last + pd.Timedelta(nanoseconds=1))
                 frame = frame.sort_values(TIMESTAMP)
