@@ -50,7 +50,7 @@ from energy_ml import __version__
 from energy_ml.artifacts import to_jsonable
 from energy_ml.config import ServiceSettings, Settings
 from energy_ml.errors import EnergyMLError, ServiceError
-from energy_ml.names import PRICE, REGION, TIMESTAMP
+from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel, family_of
 from energy_ml.price_prediction.predictor import METHOD
 from energy_ml.service.connections import Server, bounded
@@ -334,14 +334,22 @@ def _market(app: FastAPI, service: MLService) -> None:
     def prices(minutes: Annotated[int, Query(ge=1, le=2880)] = 360) -> Response:
         """The newest prices of the data folder, all regions."""
         recent, age = service.recent_prices(minutes)
-        table = recent.frame.pivot_table(index=TIMESTAMP, columns=REGION, values=PRICE, dropna=False)
+        tables = {
+            str(name): recent.frame.pivot_table(index=TIMESTAMP, columns=REGION, values=name, dropna=False)
+            for name in recent.frame.columns.difference([TIMESTAMP, REGION, IS_FILLED])
+        }
+        columns = {
+            name: {
+                str(region): [None if pd.isna(value) else value for value in table[region].tolist()]
+                for region in table.columns
+            }
+            for name, table in tables.items()
+        }
         return json_response(
             {
-                "timestamps": list(table.index),
-                "regions": {
-                    str(name): [None if pd.isna(value) else value for value in table[name].tolist()]
-                    for name in table.columns
-                },
+                "timestamps": list(tables[PRICE].index),
+                "regions": columns.pop(PRICE),
+                "columns": columns,
                 "interval_minutes": recent.interval_minutes,
                 "unit": service.settings.display.price,
                 "zone": service.settings.display.zone,

@@ -24,6 +24,7 @@ from energy_ml.errors import (
     IntervalError,
     ModelNotFoundError,
     NoDataError,
+    SchemaError,
     ServiceError,
     StaleDataError,
     TimestampError,
@@ -455,8 +456,14 @@ class MLService:
         return known[battery_id]
 
     def recent_prices(self, minutes: int) -> tuple[RecentPrices, DataAge]:
-        """The last ``minutes`` of the lake's prices and their ``data_age_minutes`` and ``stale``."""
-        recent = self._recent(None)
+        """The last ``minutes`` of the lake's prices and their ``data_age_minutes`` and ``stale``.
+
+        With the columns that the models want, where the files have them: what is given here, ``forecast`` takes.
+        """
+        try:
+            recent = self.market.prices(*self._wanted())
+        except SchemaError:
+            recent = self._recent(None)
         since = recent.newest - pd.Timedelta(minutes=minutes)
         frame = recent.frame[np.asarray(recent.frame[TIMESTAMP] > since)]
         return dataclasses.replace(recent, frame=frame), self._age(recent.newest, None, refuse=False)

@@ -290,6 +290,9 @@ class RecentPricesOut(DataAge):
 
     timestamps: list[dt.datetime]
     regions: dict[str, list[float | None]]
+    columns: Annotated[
+        dict[str, dict[str, list[float | None]]], Field(description="by name and region: the models' extra_columns")
+    ]
     interval_minutes: int
     unit: Annotated[str, Field(description="of prices, for people", examples=["EUR/MWh"])]
     zone: Annotated[str, Field(description="IANA time zone to show times in; here they are UTC")]

@@ -86,6 +86,10 @@ def test_columns(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         own = MLService().predict("price_prediction_30m", features=prices, region="FR")["price"]
         assert own == predictor.predict(prices, 30, "FR") and abs(own - load) < abs(own - (100 - load))
 
+    shown = rest(server, "prices?minutes=2880")
+    asked = {"prices": {name: shown[name] for name in ("timestamps", "regions", "columns")}}
+    assert told(rest(server, "predict", asked)["forecasts"]).keys() == given.keys()
+
     bare = prices.drop(columns="load")
     for ask in (predictor.predict_rows, MLService().forecast):
         with pytest.raises(SchemaError, match=LACKS):
