@@ -13,7 +13,7 @@ import dagster as dg
 import filelock
 import pytest
 
-from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
+from energy_ml.orchestration.jobs import RETRAIN
 from energy_ml_tests.orchestration.project import DAYS, Project
 from energy_ml_tests.orchestration.system import System, running
 
@@ -71,14 +71,12 @@ def test_killed_runs_are_closed_and_the_queue_goes_on(tmp_path: Path) -> None:
         registry.parent.mkdir()
         with filelock.FileLock(registry):  # nothing gets through the publishing step meanwhile
             dead = [kill_shell(system, None), kill_shell(system, PUBLISHING)]
-        queued = launch(system, REFRESH_LEADERBOARD)
-        system.until("the queued run has begun", lambda: status(system, queued) not in ("QUEUED", "NOT_STARTED"), SOON)
+        lost = launch(system, RETRAIN, **{"dagster/partition": DAY})
+        system.until("the queued run has begun", lambda: status(system, lost) not in ("QUEUED", "NOT_STARTED"), SOON)
         assert [status(system, run) for run in dead] == ["FAILURE", "FAILURE"]
         for run in dead:
             (event,) = system.instance.all_logs(run, of_type=dg.DagsterEventType.RUN_FAILURE)
             assert "process is gone" in str(event.dagster_event and event.dagster_event.message)
-
-        lost = launch(system, RETRAIN, **{"dagster/partition": DAY})
         system.until("its first step", lambda: started(system, lost, "features__price_features"))
         said = system.instance.all_logs(lost, of_type=dg.DagsterEventType.ENGINE_EVENT)
         pid = next(
@@ -88,3 +86,5 @@ def test_killed_runs_are_closed_and_the_queue_goes_on(tmp_path: Path) -> None:
         )
         os.killpg(os.getpgid(int(pid)), signal.SIGKILL)  # with the code server, as when the machine goes down
         system.until("the lost run is closed", lambda: status(system, lost) == "FAILURE", SOON)
+        told = system.log.read_text()
+        assert "Launched 1 runs" in told and "won't launch more" not in told, "no line a second while a run is at work"
