@@ -19,7 +19,7 @@ def backfill_policy() -> dg.BackfillPolicy | None:
 
 def check_asked(definitions: dg.Definitions, settings: Settings) -> None:
     """End the command with one line where it asks for assets or days that there aren't; elsewhere do nothing."""
-    if not (select := _asked("select")):
+    if not (select := _asked("select") or _asked("assets")):  # by dagster, or by dg
         return
     day, days = _asked("partition"), _asked("partition_range")
     try:

@@ -14,8 +14,10 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import click
 import dagster as dg
 import pandas as pd
 import pytest
@@ -23,7 +25,7 @@ from click.testing import CliRunner
 from dagster._cli.asset import asset_cli
 
 from energy_ml.features.price_features import FAMILIES
-from energy_ml.orchestration.assets import PRICE_FEATURES
+from energy_ml.orchestration.assets import PRICE_FEATURES, REGISTRY_ENTRY
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.day_lock import DayLock
 from energy_ml.orchestration.launch import backfill, project_instance
@@ -222,6 +224,14 @@ def test_what_cannot_be_materialized_is_refused_in_one_line(
     assert line.startswith("Error: ") and said in line
 
 
+@pytest.mark.filterwarnings("ignore:.*beta")
+def test_dg_launch_is_refused_as_dagster_is(inside: Project) -> None:
+    with click.Context(click.Command("launch")) as asked:
+        asked.params = {"assets": "group:features", "partition": "2030-01-01"}
+        with pytest.raises(click.ClickException, match="as-of date 2030-01-01 lies after"):
+            build_definitions(inside.settings)
+
+
 @pytest.mark.filterwarnings("ignore:.*superseded")
 def test_a_window_without_most_of_its_test_part_is_a_failed_check_and_exit_code_one(inside: Project) -> None:
     path = next((inside.root / "data/processed").glob("prices*.parquet"))
@@ -275,3 +285,15 @@ def test_a_second_run_of_the_day_waits_for_the_first(inside: Project) -> None:
     waiting.join(timeout=60)
     assert results and results[0].success
     assert inside.store.exists(day, "features/price_features.parquet")
+
+
+def test_without_backups_the_champion_and_the_one_before_it_are_kept(inside: Project) -> None:
+    assert all(len(model["versions"]) > 3 for model in inside.registry.list_models())
+    settings = replace(inside.settings, models=replace(inside.settings.models, keep_backup=False))
+    job = build_definitions(settings).resolve_implicit_global_asset_job_def()
+    with project_instance() as instance:
+        chosen = [REGISTRY_ENTRY]
+        assert job.execute_in_process(instance=instance, partition_key="2026-01-06", asset_selection=chosen).success
+    for model in inside.registry.list_models():
+        assert model["champion"] in model["versions"] and len(model["versions"]) <= 2, model["model_id"]
+    inside.assert_champions_serve(inside.champions())
