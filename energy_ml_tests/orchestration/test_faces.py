@@ -11,11 +11,13 @@ import pytest
 
 from energy_ml import cli
 from energy_ml.config import Settings
+from energy_ml.display import Display, showing
 from energy_ml.errors import ConfigError, SchemaError
 from energy_ml.market_data import ParquetLake, read_recent_prices
 from energy_ml.names import METRICS_FILE, REPORT_FILE
 from energy_ml.orchestration.instance import project_instance
 from energy_ml.orchestration.launch import run_job
+from energy_ml.orchestration.metadata import table
 from energy_ml.price_prediction import PricePredictor
 from energy_ml.service import MLService
 from energy_ml_tests.orchestration.project import DAYS, Project
@@ -124,6 +126,13 @@ def test_currency_and_clock(
     assert model["price_unit"].value == "AUD/MWh"
     recent = rest(served(project, monkeypatch), "prices")
     assert (recent["unit"], recent["zone"]) == ("AUD/MWh", "Australia/Brisbane")
+
+
+def test_instants_in_a_metadata_table_are_on_the_readers_clock() -> None:
+    frame = pd.DataFrame({"at": [pd.Timestamp("2026-01-05 12:00", tz="UTC")], "price": [1.5]})
+    with showing(Display("EUR", "Europe/Paris")):
+        text = str(table(frame).value)
+    assert "13:00" in text and "Europe/Paris" in text and "1.5" in text
 
 
 def test_a_zone_that_does_not_exist_is_refused() -> None:
