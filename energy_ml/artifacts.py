@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import joblib
 import numpy as np
 
+from energy_ml.config import resolve_path
 from energy_ml.errors import ArtifactError, ModelNotFoundError, RegistryError
 from energy_ml.names import REGISTRY_FILE, TRAINING_RESULTS_FILE, horizon_of_id, price_model_name
 
@@ -107,6 +108,15 @@ def write_json(path: PathLike, value: Any, *, indent: int | None = 2, temp_prefi
     """Write ``value`` as JSON, atomically. NumPy values, dates and paths become plain; NaN and infinities null."""
     text = json.dumps(to_jsonable(value), indent=indent, ensure_ascii=False, allow_nan=False)
     write_atomically(path, (text + "\n").encode(), temp_prefix=temp_prefix)
+
+
+def folder_to_save(output_dir: PathLike) -> Path:
+    """Where a trainer saves: as every relative path at the project root, unless a registry keeps champions there.
+
+    Who trains by hand in another folder must not exchange the files that serve; his then lie where he stands.
+    """
+    folder = Path(resolve_path(output_dir))
+    return Path(output_dir).expanduser().absolute() if (folder.parent / REGISTRY_FILE).exists() else folder
 
 
 def save_training_results(

@@ -250,13 +250,17 @@ def test_battery_features_have_a_row_for_each_row_whatever_the_columns_are_calle
 # --- price models --------------------------------------------------------------------------------------------
 
 
-def test_training_as_promised_from_data_to_files_and_back(project: Project) -> None:
+def test_training_as_promised_from_data_to_files_and_back(project: Project, tmp_path: Path) -> None:
     trainer = PricePredictionTrainer(config.PricePredictionConfig(preset="fast"))
     df = trainer.load_data()
     features, names = trainer.prepare_data(df)
     assert isinstance(df, pd.DataFrame) and isinstance(features, pd.DataFrame) and set(names) <= set(features.columns)
     result = trainer.train_for_horizon(features, names, 15)
     assert result["metrics"]["test"]["mae"] > 0
+    with pytest.MonkeyPatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path)
+        trainer.save_models()
+    assert (tmp_path / "models/price_prediction/model_15min.pkl").exists(), "not over the registry's champion"
     trainer.save_models("own")  # in the project, wherever one is
     assert {path.name for path in (project.root / "own").iterdir()} == {"model_15min.pkl", "training_results.json"}
     for loaded in (

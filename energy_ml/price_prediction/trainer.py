@@ -27,8 +27,8 @@ import xgboost as xgb
 from threadpoolctl import threadpool_limits
 
 from energy_ml import __version__
-from energy_ml.artifacts import load_artifact, save_artifact, save_training_results
-from energy_ml.config import MLConfig, PricePredictionConfig, resolve_path
+from energy_ml.artifacts import folder_to_save, load_artifact, save_artifact, save_training_results
+from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.errors import ModelError, ModelNotFoundError
 from energy_ml.evaluation.metrics import forecast_metrics, spike_thresholds
 from energy_ml.features import PriceFeatureSpec, feature_columns
@@ -244,11 +244,12 @@ class PricePredictionTrainer:
     def save_models(self, output_dir: str | Path = "models/price_prediction") -> dict[int, Path]:
         """Write ``model_{h}min.pkl`` for each trained horizon and ``training_results.json``, each atomically.
 
-        A relative folder starts at the project root, as everywhere. Returns the files by horizon.
+        A relative folder starts at the project root, as everywhere, or where you stand if a registry keeps champions
+        there. Returns the files by horizon.
         """
         if not self.models:
             raise ModelError("no model was trained yet", remedy="call train_for_horizon or train_all first")
-        folder = Path(resolve_path(output_dir))
+        folder = folder_to_save(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         paths, digests = {}, {}
         for horizon, model in sorted(self.models.items()):

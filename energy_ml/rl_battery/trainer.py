@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from energy_ml.artifacts import save_artifact, save_training_results
-from energy_ml.config import MLConfig, RLBatteryConfig, default_config, resolve_path
+from energy_ml.artifacts import folder_to_save, save_artifact, save_training_results
+from energy_ml.config import MLConfig, RLBatteryConfig, default_config
 from energy_ml.errors import ModelError, UnknownRegionError
 from energy_ml.names import AS_USUAL, POLICY_FILE, POLICY_ID
 from energy_ml.rl_battery.agent import BatteryAgent
@@ -229,12 +229,12 @@ class BatteryRLTrainer:
     def save(self, output_dir: str | Path = "models/rl_battery") -> dict[str, Any]:
         """Write ``battery_policy.pkl`` and ``training_results.json`` to a folder, each whole or not at all.
 
-        A relative folder starts at the project root, as everywhere. Returns {"path", "sha256"}. Raises ModelError if
-        nothing was trained yet.
+        A relative folder starts as in ``PricePredictionTrainer.save_models``. Returns {"path", "sha256"}. Raises
+        ModelError if nothing was trained yet.
         """
         if self._trained is None:
             raise ModelError("there is no policy to save", remedy="call train or train_all first")
-        folder, result = Path(resolve_path(output_dir)), self._trained
+        folder, result = folder_to_save(output_dir), self._trained
         path = folder / POLICY_FILE
         sha256 = save_artifact(result["policy"].learned, path)
         facts = {key: result[key] for key in _TOLD} | {
