@@ -200,11 +200,10 @@ _MOST_REGIONS = 8
 @app.command("data")
 def _data(as_json: _AsJson = False) -> None:
     """What the data folder holds: files and what is wrong with them, days, regions, interval, horizons, holes."""
-    from energy_ml.market_data.lake import ParquetLake
-    from energy_ml.training_window import interval_of, newest, read_window
+    from energy_ml.training_window import interval_of, lake_of, newest, read_window
 
     settings = _settings()
-    lake = ParquetLake(settings.data_dir, settings.input_zone)
+    lake = lake_of(settings)
     problems: dict[str, DataError] = {}
 
     def told(about: str, ask: Callable[[], Any]) -> Any:

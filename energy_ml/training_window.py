@@ -44,7 +44,7 @@ def deployment(environ: Mapping[str, str] | None = None) -> Settings:
     settings = Settings.from_env(environ)
     if not settings.left_open:
         return settings
-    lake = ParquetLake(settings.data_dir, settings.input_zone)
+    lake = lake_of(settings)
     spans = [
         (info.first, info.last)
         for info in lake.inventory()
@@ -73,6 +73,11 @@ def interval_of(settings: Settings, lake: ParquetLake) -> int | None:
         return None
 
 
+def lake_of(settings: Settings) -> ParquetLake:
+    """The settings' files, read as the settings say."""
+    return ParquetLake(settings.data_dir, settings.input_zone)
+
+
 def newest(settings: Settings, lake: ParquetLake | None = None) -> dt.date:
     """The newest day on which the chosen regions' prices are complete, at most ``end_date``.
 
@@ -83,7 +88,7 @@ def newest(settings: Settings, lake: ParquetLake | None = None) -> dt.date:
     NoDataError, UnknownRegionError
         There are no prices, no complete day, or no file holds a chosen region.
     """
-    day = (lake or ParquetLake(settings.data_dir, settings.input_zone)).latest_complete_day(regions=settings.regions)
+    day = (lake or lake_of(settings)).latest_complete_day(regions=settings.regions)
     return day if settings.end_date is None else min(day, settings.end_date)
 
 
@@ -172,6 +177,13 @@ def read_history(
             high = days - 1
         days = (low + high + 1) // 2
     return best if len(best) > len(warm_up) else warm_up
+
+
+def with_history(
+    settings: Settings, lake: ParquetLake, window: PriceWindow, config: PricePredictionConfig | None = None
+) -> pd.DataFrame:
+    """The prices of ``window`` with their history before them, as trainers take them in one frame."""
+    return pd.concat([read_history(settings, lake, window, config), window.prices[window.in_window]], ignore_index=True)
 
 
 def fetch_window(settings: Settings, first: dt.date, last: dt.date) -> Iterator[FetchedDay]:

@@ -37,7 +37,7 @@ from energy_ml.orchestration.run_lock import hold, let_go
 from energy_ml.orchestration.triggers import data_version, taken
 from energy_ml.provenance import config_digest
 from energy_ml.results import ResultsStore
-from energy_ml.training_window import deployment
+from energy_ml.training_window import deployment, lake_of
 from energy_ml.training_window import newest_as_of as newest_as_of  # who starts a run asks for its day here
 
 MODULE = "energy_ml.definitions"
@@ -127,7 +127,7 @@ def backfill(
     days = settings.as_of_range(first, last)
     definitions = build_definitions(settings)
     definition, runs = InMemoryJob(definitions.resolve_job_def(job)), []
-    lake = ParquetLake(settings.data_dir, settings.input_zone)
+    lake = lake_of(settings)
     with project_instance() as instance:
         for as_of in days:
             if only_missing and _has_results(settings, lake, instance, as_of):

@@ -15,7 +15,7 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.orchestration.jobs import FETCH_PRICES, RETRAIN
 from energy_ml.orchestration.partitions import RANGE_TAGS
 from energy_ml.orchestration.triggers import data_version, request, taken, version_of_problem
-from energy_ml.training_window import due_day, newest
+from energy_ml.training_window import due_day, lake_of, newest
 
 NIGHTLY = "nightly_retrain"
 
@@ -28,9 +28,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 def _nightly(settings: Settings) -> dg.ScheduleDefinition:
     operations = settings.operations
     minute = int(operations.nightly_at.split(":")[1])
-    lake = ParquetLake(
-        settings.data_dir, settings.input_zone
-    )  # kept, so that unchanged files aren't opened at every tick
+    lake = lake_of(settings)  # kept, so that unchanged files aren't opened at every tick
 
     @dg.schedule(
         name=NIGHTLY,

@@ -21,7 +21,7 @@ from energy_ml.orchestration.assets import BATTERY_TELEMETRY, MARKET_PRICES, REP
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
 from energy_ml.orchestration.triggers import STALE_TAG, data_version, request, short_days, taken, trained_on
 from energy_ml.results import ResultsStore
-from energy_ml.training_window import newest
+from energy_ml.training_window import lake_of, newest
 
 NEW_PARQUET = "new_parquet"
 RUN_FAILURES = "run_failures"
@@ -38,9 +38,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
 def _new_parquet(settings: Settings) -> dg.SensorDefinition:
     operations = settings.operations
-    lake = ParquetLake(
-        settings.data_dir, settings.input_zone
-    )  # kept, so that unchanged files aren't opened at every tick
+    lake = lake_of(settings)  # kept, so that unchanged files aren't opened at every tick
 
     @dg.sensor(
         name=NEW_PARQUET,

@@ -66,7 +66,12 @@ def spike_probability(
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(high > low, (at - low) / (high - low), np.where(at > high, np.inf, 0.5))
         place = _NORMAL[after - 1] + share * (_NORMAL[after] - _NORMAL[after - 1])
-    return np.asarray(np.clip(calibration[0] + calibration[1] * (1 - ndtr(place[..., 0])), 0.0, 1.0))
+    return recalibrated(1 - ndtr(place[..., 0]), calibration)
+
+
+def recalibrated(probability: Array, calibration: tuple[float, float]) -> Array:
+    """Probabilities (...,) on the line that ``calibration_of`` gave."""
+    return np.asarray(np.clip(calibration[0] + calibration[1] * probability, 0.0, 1.0))
 
 
 def calibration_of(probability: Array, came: Array) -> tuple[float, float]:

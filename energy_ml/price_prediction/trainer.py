@@ -33,7 +33,6 @@ from energy_ml.errors import ModelError, ModelNotFoundError
 from energy_ml.evaluation.metrics import forecast_metrics, spike_thresholds
 from energy_ml.features import PriceFeatureSpec, feature_columns
 from energy_ml.features.price_features import price_features
-from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import (
     IS_FILLED,
     PRICE_EXPECTED,
@@ -45,7 +44,13 @@ from energy_ml.names import (
 from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
 from energy_ml.price_prediction.design import to_arcsinh, to_volatility
-from energy_ml.price_prediction.distribution import calibrated, calibration_of, expected_price, spike_probability
+from energy_ml.price_prediction.distribution import (
+    calibrated,
+    calibration_of,
+    expected_price,
+    recalibrated,
+    spike_probability,
+)
 from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Preset, preset_of
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.linear import MedianRegression
@@ -53,7 +58,7 @@ from energy_ml.price_prediction.model import Fitted, PricePredictionModel, inter
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.price_prediction.prepared import HISTORY, PreparedWindow, prepare_window
 from energy_ml.splits import PARTS, TimeSplit, split_window
-from energy_ml.training_window import newest, read_history, read_window, settings_for, window_features
+from energy_ml.training_window import lake_of, newest, read_window, settings_for, window_features, with_history
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -107,11 +112,11 @@ class PricePredictionTrainer:
             There is no complete day, or its window can't be used.
         """
         settings = settings_for(self.config)
-        lake = ParquetLake(settings.data_dir, settings.input_zone)
+        lake = lake_of(settings)
         window = read_window(settings, lake, newest(settings, lake), self.config)
-        prices = pd.concat([read_history(settings, lake, window, self.config), window.prices[window.in_window]])
+        prices = with_history(settings, lake, window, self.config)
         prices.attrs["window_start"] = window.start.isoformat()
-        return prices.reset_index(drop=True)
+        return prices
 
     def prepare_data(self, df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         """Features of a long price frame's window and the names of the feature columns.
@@ -174,9 +179,8 @@ class PricePredictionTrainer:
         interval = interval_around(point, bounds, median, self.config.interval_level, scale)
         # Over a year of minutes each of these takes hundreds of megabytes.
         del ensemble
-        forecasts, spike_line = self._forecasts_frame(window, horizon, point, interval, bounds, median)
+        forecasts, spikes, spike_line = self._forecasts_frame(window, horizon, point, interval, bounds, median)
         del point, interval, quantiles, bounds, median
-        spikes = spike_thresholds(forecasts, self.config.spike_quantile)
         model = PricePredictionModel(
             horizon=horizon,
             interval_minutes=window.interval_minutes,
@@ -356,10 +360,10 @@ class PricePredictionTrainer:
         interval: tuple[Array, Array],
         bounds: Array,
         median: Array,
-    ) -> tuple[pd.DataFrame, tuple[float, float]]:
+    ) -> tuple[pd.DataFrame, dict[str, float], tuple[float, float]]:
         """Forecasts frame of a window's grids (R, T, ...), by time and region, without rows that touch a hole or lie in
-        no part, and the calibration of spikes, fitted before the test part. A target that wasn't measured has no actual
-        price."""
+        no part; the price of a spike by region; and the calibration of spikes' probability, fitted before the test
+        part. A target that wasn't measured has no actual price."""
         steps = window.steps_of(horizon)
         day = 1440 // window.interval_minutes
         rows = np.argsort(window.cells, kind="stable")
@@ -383,7 +387,8 @@ class PricePredictionTrainer:
                 IS_FILLED: np.isnan(window.ahead(rows, 0, measured=True)),
             }
         )
-        limit = frame["region"].map(spike_thresholds(frame, self.config.spike_quantile)).to_numpy(dtype=np.float64)
+        spikes = spike_thresholds(frame, self.config.spike_quantile)
+        limit = frame["region"].map(spikes).to_numpy(dtype=np.float64)
         expected, spike = np.empty(len(frame)), np.empty(len(frame))
         for start in range(0, len(frame), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
@@ -394,8 +399,8 @@ class PricePredictionTrainer:
         actual = frame["price_actual"].to_numpy()
         judged = (frame["split"] != "test").to_numpy() & np.isfinite(actual) & np.isfinite(spike)
         line = calibration_of(spike[judged], actual[judged] > limit[judged])
-        spike = np.clip(line[0] + line[1] * spike, 0.0, 1.0)
-        return frame.assign(**{PRICE_EXPECTED: expected, SPIKE_PROBABILITY: spike}), line
+        frame = frame.assign(**{PRICE_EXPECTED: expected, SPIKE_PROBABILITY: recalibrated(spike, line)})
+        return frame, spikes, line
 
 
 @dataclass(frozen=True)
@@ -490,13 +495,15 @@ class _HorizonFits:
         self.history = np.asarray(old & (ahead < window.split.start))
         self.before_validation = np.asarray(teaches & (ahead < window.split.train_end))
         self.before_test = np.asarray(teaches & (ahead < window.split.val_end))
+        # Where there is history, that alone forecasts the training part.
+        self.teachers = "history" if len(window.chosen["history"]) else "train"
+        self.folds = [(window.part == 0, self.history)] if self.teachers == "history" else self._folds()
 
     def run(self) -> tuple[Array, Array, Fitted, dict[str, int]]:
         """The ensemble's prices (R, T) and quantiles (R, T, quantiles) out of sample, the final fit, rounds per
         member."""
         window, chosen = self.window, self.window.chosen
-        every, folds = [*self.members, self.quantiles], self._folds()
-        teachers = chosen["history"] if len(chosen["history"]) else chosen["train"]
+        every, folds, teachers = [*self.members, self.quantiles], self.folds, chosen[self.teachers]
         # Each fit has one thread of its own and shares nothing that it writes: their order can't change a number.
         # BLAS would start threads of its own in each, which wait for each other at full load: twice the time.
         with (
@@ -556,10 +563,8 @@ class _HorizonFits:
 
     def _folds(self) -> list[tuple[BoolArray, BoolArray]]:
         """(held-out instants, instants that may teach) of each contiguous block of training time, purged on both
-        sides; (T,) each. Where there is history, that alone forecasts the whole training part."""
+        sides; (T,) each."""
         train = self.window.part == 0
-        if len(self.window.chosen["history"]):
-            return [(train, self.history)]
         taught = self.window.places(np.flatnonzero(train[self.window.places()[1]]))[1]
         low, high = int(taught.min()), int(taught.max()) + 1
         edges = np.linspace(low, high, self.preset.folds + 1).astype(np.int64)
@@ -636,8 +641,7 @@ class _HorizonFits:
         stage: str,
         recent: bool,
     ) -> xgb.Booster:
-        folds = 1 if len(self.window.chosen["history"]) else self.preset.folds
-        share = 0.3 if stage == "refit" else 0.3 / folds
+        share = 0.3 if stage == "refit" else 0.3 / len(self.folds)
         meter = self.meter.fit(f"{member.name}: {stage}", member, share, rounds)
         with self.window.binned.borrow() as binned:
             matrix = self._matrix(binned, member, rows, allowed, recent)

@@ -20,12 +20,11 @@ from energy_ml.artifacts import write_atomically
 from energy_ml.config import MLConfig, PricePredictionConfig, Settings
 from energy_ml.errors import IncompleteWindowError
 from energy_ml.features import feature_columns
-from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.window import fingerprint_of
 from energy_ml.price_prediction.trainer import PricePredictionTrainer
 from energy_ml.provenance import code_digest, config_digest
 from energy_ml.splits import window_of
-from energy_ml.training_window import read_history, read_window, split_of, window_features
+from energy_ml.training_window import lake_of, read_window, split_of, window_features, with_history
 
 ReadPrices = Callable[[pd.Timestamp, pd.Timestamp], pd.DataFrame]
 """Cleaned long prices of a half-open UTC window, and of what lies before it, which teaches as history."""
@@ -125,9 +124,8 @@ def walk_forward_parallel(
 
 def _from_files(settings: Settings, date: dt.date, cache_dir: str | Path) -> tuple[dt.date, pd.DataFrame]:
     config = replace(settings.ml_config(), n_jobs=1)
-    lake = ParquetLake(settings.data_dir, settings.input_zone)
-    window = read_window(settings, lake, date)
-    prices = pd.concat([read_history(settings, lake, window), window.prices[window.in_window]], ignore_index=True)
+    lake = lake_of(settings)
+    prices = with_history(settings, lake, read_window(settings, lake, date))
     days = settings.training_window_days
     return date, walk_forward(lambda start, end: prices, [date], config, days=days, cache_dir=cache_dir)
 

@@ -60,12 +60,11 @@ class BatteryRLTrainer:
 
         Raises the DataErrors of the lake and of cleaning.
         """
-        from energy_ml.market_data.lake import ParquetLake
-        from energy_ml.training_window import newest, read_window, settings_for
+        from energy_ml.training_window import lake_of, newest, read_window, settings_for
 
         config = self.ml_config.price_prediction
         settings = settings_for(config)
-        lake = ParquetLake(settings.data_dir, settings.input_zone)
+        lake = lake_of(settings)
         window = read_window(settings, lake, newest(settings, lake), config)
         self._prices = window.prices[window.in_window].reset_index(drop=True)
         return self._prices

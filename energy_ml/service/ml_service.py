@@ -56,7 +56,7 @@ from energy_ml.service.champions import Champion, Champions, ChampionSet, Regist
 from energy_ml.service.own_batteries import OwnBattery, own_batteries
 from energy_ml.service.questions import PolicyQuestion, check_prices, question_of
 from energy_ml.service.recent import RecentMarket, RecentPrices
-from energy_ml.training_window import deployment
+from energy_ml.training_window import deployment, lake_of
 
 log = logging.getLogger("energy_ml.service")
 
@@ -95,9 +95,7 @@ class MLService:
         self.champions = Champions(self.settings.models_dir)
         rules = self.settings.models.price_prediction
         self._rules: dict[str, Any] = {"max_gap_minutes": rules.max_gap_minutes, "max_abs_price": rules.max_abs_price}
-        self.market = RecentMarket(
-            ParquetLake(self.settings.data_dir, self.settings.input_zone), self.settings.regions, **self._rules
-        )
+        self.market = RecentMarket(lake_of(self.settings), self.settings.regions, **self._rules)
         self.starting = False
         self._lock = threading.Lock()
         self._view: _View | None = None

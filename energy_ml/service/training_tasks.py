@@ -35,11 +35,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from energy_ml.artifacts import write_json
 from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownRegionError
-from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import POLICY_ID, PRICE_PREDICTION, RL_BATTERY, price_model_id
 from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
 from energy_ml.service.answers import ModelProgress, TrainingOut
-from energy_ml.training_window import deployment, newest
+from energy_ml.training_window import deployment, lake_of, newest
 
 log = logging.getLogger("energy_ml.service")
 
@@ -237,7 +236,7 @@ class Trainings:
                     expected=f"one of {', '.join(map(str, settings.horizons))}",
                     remedy="set ENERGY_ML_HORIZONS to include it",
                 )
-        lake = ParquetLake(settings.data_dir, settings.input_zone)
+        lake = lake_of(settings)
         if request.regions:
             known = {region for file in lake.inventory() if file.kind == "prices" for region in file.regions}
             known &= set(settings.regions or known)

@@ -93,7 +93,7 @@ def test_history_alone_forecasts_the_training_part_and_no_target_of_it_reaches_t
     frame.attrs["window_start"] = START.isoformat()
     features, names = trainer.prepare_data(frame)
     window = trainer._prepare(features, names, None, None)
-    ((held_out, teaches),) = _HorizonFits(trainer, window, 4, _Meter(None, window.preset))._folds()
+    ((held_out, teaches),) = _HorizonFits(trainer, window, 4, _Meter(None, window.preset)).folds
     training = (features["timestamp"] < window.split.train_end).sum() / 3
     assert (window.times[held_out].min(), held_out.sum()) == (START, training)
     assert window.times[teaches].max() + pd.Timedelta(minutes=60) == START - pd.Timedelta(minutes=15)
