@@ -131,6 +131,8 @@ def _simulate(
         int, typer.Option("--interval-minutes", "--interval", help="Minutes between prices: 1, 5, 15, 30 or 60.")
     ] = 1,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal data.")] = 42,
+    nodes: Annotated[int, typer.Option(min=0, help="A nodal market of so many nodes instead of regions.")] = 0,
+    zones: Annotated[int, typer.Option(min=1, help="Zones that the nodes lie in.")] = 12,
 ) -> None:
     """Make a simulated market: the sample with the defaults, or years of minutes as a stream of files."""
     from energy_ml.market_data.simulator import write_simulation
@@ -144,6 +146,8 @@ def _simulate(
             start=parse_date(start),
             interval_minutes=interval,
             seed=seed,
+            nodes=nodes,
+            zones=zones,
             progress=lambda fraction, _: bar.update(task, completed=fraction),
         )
     size = sum(path.stat().st_size for path in paths)

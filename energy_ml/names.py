@@ -55,6 +55,7 @@ FORECASTS_FILE: Final = "forecasts.parquet"
 BACKTEST_FILE: Final = "battery_backtest.parquet"
 METRICS_FILE: Final = "metrics.json"
 REPORT_FILE: Final = "report.html"
+NODES_FILE: Final = "nodes.parquet"
 LEADERBOARD_FILE: Final = "leaderboard.html"
 """Over all as-of dates, beside their folders."""
 

@@ -108,6 +108,11 @@ def test_simulate_and_data(run, tmp_path: Path) -> None:
     for path in again.iterdir():
         pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(folder / path.name))
 
+    folder, what = tmp_path / "nodal", "--days 1 --interval 60 --nodes 30 --zones 3"
+    assert run("simulate", "--output", str(folder), *what.split())[0] == 0
+    assert pd.read_parquet(folder / "nodes.parquet")["zone"].nunique() == 3
+    assert run("simulate", "--nodes", "3", "--zones", "4")[0] == 2
+
 
 def test_days_outside_the_data_name_the_setting(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_simulation(str(tmp_path / "data_dir"), days=3, regions=1, start=dt.date(2026, 3, 1), interval_minutes=60)

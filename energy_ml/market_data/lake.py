@@ -45,7 +45,7 @@ from energy_ml.market_data.schema import (
     read_kind,
     utc_timestamps,
 )
-from energy_ml.names import BATTERY_ID, CHARGE, PRICE, REGION, TIMESTAMP
+from energy_ml.names import BATTERY_ID, CHARGE, NODES_FILE, PRICE, REGION, TIMESTAMP
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _MAGIC = b"PAR1"
@@ -686,6 +686,8 @@ def _why_skipped(name: str, details: dict[str, Any]) -> str:
     parts = name.split("/")
     if any(part.startswith((".", "_", "~")) or part.endswith(".tmp.parquet") for part in parts):
         return "names that begin with . _ or ~, and *.tmp.parquet, are left alone: rename it if it is meant"
+    if parts[-1] == NODES_FILE:
+        return "it says which zone a node lies in; prices aren't looked for in it"
     if _is_parquet(parts[-1]):
         return ""
     if parts[-1].lower().endswith((".csv", ".csv.gz", ".tsv", ".txt")):

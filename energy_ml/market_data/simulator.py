@@ -8,6 +8,9 @@ order), plus what balancing costs. The imbalance mean-reverts within about a qua
 switches between calm, normal and stressed; it reaches the regions one after the other, unless a region is congested and
 then on its own. Outages push it up within minutes and decay slowly. Balancing bids form a ladder of steps that is fixed
 for a quarter of an hour, which is why a price often repeats that of the minute before.
+
+A nodal market has one such price of energy, and a node pays it with congestion and losses: shadow prices of few
+constraints, times how strongly the node lies behind each; the nodes of a pocket lie behind one of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from upath import UPath
 
 from energy_ml.config import SAMPLE_END, SAMPLE_START, SUPPORTED_INTERVALS
 from energy_ml.errors import ConfigError
-from energy_ml.names import BATTERY_ID, CAPACITY, CHARGE, POWER, PRICE, REGION, TIMESTAMP
+from energy_ml.names import BATTERY_ID, CAPACITY, CHARGE, NODES_FILE, POWER, PRICE, REGION, TIMESTAMP
 
 REGION_NAMES = (
     *("FR", "DE", "BE", "NL", "ES", "IT", "AT", "CH", "PL", "PT"),
@@ -249,6 +252,78 @@ class MarketSimulator:
         return np.clip(price, PRICE_FLOOR, PRICE_CAP).round(2)
 
 
+_POCKET_NODES = 20
+"""One in so many nodes lies in its zone's pocket, behind a constraint of its own."""
+
+
+class NodalMarket:
+    """Prices of so many nodes in so many zones day by day, as ``MarketSimulator`` gives those of regions.
+
+    Price = energy x (1 + losses) + congestion. A node's place in the grid belongs to seed, zone and number, so it has
+    the same prices however many follow.
+    """
+
+    def __init__(self, nodes: int, zones: int, start: dt.date, seed: int, interval_minutes: int = 1) -> None:
+        if not 1 <= zones <= nodes <= 100_000 or zones > 99:
+            raise ConfigError(
+                f"{nodes} nodes in {zones} zones asked for",
+                expected="1 to 100,000 nodes, 1 to 99 zones and a node in each",
+                remedy="change --nodes or --zones",
+            )
+        self.seed, self.interval_minutes = seed, interval_minutes
+        self._energy = MarketSimulator(("energy",), start, seed)
+        zone = np.sort(np.arange(nodes) % zones)
+        place = np.arange(nodes) - np.searchsorted(zone, zone)
+        hubs, pocket = place == 0, place % _POCKET_NODES == _POCKET_NODES - 1
+        self.table = pa.table(
+            {
+                "node": [
+                    f"Z{z + 1:02d}_HUB" if not n else f"Z{z + 1:02d}_N{n:05d}" for z, n in zip(zone, place, strict=True)
+                ],
+                "zone": [f"Z{z + 1:02d}" for z in zone],
+                "hub": [f"Z{z + 1:02d}_HUB" for z in zone],
+                "kind": np.where(hubs, "hub", np.where(place % 3 == 1, "generator", "load")),
+            }
+        )
+        # Constraints: one that splits the market, one into each zone, one into each zone's pocket.
+        rng = np.random.default_rng([seed, 3 * _COMMON])
+        split = np.linspace(-1, 1, zones) if zones > 1 else np.zeros(1)
+        self.factors = np.zeros((2 * zones + 1, nodes))
+        self.losses = np.empty(nodes)
+        for z in range(zones):
+            here = np.flatnonzero(zone == z)
+            draw = np.random.default_rng([seed, 3 * _COMMON + 1 + z]).standard_normal((len(here), 3))
+            draw[0] = 0  # the hub is its zone's middle
+            self.factors[0, here] = split[z] + 0.05 * draw[:, 0]
+            self.factors[1 + z, here] = 0.6 + 0.1 * draw[:, 1]
+            self.factors[1 + zones + z, here] = np.where(pocket[here], 0.8 + 0.1 * draw[:, 1], 0.02 * draw[:, 1])
+            self.losses[here] = 0.03 * split[z] + 0.012 * draw[:, 2]
+        stays = [(60 * _FREE_HOURS, 60 * _CONGESTION_HOURS)] * (zones + 1) + [(16 * 60.0, 90.0)] * zones
+        self._binding = [_Chain(int(rng.random() < 0.2), stay, ((0.0, 1.0), (1.0, 0.0))) for stay in stays]
+        self._size = rng.standard_normal(len(stays))
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Names of the nodes, in order."""
+        return tuple(self.table["node"].to_pylist())
+
+    def next_day(self) -> Floats:
+        """Prices of the next UTC day, currency/MWh to two decimals; shape (1440 / interval, nodes)."""
+        rng = np.random.default_rng([self.seed, 4 * _COMMON, self._energy.date.toordinal()])
+        energy = self._energy.next_day()[:: self.interval_minutes, 0]
+        keep = np.exp(-1 / 90)
+        shadow = np.empty((len(self._binding), len(energy)))
+        for row, chain in enumerate(self._binding):
+            shocks = np.sqrt(1 - keep**2) * rng.standard_normal(_MINUTES)
+            size, _ = lfilter([1.0], [1.0, -keep], shocks, zi=np.array([keep * self._size[row]]))
+            self._size[row] = size[-1]
+            pocket = row >= len(self._binding) - len(self._binding) // 2
+            price = (45.0 if pocket else 14.0) * np.exp(0.7 * size) * chain.day(rng)
+            shadow[row] = np.round(price / 2)[:: self.interval_minutes] * 2  # a price of bids: in steps, often repeated
+        prices = energy * (1 + self.losses[:, None]) + self.factors.T @ shadow
+        return np.ascontiguousarray(np.clip(prices, PRICE_FLOOR, PRICE_CAP).round(2).T)
+
+
 def _region_number(name: str) -> int:
     if name in REGION_NAMES:
         return REGION_NAMES.index(name)
@@ -391,6 +466,9 @@ def write_simulation(
     seed: int = SAMPLE_SEED,
     batteries: int = 3,
     days_per_file: int = 30,
+    *,
+    nodes: int = 0,
+    zones: int = 12,
     progress: Callable[[float, dict[str, Any]], None] | None = None,
 ) -> list[UPath]:
     """Write simulated prices and telemetry as parquet files of ``days_per_file`` days each; returns their paths.
@@ -399,17 +477,25 @@ def write_simulation(
     one row group, so a year of ten regions needs no more than a day. Files appear whole or not at all: they are
     written beside under a hidden name, then renamed. Same arguments, same rows, whatever ``days_per_file`` is.
 
+    ``nodes`` instead of ``regions`` gives a nodal market of so many ``zones``, with ``nodes.parquet`` beside it.
+
     Raises ConfigError on impossible arguments.
     """
     _check(days, interval_minutes, seed)
-    names, specs = region_names(regions), battery_specs(batteries)
+    market = NodalMarket(nodes, zones, start, seed, interval_minutes) if nodes else None
+    names, specs = market.regions if market else region_names(regions), battery_specs(batteries)
     if days_per_file < 1:
         raise ConfigError(f"days_per_file is {days_per_file}", expected="at least 1")
-    about = {"seed": seed, "start": start.isoformat(), "interval_minutes": interval_minutes, "regions": list(names)}
+    about = {"seed": seed, "start": start.isoformat(), "interval_minutes": interval_minutes}
+    about |= {"nodes": nodes, "zones": zones} if nodes else {"regions": list(names)}
     root = UPath(output_dir)
     root.mkdir(parents=True, exist_ok=True)
     paths: list[UPath] = []
-    stream = _stream(days, names, start, interval_minutes, seed, specs)
+    if market:
+        target = _PartFile(root / NODES_FILE, about)
+        target.write(market.table)
+        paths.append(target.finish())
+    stream = _stream(days, names, start, interval_minutes, seed, specs, market)
     for first in range(0, days, days_per_file):
         count = min(days_per_file, days - first)
         span = f"{start + dt.timedelta(days=first)}_{start + dt.timedelta(days=first + count - 1)}"
@@ -474,14 +560,20 @@ def _check(days: int, interval_minutes: int, seed: int) -> None:
 
 
 def _stream(
-    days: int, names: tuple[str, ...], start: dt.date, interval_minutes: int, seed: int, specs: Sequence[BatterySpec]
+    days: int,
+    names: tuple[str, ...],
+    start: dt.date,
+    interval_minutes: int,
+    seed: int,
+    specs: Sequence[BatterySpec],
+    nodal: NodalMarket | None = None,
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """One (prices, telemetry) pair of tables per day."""
-    market, fleet = MarketSimulator(names, start, seed), _Fleet(specs, seed, interval_minutes)
+    market, fleet = MarketSimulator(() if nodal else names, start, seed), _Fleet(specs, seed, interval_minutes)
     ids, homes = [s.battery_id for s in specs], [names[s.region_index % len(names)] for s in specs]
     for day in range(days):
         # A price holds from the interval's start, as dispatch prices do; an average would never repeat.
-        prices = market.next_day()[::interval_minutes]
+        prices = nodal.next_day() if nodal else market.next_day()[::interval_minutes]
         midnight = (start - dt.date(1970, 1, 1)).days + day
         times = (midnight * _MINUTES + np.arange(0, _MINUTES, interval_minutes, dtype=np.int64)) * 60_000_000
         charge, power = fleet.day(prices)

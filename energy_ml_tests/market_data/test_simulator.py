@@ -16,6 +16,7 @@ from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.simulator import (
     REGION_NAMES,
     MarketSimulator,
+    NodalMarket,
     battery_specs,
     region_names,
     simulate_batteries,
@@ -255,3 +256,41 @@ def test_the_sample_is_whole_clean_and_small():
     assert 0.3 < autocorrelation(france, 60) < 0.5
     assert 0.3 < (np.diff(france) == 0).mean() < 0.4
     assert 0.08 < (france < 0).mean() < 0.13
+
+
+class TestNodes:
+    def test_nodes_of_a_zone_move_together_and_pockets_by_themselves(self):
+        market = NodalMarket(240, 4, dt.date(2026, 3, 2), 1, interval_minutes=15)
+        table = market.table.to_pandas()
+        prices = np.concatenate([market.next_day() for _ in range(7)])
+        assert prices.shape == (7 * 96, 240)
+        hubs = np.flatnonzero(table["kind"] == "hub")
+        zone = table["zone"].to_numpy()
+        apart = np.array([np.abs(prices - prices[:, [hub]]).mean(axis=0) for hub in hubs])
+        own = zone[hubs][:, None] == zone
+        pocket = apart[own] > 4 * np.median(apart[own])
+        assert 0.02 < pocket.mean() < 0.08  # few, and far from their hub
+        assert np.median(apart[~own]) > 2 * np.median(apart[own])
+        assert np.corrcoef(prices[:, hubs].T).min() > 0.7  # one energy price under all of it
+
+    def test_a_node_keeps_its_prices_however_many_follow(self):
+        few, many = (NodalMarket(n, 3, dt.date(2026, 3, 2), 1, 60) for n in (30, 90))
+        place = [many.regions.index(name) for name in few.regions]
+        for _ in range(2):
+            np.testing.assert_array_equal(few.next_day(), many.next_day()[:, place])
+
+    def test_files_beside_the_zones_file(self, tmp_path):
+        paths = write_simulation(
+            tmp_path, 2, start=dt.date(2026, 3, 2), interval_minutes=60, batteries=1, nodes=40, zones=4
+        )
+        assert len(paths) == 3
+        table = pd.read_parquet(tmp_path / "nodes.parquet")
+        assert list(table) == ["node", "zone", "hub", "kind"]
+        assert table.groupby("zone").size().tolist() == [10] * 4
+        lake = ParquetLake(tmp_path)
+        assert set(lake.skipped()) == {"nodes.parquet"}
+        start = pd.Timestamp("2026-03-02", tz="UTC")
+        prices = lake.read_prices(start, start + pd.Timedelta(days=2))
+        assert prices["region"].unique().tolist() == table["node"].tolist() == sorted(table["node"])
+        with pytest.raises(ConfigError, match="zones"):
+            write_simulation(tmp_path, nodes=3, zones=4)
