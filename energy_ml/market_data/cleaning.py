@@ -36,6 +36,7 @@ from energy_ml.market_data.rows import (
     refuse_future,
     snap_jitter,
     text_dtype,
+    unsupported_interval,
 )
 from energy_ml.market_data.schema import DataProblem
 from energy_ml.market_data.telemetry import CleanBatteries, clean_batteries
@@ -212,21 +213,8 @@ def _interval(rows: Rows, found: Findings, given: int | None) -> int | None:
     """The window's one interval in minutes; None, with an error noted, if there is none. Rows must be sorted."""
     series = rows.series()
     minutes = given if given is not None else infer_interval([rows.times[s] for s in series])
-    supported = ", ".join(map(str, SUPPORTED_INTERVALS))
     if minutes is None or minutes not in SUPPORTED_INTERVALS:
-        steps = np.concatenate([np.diff(rows.times[s]) for s in series])
-        values, counts = np.unique(steps, return_counts=True)
-        most = f"{values[np.argmax(counts)] / MINUTE:g} minutes" if len(values) else "unknown: one row per region"
-        found.refuse(
-            IntervalError(
-                f"the interval is {given if given is not None else most}",
-                column=TIMESTAMP,
-                rows=len(rows),
-                example=_time(int(rows.times[0])),
-                expected=f"one of {supported} minutes",
-                remedy="resample the prices to one of these",
-            )
-        )
+        found.refuse(unsupported_interval([rows.times[s] for s in series], given))
         return None
     for part in series:
         run = _mixed_run(rows.times[part], minutes)

@@ -33,7 +33,7 @@ from energy_ml.errors import (
     UnknownRegionError,
     UnreadableFileError,
 )
-from energy_ml.market_data.rows import infer_interval
+from energy_ml.market_data.rows import Ints, infer_interval, unsupported_interval
 from energy_ml.market_data.schema import (
     KEY_COLUMN,
     MISSING_WORDS,
@@ -181,9 +181,11 @@ class ParquetLake:
         Complete: at least 95 % of the day's intervals of ``interval`` minutes (None: inferred), none missing for more
         than 30 minutes at its end, for each of ``regions`` (None: those seen on the day or the day before). Rows
         without a price, such as placeholders for what is to come, don't count. Only files near the end are looked into.
-        Raises NoDataError if no day is complete.
+        Raises NoDataError if no day is complete, IntervalError if that is because no day is spaced evenly.
         """
         footers = self._price_footers(regions)
+        odd: list[Ints] = []
+        even = False
         over = _utc(pd.Timestamp.now("UTC") if now is None else now).floor("D").value - 1
         last_ns = min(max(cast(pd.Timestamp, f.info.last).value for f in footers), over)
         first_ns = min(cast(pd.Timestamp, f.info.first).value for f in footers)
@@ -195,7 +197,11 @@ class ParquetLake:
             expected = set(regions) if regions is not None else set(today.times) | set(before.times)
             if today.times and today.complete(expected, interval):
                 return _date(day)
+            even = even or infer_interval(list(today.times.values())) is not None
+            odd = odd or [times for times in today.times.values() if len(times) > 1]
             newer, day = before, day - 1
+        if interval is None and odd and not even:
+            raise unsupported_interval(odd, file=self.root)
         raise NoDataError(
             f"no UTC day between {_date(first_ns // _DAY_NS)} and {_date(last_ns // _DAY_NS)} is complete",
             file=self.root,
@@ -399,11 +405,13 @@ class ParquetLake:
 
     def _unreadable(self, info: FileInfo, others: int = 0) -> DataError:
         kept = self._footers.get(info.path)
-        if kept is not None and isinstance(kept[1].error, TimestampError):
-            return kept[1].error
-        kind = SchemaError if info.problem_kind == "schema" else UnreadableFileError
+        error = kept[1].error if kept else None
+        if isinstance(error, TimestampError):
+            return error
         more = f" (and {others} more such file{'s' if others > 1 else ''})" if others else ""
-        return kind(
+        if isinstance(error, SchemaError):
+            return SchemaError(f"{info.problem}{more}", file=info.path, expected=error.expected, remedy=error.remedy)
+        return UnreadableFileError(
             f"{info.problem}{more}",
             file=info.path,
             expected="whole parquet files that keep to the data contract",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from energy_ml.config import SUPPORTED_INTERVALS
-from energy_ml.errors import DataError, DuplicateError, TimestampError
+from energy_ml.errors import DataError, DuplicateError, IntervalError, TimestampError
 from energy_ml.market_data.schema import KEY_COLUMN, DataProblem, Kind, normalise
 from energy_ml.names import CAPACITY, IS_FILLED, PRICE, REGION, TIMESTAMP
 
@@ -51,6 +51,21 @@ def infer_interval(series: Sequence[Ints]) -> int | None:
     values, counts = np.unique(steps, return_counts=True)
     minutes, rest = divmod(int(values[np.argmax(counts)]), MINUTE)
     return minutes if rest == 0 and minutes in SUPPORTED_INTERVALS else None
+
+
+def unsupported_interval(series: Sequence[Ints], given: int | None = None, file: object = None) -> IntervalError:
+    """What to say of ascending timestamps (ns), one array per region, whose most common step isn't supported."""
+    values, counts = np.unique(np.concatenate([np.diff(times) for times in series]), return_counts=True)
+    most = f"{values[np.argmax(counts)] / MINUTE:.6g} minutes" if len(values) else "unknown: one row per region"
+    return IntervalError(
+        f"the interval is {given if given is not None else most}",
+        file=file,
+        column=TIMESTAMP,
+        rows=sum(map(len, series)),
+        example=pd.Timestamp(int(series[0][0]), tz="UTC"),
+        expected=f"one of {', '.join(map(str, SUPPORTED_INTERVALS))} minutes",
+        remedy="resample the prices to one of these, or round the timestamps to the interval's start",
+    )
 
 
 def recent_interval(stamps: Ints) -> int | None:

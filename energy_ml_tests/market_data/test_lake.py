@@ -13,6 +13,7 @@ from upath import UPath
 from energy_ml.errors import (
     DuplicateError,
     IncompleteWindowError,
+    IntervalError,
     NoDataError,
     SchemaError,
     TimestampError,
@@ -383,8 +384,17 @@ class TestFilesWithOtherProblems:
         assert bad.problem_kind == "schema"
         assert "'region'" in bad.problem
         assert len(lake.read_prices(day(0), day(1))) == 576
-        with pytest.raises(SchemaError, match=r"bad\.parquet"):
+        with pytest.raises(SchemaError, match=r"bad\.parquet") as caught:
             lake.read_prices(day(0), day(2))
+        assert "rename or add the column" in caught.value.remedy
+
+    def test_times_that_keep_to_no_interval_are_called_that(self, root):
+        prices = days(0, 2)
+        late = pd.to_timedelta(7 * (np.arange(len(prices)) % 3), unit="s")
+        write(root / "p.parquet", prices.assign(timestamp=prices.timestamp + late))
+        with pytest.raises(IntervalError, match="the interval is") as caught:
+            ParquetLake(root).latest_complete_day()
+        assert "round the timestamps" in caught.value.remedy
 
     def test_files_of_something_else_never_stand_in_the_way(self, root):
         write(root / "good.parquet", days(0, 1)[5:])
