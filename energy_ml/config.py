@@ -635,11 +635,14 @@ class ServiceSettings:
     max_age_minutes: float | None = setting(None, "Older data is refused; none never refuses.", ">= 0")
     trainings_per_hour: int = setting(12, "Trainings that may be started in an hour.", "> 0")
     timeout_seconds: float = setting(30.0, "For receiving headers, for a body and for answering.", "> 0")
+    dagster_url: str = setting("http://127.0.0.1:3000", "Where Dagster's UI is, for the page's links to runs.")
     max_sockets: int = setting(1000, "WebSocket clients at once.", "> 0")
     max_connections: int = setting(2000, "Connections at once, WebSockets included; more are closed.", "> 0")
 
     def __post_init__(self) -> None:
         check(self)
+        if not self.dagster_url.startswith(("http://", "https://")):
+            refuse(type(self), "dagster_url", self.dagster_url, "an address that begins with http:// or https://")
         for name in ("token", "train_token"):
             token = getattr(self, name)
             if token is not None and (len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable()):

@@ -5,6 +5,8 @@ What belongs here: gathering what the runs left behind. What doesn't: drawing (`
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ import pandas as pd
 
 from energy_ml.errors import EnergyMLError
 from energy_ml.names import (
+    BACKTEST_FILE,
     BATTERY_ID,
     FLEET,
     HORIZON,
@@ -22,6 +25,7 @@ from energy_ml.names import (
     REFERENCE,
     REGION,
     STRATEGY,
+    TIMESTAMP,
     price_model_id,
 )
 from energy_ml.results import ResultsStore
@@ -85,6 +89,29 @@ def succession(models: Models, history: Iterable[Mapping[str, Any]]) -> pd.DataF
         }
         reigns.append(current[model_id])
     return pd.DataFrame(reigns[::-1], columns=list(_SUCCESSION))
+
+
+def daily_cash(store: ResultsStore, days: int = 7) -> pd.DataFrame:
+    """What the policy took in on each of the last ``days`` UTC days up to the newest as-of date, in their backtests.
+
+    Of an as-of date counts that day alone, judged by what was learned before it. Columns: ``day`` (YYYY-MM-DD),
+    ``region``, ``battery_id``, ``cash`` (currency, after fees and wear); days that can't be read are left out.
+    """
+    dates = store.as_of_dates(BACKTEST_FILE)
+    parts = [pd.DataFrame(columns=["day", REGION, BATTERY_ID, "cash"])]
+    for date in (date for date in dates if (dates[-1] - date).days < days):
+        path = store.path(date, BACKTEST_FILE)
+        with contextlib.suppress(EnergyMLError, KeyError, OSError):
+            parts.append(_cash_of(store, str(date), path.stat().st_mtime))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+@functools.lru_cache(64)
+def _cash_of(store: ResultsStore, day: str, written: float) -> pd.DataFrame:
+    """The rows of one day; a file that was ``written`` anew is read anew."""
+    frame = store.read(day, BACKTEST_FILE)
+    rows = frame[(frame[STRATEGY] == OUR_POLICY) & (frame[TIMESTAMP].dt.strftime("%Y-%m-%d") == day)]
+    return rows.groupby([REGION, BATTERY_ID], as_index=False, observed=True)["cash"].sum().assign(day=day)
 
 
 def _rows_of(store: ResultsStore, day: str, champions: Mapping[str, str | None]) -> list[dict[str, object]]:

@@ -208,6 +208,17 @@ class BatteryAgent(Complete):
         """The agent for compiled code."""
         return Brain(self.eyes, self.table, self.reward_scale)
 
+    def expected_path(self, prices: Floats, minute: int, when: Floats, ahead: Floats) -> Floats:
+        """The prices it plans on, (S,) currency/MWh in the steps of ``look.lengths``; arguments as ``act_now``'s."""
+        n, dispatch = len(prices), self.dispatch_minutes
+        minutes = (minute - np.arange(n - 1, -1, -1) * dispatch) % 1440
+        given = np.full((len(when), n), np.nan)
+        given[:, n - 1 :] = ahead
+        usual = usual_path(self.look.usual, minutes, dispatch, self.look.whole.sum())
+        typical = self.market.typical
+        (path,) = expected_paths(self.look, prices, usual, when, given, dispatch, typical, n - 1, n > 1)
+        return np.asarray(path)
+
     def without_table(self) -> BatteryAgent:
         """The plan alone: the same agent with a table of zeros."""
         return replace(self, table=self.table._replace(values=np.zeros_like(self.table.values)))

@@ -7,7 +7,7 @@ request (agent, policy, baselines, optimum). Environment, learner, policy, backt
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -192,6 +192,12 @@ class Battery:
     def from_config(cls, config: RLBatteryConfig, **changes: Any) -> Battery:
         """The reference battery of a config; keyword arguments replace fields."""
         return cls(**{f.name: getattr(config, f.name) for f in fields(cls)} | changes)
+
+    def sized(self, capacity_mwh: float | None, power_mw: float | None) -> Battery:
+        """The same battery in another size; power scales with capacity unless it is given."""
+        capacity = self.capacity_mwh if capacity_mwh is None else float(capacity_mwh)
+        power = self.power_mw / self.capacity_mwh * capacity if power_mw is None else float(power_mw)
+        return replace(self, capacity_mwh=capacity, power_mw=power)
 
     @property
     def power_out_mw(self) -> float:

@@ -283,40 +283,58 @@ def plan_slopes(look: Lookahead, paths: Floats, physics: Physics, hours: float, 
     width = (physics.high - physics.low) / cells
     out = np.zeros((n, slices))
     slope, new = np.empty(cells), np.empty(cells)
-    total = look.lengths[look.delay :].sum()
     for t in range(n):
-        mean = 0.0
-        for i in range(look.delay, steps):
-            mean += paths[t, i] * look.lengths[i] / total
-        for c in range(cells):
-            slope[c] = max(0.0, mean) * physics.discharge_eff
+        slope[:] = _left_over(look, paths[t], physics)
         for i in range(steps - 1, look.delay - 1, -1):
-            length = hours * look.lengths[i] / width
-            up, down = (
-                physics.power_in * length * physics.charge_eff,
-                physics.power_out * length / physics.discharge_eff,
-            )
-            up_cells, down_cells = int(up), int(down)
-            up_part, down_part = up - up_cells, down - down_cells
-            buy = (paths[t, i] + physics.buy_fee) / physics.charge_eff
-            sell = (paths[t, i] - physics.sell_fee - physics.wear) * physics.discharge_eff
-            # At a negative price that pays for burning energy, a battery that can't do both charges.
-            sell = min(sell, buy)
-            for c in range(cells):
-                worth = slope[c]
-                if worth > buy:
-                    a, b = c + up_cells, c + up_cells + 1
-                    worth = (1.0 - up_part) * (max(buy, slope[a]) if a < cells else buy)
-                    worth += up_part * (max(buy, slope[b]) if b < cells else buy)
-                elif worth < sell:
-                    a, b = c - down_cells, c - down_cells - 1
-                    worth = (1.0 - down_part) * (min(sell, slope[a]) if a >= 0 else sell)
-                    worth += down_part * (min(sell, slope[b]) if b >= 0 else sell)
-                new[c] = worth
+            _plan_back(paths[t, i], hours * look.lengths[i] / width, physics, slope, new)
             slope, new = new, slope
         for c in range(cells):
             out[t, c // each] += slope[c] / each
     return out
+
+
+@njit(cache=True)
+def slopes_on_the_way(look: Lookahead, path: Floats, physics: Physics, hours: float) -> Floats:
+    """The same after each step of one path (S,), by cells: (S - delay, CELLS) currency/MWh."""
+    steps, width = len(path) - look.delay, (physics.high - physics.low) / CELLS
+    out = np.empty((steps, CELLS))
+    out[steps - 1] = _left_over(look, path, physics)
+    for i in range(steps - 1, 0, -1):
+        at = i + look.delay
+        _plan_back(path[at], hours * look.lengths[at] / width, physics, out[i], out[i - 1])
+    return out
+
+
+@njit(cache=True)
+def _left_over(look: Lookahead, path: Floats, physics: Physics) -> float:
+    total, mean = look.lengths[look.delay :].sum(), 0.0
+    for i in range(look.delay, len(path)):
+        mean += path[i] * look.lengths[i] / total
+    return float(max(0.0, mean) * physics.discharge_eff)
+
+
+@njit(cache=True)
+def _plan_back(price: float, length: float, physics: Physics, slope: Floats, new: Floats) -> None:
+    """One step back: ``new`` (cells,) from ``slope`` after it; ``length``: hours over the cells' width."""
+    cells = len(slope)
+    up, down = physics.power_in * length * physics.charge_eff, physics.power_out * length / physics.discharge_eff
+    up_cells, down_cells = int(up), int(down)
+    up_part, down_part = up - up_cells, down - down_cells
+    buy = (price + physics.buy_fee) / physics.charge_eff
+    sell = (price - physics.sell_fee - physics.wear) * physics.discharge_eff
+    # At a negative price that pays for burning energy, a battery that can't do both charges.
+    sell = min(sell, buy)
+    for c in range(cells):
+        worth = slope[c]
+        if worth > buy:
+            a, b = c + up_cells, c + up_cells + 1
+            worth = (1.0 - up_part) * (max(buy, slope[a]) if a < cells else buy)
+            worth += up_part * (max(buy, slope[b]) if b < cells else buy)
+        elif worth < sell:
+            a, b = c - down_cells, c - down_cells - 1
+            worth = (1.0 - down_part) * (min(sell, slope[a]) if a >= 0 else sell)
+            worth += down_part * (min(sell, slope[b]) if b >= 0 else sell)
+        new[c] = worth
 
 
 def fit_lookahead(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,9 @@ from energy_ml.config import PricePredictionConfig, resolve_path
 from energy_ml.errors import BatteryError, ModelError, UnknownRegionError
 from energy_ml.names import ACTIONS, AS_USUAL, OUR_POLICY, PLAN_ALONE, POLICY_FILE
 from energy_ml.rl_battery.agent import HISTORY_MINUTES, BatteryAgent, Brain, act_now
-from energy_ml.rl_battery.battery import Battery, Physics
-from energy_ml.rl_battery.lookahead import PATH_HOURS
+from energy_ml.rl_battery.battery import Battery, Physics, step
+from energy_ml.rl_battery.learning import decide
+from energy_ml.rl_battery.lookahead import PATH_HOURS, slopes_on_the_way
 from energy_ml.rl_battery.strategy import Context
 
 MAX_PRICE = PricePredictionConfig.max_abs_price
@@ -49,6 +50,54 @@ class LearnedPolicy(Complete):
     def interval_minutes(self) -> int:
         """Minutes between the prices that it was trained on."""
         return next(iter(self.agents.values())).interval_minutes
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a decision is made from; attributes as the arguments of ``BatteryPolicy.get_action``."""
+
+    charge: float
+    price: float
+    hour: float
+    minute: int | None = None
+    region: str | None = None
+    recent_prices: Sequence[float] = ()
+    forecasts: Mapping[int, float] = field(default_factory=dict)
+    battery: Battery | None = None
+    battery_id: str | None = None
+    discharged_mwh: float = 0.0
+
+
+class PlannedStep(NamedTuple):
+    """A stretch of a plan: ``begin`` minutes from now, ``minutes`` long, the price expected there (currency/MWh), mean
+    power and energy at the grid (bought positive), charge after it, cash."""
+
+    begin: int
+    minutes: int
+    price: float
+    power_mw: float
+    energy_mwh: float
+    charge_after_mwh: float
+    cash: float
+
+
+class _Moment(NamedTuple):
+    """What is known, checked and in the form that compiled code takes."""
+
+    agent: BatteryAgent
+    brain: Brain
+    battery: Battery
+    physics: Physics
+    prices: Floats
+    minute: int
+    ahead: dict[int, float]
+    allowance: float
+
+    @property
+    def given(self) -> tuple[Floats, Floats]:
+        """The forecasts' times (G,), in steps of the agent, and their prices (G, 1)."""
+        when, prices = (np.array(list(part), dtype=np.float64) for part in (self.ahead, self.ahead.values()))
+        return when / self.agent.dispatch_minutes, prices[:, None]
 
 
 class BatteryPolicy:
@@ -211,33 +260,88 @@ class BatteryPolicy:
 
         Raises BatteryError (charge outside 0..capacity, or what can't be a price), UnknownRegionError, ModelError.
         """
-        agent, brain, physics, reference = self._ready(region, battery_id)
-        if battery is not None:
-            physics = battery.physics
-        elif capacity_mwh is not None or power_mw is not None:
-            capacity = reference.capacity_mwh if capacity_mwh is None else float(capacity_mwh)
-            power = reference.power_mw / reference.capacity_mwh * capacity if power_mw is None else float(power_mw)
-            battery = replace(reference, capacity_mwh=capacity, power_mw=power)
-            physics = battery.physics
-        else:
-            battery = reference
+        given = {1: price_forecast_1m, 5: price_forecast_5m, 15: price_forecast_15m, 60: price_forecast_60m}
+        ahead = {h: float(v) for h, v in given.items() if v}
+        ahead.update((int(h), float(v)) for h, v in (forecasts or {}).items() if v is not None)
+        if battery is None and (capacity_mwh is not None or power_mw is not None):
+            battery = self.agent(region, battery_id).battery.sized(capacity_mwh, power_mw)
+        past = () if recent_prices is None else recent_prices
         charge, price = float(charge_level), float(current_price)
+        return self.act(Known(charge, price, hour, minute, region, past, ahead, battery, battery_id, discharged_mwh))
+
+    def act(self, known: Known) -> dict[str, Any]:
+        """What ``get_action`` answers, and raises."""
+        moment = self._moment(known)
+        hours = moment.agent.interval_minutes / 60.0
+        up, stay, down, row, planned, after, energy = act_now(
+            moment.brain,
+            moment.prices,
+            moment.minute,
+            *moment.given,
+            moment.physics,
+            known.charge,
+            hours,
+            moment.allowance,
+        )
+        values = {"charge": up, "hold": stay, "discharge": down}
+        chosen = ACTIONS[0 if energy > 0 else 2 if energy < 0 else 1]
+        scale = moment.agent.reward_scale
+        return {
+            "action": chosen,
+            "q_values": {name: value * scale for name, value in values.items() if math.isfinite(value)},
+            "power_mw": energy / hours,
+            "energy_mwh": energy,
+            "charge_after_mwh": after,
+            "forecasts_used": moment.ahead,
+            "why": _explain(chosen, moment.battery, known.charge, known.price, row, planned),
+        }
+
+    def plan(self, known: Known) -> list[PlannedStep]:
+        """What it means to do over the coming day if prices come as it expects them; the first step is ``act``'s.
+
+        After that it follows the plan alone; what the table will say of later prices isn't known yet. Steps are as long
+        as the path's: minutes at first, hours at the end. Raises what ``get_action`` raises.
+        """
+        moment, first = self._moment(known), self.act(known)
+        agent, physics, dispatch = moment.agent, moment.physics, moment.agent.dispatch_minutes
+        path = agent.expected_path(moment.prices, moment.minute, *moment.given)
+        slopes = slopes_on_the_way(agent.look, path, physics, dispatch / 60.0)
+        # What can be acted in comes after the delay; until then other actions are under way.
+        delay, begin = agent.delay, agent.delay * agent.interval_minutes
+        lengths = [agent.interval_minutes, *np.rint(agent.look.lengths[delay:] * dispatch).astype(int).tolist()]
+        prices = [known.price if delay == 0 else float(path[delay - 1]), *path[delay:].tolist()]
+        charge, allowance, steps = known.charge, moment.allowance, list[PlannedStep]()
+        for i, (minutes, price) in enumerate(zip(lengths, prices, strict=True)):
+            hours, power = minutes / 60.0, first["power_mw"]
+            if i:
+                values = np.concatenate([[0.0], slopes[i - 1].cumsum()]) * (physics.high - physics.low) / len(slopes[0])
+                power, *_ = decide(physics, charge, hours, price, values, allowance)
+            charge, energy, cash, allowance = step(physics, charge, power, hours, price, allowance)
+            steps.append(PlannedStep(begin, minutes, price, energy / hours, energy, charge, cash))
+            if (moment.minute + begin) // 1440 < (moment.minute + begin + minutes) // 1440:
+                allowance = physics.daily_discharge
+            begin += minutes
+        return steps
+
+    def _moment(self, known: Known) -> _Moment:
+        """What is known, checked. Raises what ``get_action`` raises."""
+        agent, brain, physics, reference = self._ready(known.region, known.battery_id)
+        charge, price, hour, minute = known.charge, known.price, known.hour, known.minute
+        battery = known.battery or reference
+        physics = physics if known.battery is None else battery.physics
         if not 0.0 <= charge <= battery.capacity_mwh:
             raise BatteryError(
-                f"charge_level is {charge_level!r}",
+                f"charge_level is {charge!r}",
                 expected=f"MWh from 0 to the capacity of {battery.capacity_mwh:g}",
                 remedy="give the charge in MWh, and capacity_mwh if the battery is another one",
             )
         whole = float(hour).is_integer() and 0 <= hour < 24  # pandas makes whole numbers of an incomplete column 17.0
         if not (abs(price) <= MAX_PRICE and whole and (minute is None or 0 <= minute < 60)):
             raise BatteryError(
-                f"current_price is {current_price!r}, hour {hour!r}, minute {minute!r}",
+                f"current_price is {price!r}, hour {hour!r}, minute {minute!r}",
                 expected=f"a price of at most {MAX_PRICE:,.0f} either way, a whole hour 0 to 23, minute 0 to 59",
             )
-        given = {1: price_forecast_1m, 5: price_forecast_5m, 15: price_forecast_15m, 60: price_forecast_60m}
-        ahead = {h: float(v) for h, v in given.items() if v}
-        ahead.update((int(h), float(v)) for h, v in (forecasts or {}).items() if v is not None)
-        ahead = dict(sorted(ahead.items()))
+        ahead = dict(sorted(known.forecasts.items()))
         for horizon, value in ahead.items():
             if not (0 < horizon <= PATH_HOURS * 60 and abs(value) <= MAX_PRICE):
                 raise BatteryError(
@@ -245,42 +349,28 @@ class BatteryPolicy:
                     expected=f"a price of at most {MAX_PRICE:,.0f} either way for 1 to {PATH_HOURS * 60} minutes ahead",
                     remedy="leave out what isn't known",
                 )
-        interval, dispatch = agent.interval_minutes, agent.dispatch_minutes
-        now = int(hour) * 60 + (30 if minute is None else minute)
-        past = () if recent_prices is None else recent_prices[-(HISTORY_MINUTES // interval) :]
+        past = known.recent_prices[-(HISTORY_MINUTES // agent.interval_minutes) :]
         prices = np.empty(len(past) + 1)
         prices[:-1] = past
         prices[-1] = price
-        step = dispatch // interval
-        prices = prices[len(past) % step :: step]
+        each = agent.dispatch_minutes // agent.interval_minutes
+        prices = np.ascontiguousarray(prices[len(past) % each :: each])
         if not (np.abs(prices) <= MAX_PRICE).all():
             raise BatteryError(
                 "recent_prices hold values that aren't prices",
                 expected=f"at most {MAX_PRICE:,.0f} either way",
                 remedy="fill or leave out gaps",
             )
-        up, stay, down, row, planned, after, energy = act_now(
+        return _Moment(
+            agent,
             brain,
-            np.ascontiguousarray(prices),
-            now,
-            np.array(list(ahead), dtype=np.float64) / dispatch,
-            np.array(list(ahead.values()), dtype=np.float64)[:, None],
+            battery,
             physics,
-            charge,
-            interval / 60.0,
-            max(0.0, physics.daily_discharge - discharged_mwh),
+            prices,
+            int(hour) * 60 + (30 if minute is None else minute),
+            ahead,
+            max(0.0, physics.daily_discharge - known.discharged_mwh),
         )
-        values = {"charge": up, "hold": stay, "discharge": down}
-        chosen = ACTIONS[0 if energy > 0 else 2 if energy < 0 else 1]
-        return {
-            "action": chosen,
-            "q_values": {name: value * agent.reward_scale for name, value in values.items() if math.isfinite(value)},
-            "power_mw": energy / (interval / 60.0),
-            "energy_mwh": energy,
-            "charge_after_mwh": after,
-            "forecasts_used": ahead,
-            "why": _explain(chosen, battery, charge, price, row, planned),
-        }
 
 
 def _explain(chosen: str, battery: Battery, charge: float, price: float, row: Floats, planned: Floats) -> str:

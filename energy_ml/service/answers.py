@@ -62,28 +62,60 @@ class ForecastAnswer(ForecastOut, DataAge):
     left_out: LeftOut
 
 
-class ActionAnswer(DataAge):
-    """The battery's action and why."""
+class PolicyFacts(DataAge):
+    """Whom a question to the policy is about, and what it is answered from."""
 
-    action: Literal["charge", "hold", "discharge"]
-    q_values: dict[str, float]
-    power_mw: Annotated[float, Field(description="at the grid, positive buys")]
-    energy_mwh: float
-    charge_level_mwh: float
-    charge_after_mwh: float
-    bounds_mwh: Annotated[list[float], Field(description="lowest and highest charge allowed")]
-    why: str
     battery: str | None
     region: str
     timestamp: dt.datetime
     acts_at: Annotated[dt.datetime, Field(description="start of the interval that the action is for")]
-    price: float
-    forecasts: dict[int, float]
     recent_missing: Annotated[int, Field(description="of the last two days' prices, those not measured or given")]
     forecast_source: Annotated[str, Field(description="request, models, or none with the reason")]
     model_id: str
     version: str
     source: Source
+
+
+_Action = Literal["charge", "hold", "discharge"]
+_Bounds = Annotated[list[float], Field(description="lowest and highest charge allowed")]
+
+
+class ActionAnswer(PolicyFacts):
+    """The battery's action and why."""
+
+    action: _Action
+    q_values: dict[str, float]
+    power_mw: Annotated[float, Field(description="at the grid, positive buys")]
+    energy_mwh: float
+    charge_level_mwh: float
+    charge_after_mwh: float
+    bounds_mwh: _Bounds
+    why: str
+    price: float
+    forecasts: dict[int, float]
+
+
+class PlannedAction(TypedDict):
+    """A stretch of a plan."""
+
+    timestamp: dt.datetime
+    minutes: Annotated[int, Field(description="how long it lasts")]
+    price: Annotated[float, Field(description="expected there; of the first, the newest known one")]
+    action: _Action
+    power_mw: Annotated[float, Field(description="mean at the grid, positive buys")]
+    energy_mwh: float
+    charge_after_mwh: float
+    cash: float
+
+
+class PlanAnswer(PolicyFacts):
+    """What the battery means to do over the coming day if prices come as its policy expects them."""
+
+    steps: list[PlannedAction]
+    cash: Annotated[float, Field(description="of all steps, if prices come as expected")]
+    charge_level_mwh: float
+    capacity_mwh: float
+    bounds_mwh: _Bounds
 
 
 class BatteryOut(TypedDict):
@@ -97,6 +129,23 @@ class BatteryOut(TypedDict):
     rated_power_mw: Annotated[float, Field(description="charging, at the grid")]
     discharge_power_mw: float
     execution_delay: Annotated[int, Field(description="intervals")]
+
+
+class DayCash(TypedDict):
+    """What the policy took in on one UTC day of a backtest."""
+
+    day: str
+    region: str
+    battery_id: str
+    cash: Annotated[float, Field(description="currency, after fees and wear")]
+
+
+class ResultsOut(TypedDict):
+    """What the nights left behind: days with a report, and what their backtests took in."""
+
+    reports: Annotated[list[str], Field(description="days, oldest first; each is served at /reports/{day}")]
+    dagster_url: Annotated[str, Field(description="where Dagster's UI is; a run is at /runs/{run_id}")]
+    earned: Annotated[list[DayCash], Field(description="the policy's cash of the last seven days, by battery")]
 
 
 @dataclasses.dataclass(frozen=True)

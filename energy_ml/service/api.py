@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import gc
 import json
 import logging
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 try:
+    import fastapi_offline
     import uvicorn
     from fastapi import Depends, FastAPI, Header, Query, Request, WebSocket, WebSocketDisconnect
     from fastapi import Path as InPath
@@ -65,6 +67,11 @@ _SMALL = 20_000
 """Bodies up to so many bytes are answered on the spot; a thread would cost more than it frees."""
 _SEND_SECONDS = 10.0
 _HEADER_BYTES = 64 * 1024
+_REPORT_HEADERS = {
+    # A page of its own origin: what it holds came from data, and mustn't reach the token that opened it.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; sandbox allow-scripts allow-downloads; frame-ancestors 'none'"
+}
 _FORECAST = tuple(answers.ForecastOut.__annotations__)
 _T = TypeVar("_T")
 
@@ -97,7 +104,7 @@ def create_app(settings: Settings | None = None, service_settings: ServiceSettin
         version=__version__,
         summary="Price forecasts with intervals, battery actions, trainings with live progress.",
         description=_ABOUT,
-        docs_url=None,  # its page would load scripts from elsewhere; the description itself is at /openapi.json
+        docs_url=None,  # its page would load scripts from elsewhere; ours, at /docs too, has them from a package
         redoc_url=None,
         lifespan=lifespan,
         responses=refusals(503),
@@ -235,20 +242,12 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
 
         return json_response(await _answer(answer, raw, service, limits))
 
-    @app.post(
-        f"{V1}/models/act",
-        tags=["answers"],
-        response_model=answers.ActionAnswer,
-        responses=refusals(400, 401, 404, 408, 409, 413, 415, 422, 503),
-        openapi_extra=body_of(schemas.ActRequest),
-    )
-    async def act(request: Request) -> Response:
-        """What the battery should do now, with the value of each action and the reason."""
+    async def asked_policy(request: Request, ask: Callable[..., _T]) -> tuple[_T, Response]:
         raw = await read_body(request)
 
-        def answer() -> answers.ActionAnswer:
+        def answer() -> _T:
             asked = parse(schemas.ActRequest, raw)
-            made = service.act(
+            return ask(
                 asked.charge_level_mwh,
                 battery=asked.battery,
                 region=asked.region,
@@ -257,10 +256,25 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
                 capacity_mwh=asked.capacity_mwh,
                 power_mw=asked.power_mw,
             )
-            monitoring.actions.labels(made["action"]).inc()
-            return made
 
-        return json_response(await _answer(answer, raw, service, limits))
+        made = await _answer(answer, raw, service, limits)
+        return made, json_response(made)
+
+    refused = refusals(400, 401, 404, 408, 409, 413, 415, 422, 503)
+    body = body_of(schemas.ActRequest)
+    act_path, plan_path = f"{V1}/models/act", f"{V1}/models/plan"
+
+    @app.post(act_path, tags=["answers"], response_model=answers.ActionAnswer, responses=refused, openapi_extra=body)
+    async def act(request: Request) -> Response:
+        """What the battery should do now, with the value of each action and the reason."""
+        made, response = await asked_policy(request, service.act)
+        monitoring.actions.labels(made["action"]).inc()
+        return response
+
+    @app.post(plan_path, tags=["answers"], response_model=answers.PlanAnswer, responses=refused, openapi_extra=body)
+    async def plan(request: Request) -> Response:
+        """What it means to do over the coming day, and at which expected prices; its first step is the action now."""
+        return (await asked_policy(request, service.plan))[1]
 
 
 def _trainings(app: FastAPI, trainings: Trainings, limits: ServiceSettings) -> None:
@@ -360,7 +374,16 @@ def _market(app: FastAPI, service: MLService) -> None:
     @app.get(f"{V1}/batteries", tags=["market"], response_model=schemas.BatteriesOut, responses=refusals(401, 422))
     def batteries() -> Response:
         """Each battery of the settings and of the telemetry, with its newest charge where telemetry tells."""
-        return json_response({"batteries": service.batteries()})
+        return json_response({"batteries": service.batteries(), "reference": service.reference()})
+
+    @app.get(f"{V1}/results", tags=["market"], response_model=answers.ResultsOut, responses=refusals(401))
+    def results() -> Response:
+        """Days that have a report, and what the policy took in on the last seven of them."""
+        return json_response(service.results())
+
+    @app.get("/reports/{day}", include_in_schema=False)
+    def report(day: Annotated[dt.date, InPath()]) -> Response:
+        return Response(service.report(str(day)), media_type="text/html", headers=_REPORT_HEADERS)
 
 
 def _health(app: FastAPI, service: MLService, trainings: Trainings, hub: Hub, monitoring: Monitoring) -> None:
@@ -444,12 +467,17 @@ async def _hear(socket: WebSocket) -> None:
 
 
 def _page(app: FastAPI) -> None:
-    for path, name, kind in (
-        ("/", "index.html", "text/html; charset=utf-8"),
-        ("/static/page.css", "page.css", "text/css; charset=utf-8"),
-        ("/static/page.js", "page.js", "text/javascript; charset=utf-8"),
+    swagger = Path(fastapi_offline.__file__).parent / "static"
+    for path, folder, name, kind in (
+        ("/", _STATIC, "index.html", "text/html; charset=utf-8"),
+        ("/static/page.css", _STATIC, "page.css", "text/css; charset=utf-8"),
+        ("/static/page.js", _STATIC, "page.js", "text/javascript; charset=utf-8"),
+        ("/docs", _STATIC, "docs.html", "text/html; charset=utf-8"),
+        ("/static/docs.js", _STATIC, "docs.js", "text/javascript; charset=utf-8"),
+        ("/static/swagger-ui-bundle.js", swagger, "swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
+        ("/static/swagger-ui.css", swagger, "swagger-ui.css", "text/css; charset=utf-8"),
     ):
-        app.add_api_route(path, _sender((_STATIC / name).read_bytes(), kind), include_in_schema=False)
+        app.add_api_route(path, _sender((folder / name).read_bytes(), kind), include_in_schema=False)
 
 
 def _sender(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -30,17 +30,30 @@ from energy_ml.errors import (
     TimestampError,
     UnknownRegionError,
 )
+from energy_ml.evaluation.leaderboard import daily_cash
 from energy_ml.features import Panel, PriceFeatureSpec, required_history
 from energy_ml.features.panel import timestamps_ns
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.rows import infer_interval
 from energy_ml.market_data.window import read_recent_prices
 from energy_ml.model_management.comparison import numbers_of
-from energy_ml.names import IS_FILLED, POLICY_ID, PRICE, PRICE_PREDICTION, REGION, TIMESTAMP
+from energy_ml.names import (
+    ACTIONS,
+    IS_FILLED,
+    POLICY_ID,
+    PRICE,
+    PRICE_PREDICTION,
+    REFERENCE,
+    REGION,
+    REPORT_FILE,
+    TIMESTAMP,
+)
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
+from energy_ml.results import ResultsStore
 from energy_ml.rl_battery.agent import HISTORY_MINUTES
-from energy_ml.rl_battery.policy import BatteryPolicy
+from energy_ml.rl_battery.battery import Battery
+from energy_ml.rl_battery.policy import BatteryPolicy, Known
 from energy_ml.service.answers import (
     ActionAnswer,
     BatteryOut,
@@ -50,6 +63,10 @@ from energy_ml.service.answers import (
     MetricsOut,
     ModelDetail,
     ModelInfo,
+    PlanAnswer,
+    PlannedAction,
+    PolicyFacts,
+    ResultsOut,
     Source,
 )
 from energy_ml.service.champions import Champion, Champions, ChampionSet, RegistryEntry, champion_of
@@ -65,6 +82,15 @@ _REGISTRY_FIELDS = ("version", "registered_at", "sha256", "size", "decision")
 
 _Rows = dict[tuple[str, int], Mapping[str, object]]
 """Rows of a forecast by region and horizon."""
+
+
+class _Asked(NamedTuple):
+    """What a question to the policy comes to: whom it asks, what is known, of which battery, and what answers say."""
+
+    policy: BatteryPolicy
+    known: Known
+    battery: Battery
+    facts: PolicyFacts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,6 +122,7 @@ class MLService:
         rules = self.settings.models.price_prediction
         self._rules: dict[str, Any] = {"max_gap_minutes": rules.max_gap_minutes, "max_abs_price": rules.max_abs_price}
         self.market = RecentMarket(lake_of(self.settings), self.settings.regions, **self._rules)
+        self.store = ResultsStore(self.settings.results_dir)
         self.starting = False
         self._lock = threading.Lock()
         self._view: _View | None = None
@@ -112,7 +139,7 @@ class MLService:
         try:
             self.champions.start()
             with contextlib.suppress(EnergyMLError):  # without models or data there is nothing to wait for
-                self.act(0.0)
+                self.plan(0.0)
             with contextlib.suppress(EnergyMLError):
                 self.forecast()
         finally:
@@ -315,9 +342,78 @@ class MLService:
         data_age_minutes, stale``. ``acts_at``: the interval that the action is for. ``recent_missing``: how many of the
         last two days' prices weren't measured, or given.
         """
+        asked = self._asked(charge_level_mwh, battery, region, prices, forecasts, (capacity_mwh, power_mw), timestamp)
+        answer, known = asked.policy.act(asked.known), asked.known
+        return {
+            "action": answer["action"],
+            "q_values": {str(k): float(v) for k, v in answer["q_values"].items()},
+            "power_mw": float(answer["power_mw"]),
+            "energy_mwh": float(answer["energy_mwh"]),
+            "charge_after_mwh": float(answer["charge_after_mwh"]),
+            "why": answer["why"],
+            "price": known.price,
+            "forecasts": {int(h): float(v) for h, v in known.forecasts.items()},
+            "charge_level_mwh": known.charge,
+            "bounds_mwh": [asked.battery.low_mwh, asked.battery.high_mwh],
+            **asked.facts,
+        }
+
+    def plan(
+        self,
+        charge_level_mwh: float | None = None,
+        *,
+        battery: str | None = None,
+        region: str | None = None,
+        prices: pd.DataFrame | None = None,
+        forecasts: Mapping[int, float] | None = None,
+        capacity_mwh: float | None = None,
+        power_mw: float | None = None,
+        timestamp: pd.Timestamp | str | None = None,
+    ) -> PlanAnswer:
+        """What the battery means to do over the coming day, if prices come as its policy expects them.
+
+        Takes what ``act`` takes, and its first step is what ``act`` answers. Returns ``steps`` (``timestamp, minutes,
+        price, action, power_mw, energy_mwh, charge_after_mwh, cash``: minutes long at first, hours at the end),
+        ``cash`` (of all of them) and what ``act`` says of region, times, version and age.
+        """
+        asked = self._asked(charge_level_mwh, battery, region, prices, forecasts, (capacity_mwh, power_mw), timestamp)
+        planned = asked.policy.plan(asked.known)
+        steps: list[PlannedAction] = [
+            {
+                "timestamp": asked.facts["acts_at"] + pd.Timedelta(minutes=step.begin - planned[0].begin),
+                "minutes": step.minutes,
+                "price": step.price,
+                "action": ACTIONS[0 if step.energy_mwh > 0 else 2 if step.energy_mwh < 0 else 1],
+                "power_mw": step.power_mw,
+                "energy_mwh": step.energy_mwh,
+                "charge_after_mwh": step.charge_after_mwh,
+                "cash": step.cash,
+            }
+            for step in planned
+        ]
+        return {
+            "steps": steps,
+            "cash": sum(step.cash for step in planned),
+            "charge_level_mwh": asked.known.charge,
+            "bounds_mwh": [asked.battery.low_mwh, asked.battery.high_mwh],
+            "capacity_mwh": asked.battery.capacity_mwh,
+            **asked.facts,
+        }
+
+    def _asked(
+        self,
+        charge_level_mwh: float | None,
+        battery: str | None,
+        region: str | None,
+        prices: pd.DataFrame | None,
+        forecasts: Mapping[int, float] | None,
+        size: tuple[float | None, float | None],
+        timestamp: pd.Timestamp | str | None,
+    ) -> _Asked:
+        """What ``act`` and ``plan`` decide from; ``size``: capacity and power of a battery without a name."""
         own = None if battery is None else self._own_battery(battery)
         if own is not None:
-            if capacity_mwh is not None or power_mw is not None:
+            if size != (None, None):
                 raise ServiceError(f"{battery!r} has a size", status=422, remedy="leave out capacity_mwh and power_mw")
             region = region or own.region
             if charge_level_mwh is None and timestamp is None:
@@ -365,43 +461,33 @@ class MLService:
         delay = agent.delay
         if own is not None:
             physical, delay = own.battery, own.execution_delay
-        capacity = physical.capacity_mwh if capacity_mwh is None else capacity_mwh
-        answer = policy.get_action(
-            charge_level_mwh,
+        elif size != (None, None):
+            physical = agent.battery.sized(*size)
+        known = Known(
+            float(charge_level_mwh),
             float(here[PRICE].iloc[-1]),
-            hour=newest.hour,
-            minute=newest.minute,
-            region=name,
-            recent_prices=here[PRICE].to_numpy()[-1 - HISTORY_MINUTES // agent.interval_minutes : -1],
-            forecasts=made,
-            capacity_mwh=capacity_mwh,
-            power_mw=power_mw,
-            battery_id=battery,
-            battery=None if own is None else own.battery,
-            discharged_mwh=0.0 if own is None else own.discharged_on(newest),
+            newest.hour,
+            newest.minute,
+            name,
+            here[PRICE].to_numpy()[-1 - HISTORY_MINUTES // agent.interval_minutes : -1],
+            made,
+            None if physical is agent.battery else physical,
+            battery,
+            0.0 if own is None else own.discharged_on(newest),
         )
-        return {
-            "action": answer["action"],
-            "q_values": {str(k): float(v) for k, v in answer["q_values"].items()},
-            "power_mw": float(answer["power_mw"]),
-            "energy_mwh": float(answer["energy_mwh"]),
-            "charge_after_mwh": float(answer["charge_after_mwh"]),
-            "why": answer["why"],
+        facts: PolicyFacts = {
             "battery": battery,
             "region": name,
             "timestamp": newest,
             "acts_at": newest + pd.Timedelta(minutes=delay * agent.interval_minutes),
-            "price": float(here[PRICE].iloc[-1]),
-            "forecasts": {int(h): float(v) for h, v in made.items()},
             "forecast_source": how,
-            "charge_level_mwh": float(charge_level_mwh),
-            "bounds_mwh": [physical.min_reserve * capacity, physical.max_charge * capacity],
             "recent_missing": max(HISTORY_MINUTES // agent.interval_minutes - measured, 0),
             "model_id": POLICY_ID,
             "version": champion.version,
             "source": source,
             **age,
         }
+        return _Asked(policy, known, physical, facts)
 
     def _act_on(
         self, question: PolicyQuestion, timestamp: pd.Timestamp | str | None, region: str | None
@@ -428,9 +514,28 @@ class MLService:
         lake = ParquetLake(str(Path(file).resolve()), self.settings.input_zone)
         return read_recent_prices(lake, minutes=minutes, columns=columns, **self._rules)
 
+    def reference(self) -> BatteryOut | None:
+        """The battery of questions that name none: the one that the policy was learned for; None without a policy."""
+        with contextlib.suppress(EnergyMLError):
+            agent = self.champions.get(POLICY_ID).model.agent()
+            return OwnBattery(REFERENCE, None, agent.battery, agent.delay, None, None, 0.0).to_answer()
+        return None
+
     def batteries(self) -> list[BatteryOut]:
         """Every battery of the settings and of the telemetry, in order of their names."""
         return [one.to_answer() for one in self._own_batteries().values()]
+
+    def results(self) -> ResultsOut:
+        """``reports``: days that have one, oldest first; ``earned``: see ``leaderboard.daily_cash``."""
+        return {
+            "reports": [str(day) for day in self.store.as_of_dates(REPORT_FILE)],
+            "dagster_url": self.limits.dagster_url,
+            "earned": daily_cash(self.store).to_dict("records"),
+        }
+
+    def report(self, as_of: str) -> str:
+        """The page of one day, HTML. Raises NoDataError where there is none."""
+        return str(self.store.read(as_of, REPORT_FILE))
 
     def _own_batteries(self) -> dict[str, OwnBattery]:
         telemetry, regions = self.market.batteries(), tuple[str, ...]()

@@ -302,6 +302,7 @@ class BatteriesOut(TypedDict):
     """All batteries of the settings and of the telemetry."""
 
     batteries: list[BatteryOut]
+    reference: Annotated[BatteryOut | None, Field(description="of questions that name none; without a policy none")]
 
 
 class LiveOut(TypedDict):

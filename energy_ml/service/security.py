@@ -24,9 +24,16 @@ from energy_ml.service.problems import MEDIA_TYPE, encode, problem_of
 log = logging.getLogger("energy_ml.service")
 
 OPEN_PATHS = frozenset(
-    {"/", "/static/page.css", "/static/page.js", "/openapi.json", "/api/v1/health/live", "/api/v1/health/ready"}
+    {
+        *("/", "/static/page.css", "/static/page.js"),
+        *("/docs", "/openapi.json", "/static/docs.js", "/static/swagger-ui-bundle.js", "/static/swagger-ui.css"),
+        *("/api/v1/health/live", "/api/v1/health/ready"),
+    }
 )
 """Need no token: the empty page (it asks for one), the description of the interface, and what probes ask."""
+REPORTS = "/reports/"
+COOKIE = "energy_ml_token"
+"""A link can't carry a header: for reports, and for them alone, the page's token may come as a cookie, base64url."""
 SUBPROTOCOL = "energy-ml"
 _TOKEN_PROTOCOL = "bearer."
 """Browsers can't set headers on a WebSocket: the token comes as subprotocol ``bearer.<base64url>``, not in the URL."""
@@ -131,7 +138,9 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 cache = [] if scope["path"] in OPEN_PATHS else [(b"cache-control", b"no-store")]
-                message = {**message, "headers": [*message.get("headers", ()), *_HEADERS, *cache]}
+                own = message.get("headers", ())
+                usual = [header for header in _HEADERS if header[0] not in {name for name, _ in own}]
+                message = {**message, "headers": [*own, *usual, *cache]}
             await send(message)
 
         try:
@@ -208,14 +217,14 @@ def _token_of(scope: Scope, headers: dict[bytes, bytes]) -> bytes | None:
     kind, _, token = headers.get(b"authorization", b"").partition(b" ")
     if kind.lower() == b"bearer" and token.strip():
         return token.strip()
-    for protocol in scope.get("subprotocols", ()):
-        if protocol.startswith(_TOKEN_PROTOCOL):
-            text = protocol.removeprefix(_TOKEN_PROTOCOL)
-            try:
-                return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-            except ValueError:
-                return None
-    return None
+    texts = [p.removeprefix(_TOKEN_PROTOCOL) for p in scope.get("subprotocols", ()) if p.startswith(_TOKEN_PROTOCOL)]
+    if scope["path"].startswith(REPORTS):
+        pairs = (pair.strip().partition("=") for pair in headers.get(b"cookie", b"").decode("latin-1").split(";"))
+        texts += [value for name, _, value in pairs if name == COOKIE]
+    try:
+        return base64.urlsafe_b64decode(texts[0] + "=" * (-len(texts[0]) % 4)) if texts else None
+    except ValueError:
+        return None
 
 
 def _same_origin(scope: Scope) -> None:
