@@ -444,7 +444,8 @@ def decide(
     """New versions of all models, each compared with its champion on the same newest test window.
 
     A version becomes champion only if it is better and its as-of date isn't older; the reason is on record. Champions
-    that can't serve the day's prices any more, because their interval has changed, are retired.
+    that can't serve the day's prices any more, because their interval has changed, are retired, and so are those of
+    horizons that the settings have no more.
     """
     models, config, split = night.registry, night.config, TimeSplit.from_dict(time_split)
     version, decisions = models.new_version(), {}
@@ -491,7 +492,7 @@ def decide(
     )
     submit(f"{RL_BATTERY}/{POLICY_FILE}", POLICY_ID, policy_provenance, judge_battery)
     interval = int(time_split["interval_minutes"])  # type: ignore[call-overload]
-    retired = retire_unfit(models, interval, as_of=str(night.as_of), who="energy_ml")
+    retired = retire_unfit(models, interval, night.settings.horizons, as_of=str(night.as_of), who="energy_ml")
     for model_id, (old, reason) in retired.items():
         kept = decisions.setdefault(model_id, {"promote": False, "reason": "", "version": old, "numbers": {}})
         kept["reason"] = f"{kept['reason']}; {old} {reason}" if kept["reason"] else reason

@@ -5,13 +5,14 @@ What belongs here: the order of these steps. What doesn't: the rule (``compariso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.registry import ModelRegistry
+from energy_ml.names import horizon_of_id
 
 Judge = Callable[[dict[str, Any] | None], Decision]
 """Given the champion's registry entry (None if there is none), the decision on the new version."""
@@ -59,14 +60,17 @@ def register_and_decide(
     return decision
 
 
-def retire_unfit(registry: ModelRegistry, interval_minutes: int, *, as_of: str, who: str) -> dict[str, tuple[str, str]]:
-    """Retire champions that can't serve prices of this interval, unless they are of a later as-of date.
+def retire_unfit(
+    registry: ModelRegistry, interval_minutes: int, horizons: Collection[int], *, as_of: str, who: str
+) -> dict[str, tuple[str, str]]:
+    """Retire champions that can't serve prices of this interval, and those of horizons that nobody trains any more.
 
-    Returns version and reason by model. A champion that can't be loaded is left: it may be put back.
+    Those of a later as-of date stay, and those that can't be loaded: they may be put back. Returns version and reason
+    by model.
     """
     retired = {}
     for model in registry.list_models():
-        champion = model["details"].get(model["champion"])
+        champion, horizon = model["details"].get(model["champion"]), horizon_of_id(model["model_id"])
         if champion is None or str(champion["metadata"].get("as_of") or "") > as_of:
             continue
         try:
@@ -75,6 +79,10 @@ def retire_unfit(registry: ModelRegistry, interval_minutes: int, *, as_of: str, 
             continue
         if trained != interval_minutes:
             reason = f"trained on prices every {trained} minutes; on {as_of} they come every {interval_minutes}"
-            registry.retire(model["model_id"], reason=reason, who=who)
-            retired[model["model_id"]] = champion["version"], f"retired: {reason}"
+        elif horizon is not None and horizon not in horizons:
+            reason = f"{horizon} minutes ahead isn't among the horizons of {as_of}: {', '.join(map(str, horizons))}"
+        else:
+            continue
+        registry.retire(model["model_id"], reason=reason, who=who)
+        retired[model["model_id"]] = champion["version"], f"retired: {reason}"
     return retired

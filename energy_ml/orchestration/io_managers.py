@@ -16,7 +16,6 @@ from energy_ml.orchestration.day_lock import DayLock
 from energy_ml.orchestration.jobs import FETCH_PRICES
 from energy_ml.orchestration.partitions import days_of
 from energy_ml.orchestration.resources import ResultsResource
-from energy_ml.orchestration.run_lock import hold
 from energy_ml.results import ResultsStore
 
 FILE = "energy_ml/file"
@@ -44,8 +43,6 @@ class ResultsIOManager(dg.ConfigurableIOManager):
         self._instance = context.instance
         if self.locks_dir is None or context.run is None:
             return
-        if context.instance is not None:
-            hold(context.instance, context.run.run_id)  # also runs that the code server has started
         if context.run.job_name == FETCH_PRICES:
             return  # it writes no results, and prices shouldn't wait for a training
         with contextlib.ExitStack() as locks:

@@ -9,6 +9,8 @@ from dagster._core.definitions.job_base import IJob, InMemoryJob  # a job run in
 from dagster._core.definitions.reconstruct import ReconstructableRepository  # … or loaded by name in others
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 from dagster._core.execution.api import execute_run_iterator  # runs under ids that we choose, event by event
+from dagster._core.execution.context.system import PlanOrchestrationContext  # what an executor is given, for types
+from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.instance.ref import InstanceRef  # an instance configured by a folder that isn't DAGSTER_HOME
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus  # what the daemon asks about a run's process
 from dagster._core.origin import JobPythonOrigin  # where the UI finds the code of a run, to execute it again
@@ -19,12 +21,14 @@ __all__ = [
     "SINGLETON_REPOSITORY_NAME",
     "CheckRunHealthResult",
     "ClickException",
+    "ExecutionPlan",
     "IJob",
     "InMemoryJob",
     "InstanceRef",
     "JobPythonOrigin",
     "LoadableTargetOrigin",
     "ManagedGrpcPythonEnvCodeLocationOrigin",
+    "PlanOrchestrationContext",
     "ReconstructableRepository",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",

@@ -24,9 +24,6 @@ from energy_ml.rl_battery.learning import decide
 from energy_ml.rl_battery.lookahead import PATH_HOURS, slopes_on_the_way
 from energy_ml.rl_battery.strategy import Context
 
-MAX_PRICE = PricePredictionConfig.max_abs_price
-"""Beyond it, either way, a price is a mistake."""
-
 
 @dataclass(frozen=True, eq=False)
 class LearnedPolicy(Complete):
@@ -50,6 +47,11 @@ class LearnedPolicy(Complete):
     def interval_minutes(self) -> int:
         """Minutes between the prices that it was trained on."""
         return next(iter(self.agents.values())).interval_minutes
+
+    @property
+    def max_abs_price(self) -> float:
+        """Beyond it, either way, a price is a mistake."""
+        return float(self.config.get("max_abs_price", PricePredictionConfig.max_abs_price))
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,6 +331,7 @@ class BatteryPolicy:
         charge, price, hour, minute = known.charge, known.price, known.hour, known.minute
         battery = known.battery or reference
         physics = physics if known.battery is None else battery.physics
+        limit = self.learned.max_abs_price
         if not 0.0 <= charge <= battery.capacity_mwh:
             raise BatteryError(
                 f"charge_level is {charge!r}",
@@ -336,17 +339,17 @@ class BatteryPolicy:
                 remedy="give the charge in MWh, and capacity_mwh if the battery is another one",
             )
         whole = float(hour).is_integer() and 0 <= hour < 24  # pandas makes whole numbers of an incomplete column 17.0
-        if not (abs(price) <= MAX_PRICE and whole and (minute is None or 0 <= minute < 60)):
+        if not (abs(price) <= limit and whole and (minute is None or 0 <= minute < 60)):
             raise BatteryError(
                 f"current_price is {price!r}, hour {hour!r}, minute {minute!r}",
-                expected=f"a price of at most {MAX_PRICE:,.0f} either way, a whole hour 0 to 23, minute 0 to 59",
+                expected=f"a price of at most {limit:,.0f} either way, a whole hour 0 to 23, minute 0 to 59",
             )
         ahead = dict(sorted(known.forecasts.items()))
         for horizon, value in ahead.items():
-            if not (0 < horizon <= PATH_HOURS * 60 and abs(value) <= MAX_PRICE):
+            if not (0 < horizon <= PATH_HOURS * 60 and abs(value) <= limit):
                 raise BatteryError(
                     f"the forecast for {horizon} minutes ahead is {value!r}",
-                    expected=f"a price of at most {MAX_PRICE:,.0f} either way for 1 to {PATH_HOURS * 60} minutes ahead",
+                    expected=f"a price of at most {limit:,.0f} either way for 1 to {PATH_HOURS * 60} minutes ahead",
                     remedy="leave out what isn't known",
                 )
         past = known.recent_prices[-(HISTORY_MINUTES // agent.interval_minutes) :]
@@ -355,10 +358,10 @@ class BatteryPolicy:
         prices[-1] = price
         each = agent.dispatch_minutes // agent.interval_minutes
         prices = np.ascontiguousarray(prices[len(past) % each :: each])
-        if not (np.abs(prices) <= MAX_PRICE).all():
+        if not (np.abs(prices) <= limit).all():
             raise BatteryError(
                 "recent_prices hold values that aren't prices",
-                expected=f"at most {MAX_PRICE:,.0f} either way",
+                expected=f"at most {limit:,.0f} either way",
                 remedy="fill or leave out gaps",
             )
         return _Moment(

@@ -158,7 +158,8 @@ class BatteryRLTrainer:
         by_region = {a.region: a for a in learned.agents if a.region in chosen}
         report(0.9, {"stage": "batteries of one's own"})
         own = self._learn_own(window, prices, forecasts, split, passes)
-        policy = LearnedPolicy(agents=by_region, battery=battery, config=asdict(config), own=own)
+        settings = {**asdict(config), "max_abs_price": self.ml_config.price_prediction.max_abs_price}
+        policy = LearnedPolicy(agents=by_region, battery=battery, config=settings, own=own)
         agent = by_region[chosen[0]]
         metrics = {
             "validation_profit": float(sum(validation["plan and table"][r] for r in chosen)),

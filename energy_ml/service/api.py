@@ -121,9 +121,8 @@ def create_app(settings: Settings | None = None, service_settings: ServiceSettin
     _health(app, service, trainings, hub, monitoring)
     _socket(app, hub, limits)
     _page(app)
-    describe(app)
-    guard = Guard(app, limits)
-    return guard
+    describe(app, guarded=not (limits.token is None and limits.train_token is None))
+    return Guard(app, limits)
 
 
 def serve(
@@ -200,6 +199,8 @@ def _models(app: FastAPI, service: MLService) -> None:
 
 
 def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitoring: Monitoring) -> None:
+    most = limits.max_prices, service.settings.models.price_prediction.max_abs_price
+
     @app.post(
         f"{V1}/models/predict",
         tags=["answers"],
@@ -213,7 +214,7 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
 
         def answer() -> dict[str, object]:
             asked = parse(schemas.PredictRequest, raw)
-            prices = None if asked.prices is None else asked.prices.to_recent(limits.max_prices)
+            prices = None if asked.prices is None else asked.prices.to_recent(*most)
             horizons = asked.horizons
             if asked.model_id is not None:
                 model = service.champions.get(asked.model_id).model
@@ -251,7 +252,7 @@ def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitori
                 asked.charge_level_mwh,
                 battery=asked.battery,
                 region=asked.region,
-                prices=None if asked.prices is None else asked.prices.to_frame(limits.max_prices),
+                prices=None if asked.prices is None else asked.prices.to_frame(*most),
                 forecasts=None if asked.forecasts is None else {int(h): v for h, v in asked.forecasts.items()},
                 capacity_mwh=asked.capacity_mwh,
                 power_mw=asked.power_mw,

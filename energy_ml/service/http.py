@@ -29,6 +29,7 @@ from energy_ml.errors import EnergyMLError, ServiceError
 from energy_ml.service import schemas
 from energy_ml.service.monitoring import Monitoring
 from energy_ml.service.problems import MEDIA_TYPE, problem, problem_of
+from energy_ml.service.security import OPEN_PATHS
 
 log = logging.getLogger("energy_ml.service")
 
@@ -203,8 +204,8 @@ def body_of(shape: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def describe(app: FastAPI) -> None:
-    """Add what FastAPI can't see: bodies that handlers parse themselves, problem details, the token."""
+def describe(app: FastAPI, *, guarded: bool) -> None:
+    """Add what FastAPI can't see: bodies that handlers parse themselves, problem details, the token if there is one."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -215,10 +216,11 @@ def describe(app: FastAPI) -> None:
                 own = shape.model_json_schema(ref_template="#/components/schemas/{model}")
                 parts.update(own.pop("$defs", {}))
                 parts[shape.__name__] = own
-            made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            if guarded:
+                made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             for path, operations in made["paths"].items():
                 for operation in operations.values():
-                    if path not in (f"{V1}/health/live", f"{V1}/health/ready"):
+                    if guarded and path not in OPEN_PATHS:
                         operation["security"] = [{"token": []}]
                     invalid = operation["responses"].get("422")
                     if invalid is not None and "application/json" in invalid.get("content", {}):

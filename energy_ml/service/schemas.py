@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import ServiceError, TimestampError
 from energy_ml.features.panel import NS_PER_MINUTE, Panel
-from energy_ml.market_data.cleaning import MAX_ABS_PRICE, clean_prices
+from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
 from energy_ml.service.answers import (
     BatteryOut,
@@ -41,7 +41,6 @@ _Region = Annotated[
 ]
 _Horizon = Annotated[int, Field(ge=1, le=10_080, examples=[15], description="minutes ahead")]
 _Value = Annotated[float, Field(allow_inf_nan=False)]
-_Price = Annotated[float, Field(ge=-MAX_ABS_PRICE, le=MAX_ABS_PRICE, allow_inf_nan=False)]
 _Energy = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 _AHEAD = dt.timedelta(minutes=2)
 """Clocks differ: a price that lies further in the future than this is refused."""
@@ -66,7 +65,7 @@ class Prices(_Body):
         Field(min_length=1, max_length=100_000, description="start of each interval, with time zone"),
     ]
     regions: Annotated[
-        dict[_Region, list[_Price | None]],
+        dict[_Region, list[_Value | None]],
         Field(min_length=1, max_length=500, description="currency/MWh, as many as timestamps; null where unknown"),
     ]
     columns: Annotated[
@@ -74,7 +73,7 @@ class Prices(_Body):
         Field(max_length=50, description="by name and region: the extra_columns that the models were trained with"),
     ] = {}
 
-    def to_recent(self, max_prices: int) -> Panel | pd.DataFrame:
+    def to_recent(self, max_prices: int, max_abs_price: float) -> Panel | pd.DataFrame:
         """A panel if they are a whole, ascending grid (the fast way), else a frame cleaned by the rules for files.
 
         Raises ServiceError 413, TimestampError, ServiceError 422 (lengths differ) and the errors of ``clean_prices``.
@@ -138,11 +137,13 @@ class Prices(_Body):
                 **{column: table.reshape(-1) for column, table in tables.items()},
             }
         )
-        return frame.dropna(subset=PRICE) if count == 1 else clean_prices(frame, max_cells=max_prices).frame
+        if count == 1:
+            return frame.dropna(subset=PRICE)
+        return clean_prices(frame, max_cells=max_prices, max_abs_price=max_abs_price).frame
 
-    def to_frame(self, max_prices: int) -> pd.DataFrame:
+    def to_frame(self, max_prices: int, max_abs_price: float) -> pd.DataFrame:
         """The same as a long frame, always."""
-        recent = self.to_recent(max_prices)
+        recent = self.to_recent(max_prices, max_abs_price)
         return recent.to_long() if isinstance(recent, Panel) else recent
 
 
@@ -212,7 +213,7 @@ class ActRequest(_Body):
     region: _Region | None = None
     prices: Prices | None = Field(None, description="recent prices; left out, those of the data folder are used")
     forecasts: (
-        Annotated[dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}$")], _Price], Field(max_length=24)] | None
+        Annotated[dict[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}$")], _Value], Field(max_length=24)] | None
     ) = Field(None, description="minutes ahead -> price; left out, the price models make them")
     capacity_mwh: Annotated[float, Field(gt=1e-3, le=1e6)] | None = Field(None, description="if not that of training")
     power_mw: Annotated[float, Field(gt=1e-3, le=1e6)] | None = Field(None, description="limit at the grid")

@@ -13,7 +13,7 @@ from energy_ml.config import RLBatteryConfig
 from energy_ml.errors import ArtifactError
 from energy_ml.model_management.challenge import judge_policy, judge_price_model
 from energy_ml.model_management.comparison import Decision
-from energy_ml.model_management.promotion import register_and_decide
+from energy_ml.model_management.promotion import register_and_decide, retire_unfit
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.rl_battery import BatteryRLTrainer
@@ -179,3 +179,17 @@ def test_register_and_decide_puts_decision_and_results_on_record(tmp_path: Path)
     registry.write_training_results()
     results = (tmp_path / "models" / "price_prediction" / "training_results.json").read_text()
     assert first in results and "2026-02-01" in results and third not in results
+
+
+def test_a_horizon_that_nobody_trains_any_more_is_retired(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path / "models/registry.json")
+    version = registry.new_version()
+    save_artifact("model", tmp_path / "model.pkl")
+    for name, day in (("price_prediction_30m", "3"), ("price_prediction_60m", "3"), ("price_prediction_90m", "5")):
+        registry.register_model("price_prediction", name, version, tmp_path / "model.pkl", {"as_of": f"2026-01-0{day}"})
+        registry.promote(name, version, reason="test", who="test")
+    retired = retire_unfit(registry, 30, (30, 120), as_of="2026-01-04", who="test")
+    why = "60 minutes ahead isn't among the horizons of 2026-01-04: 30, 120"
+    assert retired == {"price_prediction_60m": (version, f"retired: {why}")}, "the one of a later day stays"
+    assert [m["model_id"] for m in registry.list_models() if m["champion"] is None] == ["price_prediction_60m"]
+    assert retire_unfit(registry, 30, (30, 120), as_of="2026-01-04", who="test") == {}

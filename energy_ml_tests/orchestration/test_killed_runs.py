@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import filelock
 import pytest
 
 from energy_ml.orchestration.jobs import RETRAIN
+from energy_ml.orchestration.run_lock import close_dead
 from energy_ml_tests.orchestration.project import DAYS, Project
 from energy_ml_tests.orchestration.system import System, running
 
@@ -22,6 +25,7 @@ pytestmark = pytest.mark.servers
 DAY = str(Project.day(DAYS))
 PUBLISHING = "model_management__registry_entry"
 SOON = 30.0
+ENGINE = dg.DagsterEventType.ENGINE_EVENT
 LAUNCH = """mutation ($job: String!, $tags: [ExecutionTag!]) { launchRun(executionParams: {
   selector: {repositoryName: "__repository__", repositoryLocationName: "energy_ml.definitions", jobName: $job}
   runConfigData: {}, executionMetadata: {tags: $tags}}) { __typename ... on LaunchRunSuccess { run { runId } } } }"""
@@ -64,6 +68,24 @@ def kill_shell(system: System, until: str | None) -> str:
     return system.runs(DAY)[0].run_id
 
 
+def test_a_killed_run_with_a_process_per_step_is_closed(tmp_path: Path) -> None:
+    """Dagster's own command, whose processes nobody else watches: 10 s."""
+    project = Project.make(tmp_path, EXECUTOR="multiprocess")
+    step = ("--select", "features/price_features", "--partition", DAY)
+    process = project.start("dagster", "asset", "materialize", "-m", "energy_ml.definitions", *step)
+    with contextlib.chdir(tmp_path), dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        while not (runs := [r for r in instance.get_runs() if instance.all_logs(r.run_id, of_type=ENGINE)]):
+            assert process.poll() is None, "it ended by itself"
+            time.sleep(0.1)
+        close_dead(instance)
+        assert instance.get_runs()[0].status.value == "STARTED", "it lives"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        close_dead(instance)
+        ended = instance.get_run_by_id(runs[0].run_id)
+        assert ended is not None and ended.status.value == "FAILURE"
+
+
 def test_killed_runs_are_closed_and_the_queue_goes_on(tmp_path: Path) -> None:
     """All the servers are needed: 40 s."""
     with running(Project.make(tmp_path, HORIZONS="60")) as system:
@@ -78,7 +100,7 @@ def test_killed_runs_are_closed_and_the_queue_goes_on(tmp_path: Path) -> None:
             (event,) = system.instance.all_logs(run, of_type=dg.DagsterEventType.RUN_FAILURE)
             assert "process is gone" in str(event.dagster_event and event.dagster_event.message)
         system.until("its first step", lambda: started(system, lost, "features__price_features"))
-        said = system.instance.all_logs(lost, of_type=dg.DagsterEventType.ENGINE_EVENT)
+        said = system.instance.all_logs(lost, of_type=ENGINE)
         pid = next(
             event.dagster_event.event_specific_data.metadata["pid"].value
             for event in said

@@ -1,5 +1,7 @@
 """A single action: equal to the backtest's, within the limits, free of look-ahead, and clear about bad input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -211,6 +213,8 @@ def test_bad_input_is_refused_by_name(held, tmp_path):
             policy.get_action(0.5, bad)
         with pytest.raises(BatteryError, match="15 minutes ahead"):
             policy.get_action(0.5, 50.0, price_forecast_15m=bad)
+    dear = BatteryPolicy.of(replace(policy.learned, config={**policy.learned.config, "max_abs_price": 1e5}))
+    assert policy.learned.max_abs_price == 50_000 and dear.get_action(0.5, 60_000.0)["action"] == "discharge"
     for bad in (24, 23.9, float("nan")):
         with pytest.raises(BatteryError, match=f"hour {bad}"):
             policy.get_action(0.5, 50.0, hour=bad)

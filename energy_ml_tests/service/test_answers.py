@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -9,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from energy_ml.errors import ValueRangeError
 from energy_ml.price_prediction import PricePredictor
+from energy_ml.service.schemas import Prices
 from energy_ml_tests.service.conftest import HORIZONS, Server, inline
 
 
@@ -111,6 +114,16 @@ def test_bad_prices_are_refused_in_words(api: httpx.Client, prices: pd.DataFrame
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
     assert body["status"] == 422 and body["title"] and len(body["detail"]) > 10
+
+
+def test_the_limit_of_prices_is_the_setting_at_every_door(prices: pd.DataFrame) -> None:
+    given = inline(prices)
+    dear = change(given, timestamps=given["timestamps"][:50] + given["timestamps"][51:])  # a gap: laid out on a grid
+    dear["regions"] = {name: [60_000.0, *values[1:50], *values[51:]] for name, values in given["regions"].items()}
+    asked = Prices.model_validate_json(json.dumps(dear))
+    assert asked.to_frame(100_000, 1e5)["real_time_price"].max() == 60_000
+    with pytest.raises(ValueRangeError, match="between -50,000 and 50,000"):
+        asked.to_recent(100_000, 50_000.0)
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 
+from energy_ml.service import ServiceSettings, create_app
 from energy_ml_tests.service.conftest import TRAIN_TOKEN, Server
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "10"))
@@ -56,6 +57,12 @@ def test_the_service_keeps_its_word(described: Any, mode: GenerationMode) -> Non
             case.call_and_validate(headers={"Authorization": f"Bearer {TRAIN_TOKEN}"})
 
         keeps()
+
+
+def test_no_token_is_described_where_none_is_asked_for(server: Server) -> None:
+    made = create_app(server.settings, ServiceSettings()).app.openapi()
+    assert "securitySchemes" not in made["components"]
+    assert not [o for operations in made["paths"].values() for o in operations.values() if "security" in o]
 
 
 def test_the_description_is_whole(described: Any) -> None:
