@@ -236,7 +236,7 @@ def open_day(settings: Settings, lake: ParquetLake, as_of: dt.date) -> Day:
     _check_batteries(settings, lake)
     window = read_window(settings, lake, as_of)
     config = settings.ml_config().price_prediction
-    features = window_features(window.prices, window.start, config)
+    features = window_features(window.prices, window.start, config, lake.zones())
     return Day(
         as_of, window, read_history(settings, lake, window), features, split_of(window.start, window.end, config)
     )
@@ -251,10 +251,16 @@ def _check_batteries(settings: Settings, lake: ParquetLake) -> None:
                 refuse(type(entry), "region", entry.region, f"one of {', '.join(sorted(regions))}")
 
 
-def window_features(prices: pd.DataFrame, start: pd.Timestamp, config: PricePredictionConfig) -> pd.DataFrame:
-    """Features of the rows from ``start`` on, one per interval and region; what is before, warm-up, only fills lags."""
+def window_features(
+    prices: pd.DataFrame, start: pd.Timestamp, config: PricePredictionConfig, zones: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Features of the rows from ``start`` on, one per interval and region; what is before, warm-up, only fills lags.
+
+    ``zones`` as in ``price_features``.
+    """
     needed = prices[prices[TIMESTAMP] >= start - pd.Timedelta(minutes=WARM_UP_MINUTES)]
-    features = price_features(needed, PriceFeatureSpec.from_config(config), price_col=config.target_column)
+    spec = PriceFeatureSpec.from_config(config)
+    features = price_features(needed, spec, price_col=config.target_column, zones=zones)
     return features[features[TIMESTAMP] >= start].reset_index(drop=True)
 
 

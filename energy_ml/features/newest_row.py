@@ -32,6 +32,7 @@ from energy_ml.features.market_state_features import (
     steps_of,
     usable_horizons,
 )
+from energy_ml.features.neighbours import Compared
 from energy_ml.features.regional_features import MOVE_STEPS, NEAREST_MINUTES
 from energy_ml.features.rolling_features import plan_windows
 from energy_ml.features.time_features import MINUTES_PER_DAY, NS_PER_MINUTE, TABLES
@@ -135,11 +136,16 @@ def summing_order(window: int) -> IntArray:
 
 
 def newest_row(
-    values: Float64Array, time_ns: int, plan: NewestRowPlan, peers: BoolArray, reference: int | None, out: Float32Array
+    values: Float64Array,
+    time_ns: int,
+    plan: NewestRowPlan,
+    compared: Compared,
+    reference: int | None,
+    out: Float32Array,
 ) -> None:
     """Features of the last row of ``values`` (T, R), which starts at ``time_ns``.
 
-    ``peers`` (R,) and ``reference`` as in ``write_regional``; ``out`` (F, R) takes the columns in the order of
+    ``compared`` and ``reference`` as in ``write_regional``; ``out`` (F, R) takes the columns in the order of
     ``feature_names`` without the extra ones.
     """
     day, n_times = plan.day, len(values)
@@ -167,7 +173,10 @@ def newest_row(
         plan.jump_windows,
         plan.horizons,
         plan.nearest,
-        peers,
+        compared.peers,
+        compared.order,
+        compared.bounds,
+        compared.candidates,
         -1 if reference is None else reference,
         ordered,
         TABLES,
@@ -194,6 +203,9 @@ def _newest_row(
     horizons: IntArray,
     nearest: IntArray,
     peers: BoolArray,
+    zones: IntArray,
+    bounds: IntArray,
+    candidates: IntArray,
     reference: int,
     ordered: Float64Array,
     tables: Float32Array,
@@ -217,7 +229,7 @@ def _newest_row(
                 out[column, r] = tables[table, minute]
             column += 1
     if include[1]:
-        _regional(values, peers, reference, out, column)
+        _regional(values, peers, zones, bounds, reference, out, column)
         column += 4 + 3 * len(_MOVE_STEPS)
     distances = -1
     if include[2]:
@@ -241,7 +253,7 @@ def _newest_row(
             column,
         )
         if include[1]:
-            _nearest(values, peers, nearest, out, column)
+            _nearest(values, candidates, nearest, out, column)
     _rolling(values, tree, tree_shares, windows, out, rolling, distances)
 
 
@@ -378,62 +390,66 @@ def _others(numbers: Float64Array, peers: BoolArray, mean: Float64Array, low: Fl
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _regional(values: Float64Array, peers: BoolArray, reference: int, out: Float32Array, column: int) -> None:
+def _regional(
+    values: Float64Array,
+    peers: BoolArray,
+    zones: IntArray,
+    bounds: IntArray,
+    reference: int,
+    out: Float32Array,
+    column: int,
+) -> None:
     n_regions, t = values.shape[1], values.shape[0] - 1
     mean, low, high = np.empty(n_regions), np.empty(n_regions), np.empty(n_regions)
-    numbers = np.empty(n_regions)
+    numbers, counts = np.empty(n_regions), peers[zones]
     # First the prices themselves, then their moves: one call, as a compiler inlines each.
     for place in range(-1, len(_MOVE_STEPS)):
-        for r in range(n_regions):
-            numbers[r] = values[t, r]
+        for i in range(n_regions):
+            numbers[i] = values[t, zones[i]]
             if place >= 0:
-                numbers[r] -= _at(values, t - _MOVE_STEPS[place], r)
-        _others(numbers, peers, mean, low, high)
-        for r in range(n_regions):
+                numbers[i] -= _at(values, t - _MOVE_STEPS[place], zones[i])
+        for zone in range(len(bounds) - 1):
+            own = slice(bounds[zone], bounds[zone + 1])
+            _others(numbers[own], counts[own], mean[own], low[own], high[own])
+        for i in range(n_regions):
+            r = zones[i]
             if place < 0:
                 now = values[t, r]
-                out[column, r], out[column + 1, r], out[column + 2, r] = now - mean[r], now - low[r], now - high[r]
+                out[column, r], out[column + 1, r], out[column + 2, r] = now - mean[i], now - low[i], now - high[i]
                 out[column + 3, r] = now - values[t, reference] if reference >= 0 else np.nan
             else:
                 first = column + 4 + 3 * place
-                out[first, r], out[first + 1, r], out[first + 2, r] = mean[r], low[r], high[r]
+                out[first, r], out[first + 1, r], out[first + 2, r] = mean[i], low[i], high[i]
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _nearest(values: Float64Array, peers: BoolArray, order: IntArray, out: Float32Array, column: int) -> None:
+def _nearest(values: Float64Array, candidates: IntArray, order: IntArray, out: Float32Array, column: int) -> None:
     n_regions, t, window = values.shape[1], values.shape[0] - 1, order.shape[0]
-    nearest = np.full(n_regions, np.inf)
-    cheaper, known = np.zeros(n_regions), np.zeros(n_regions)
     stack = np.empty(order.shape[0] + 1)
     length = min(window, t + 1)
     gaps = np.empty(length)
-    for place in range(2 + len(_MOVE_STEPS)):
-        for r in range(n_regions):
-            out[column + place, r] = np.nan
-    for one in range(n_regions):
-        for other in range(one + 1, n_regions):
+    for own in range(n_regions):
+        for place in range(2 + len(_MOVE_STEPS)):
+            out[column + place, own] = np.nan
+        nearest, cheaper, known = np.inf, 0.0, 0.0
+        for peer in candidates[own]:
+            if peer < 0:
+                break
             distance = np.nan
             if length == window:
                 for i in range(length):
                     row = t + 1 - length + i
-                    gaps[i] = abs(values[row, one] - values[row, other])
+                    gaps[i] = abs(values[row, own] - values[row, peer])
                 distance = _sum_back(gaps, order, np.nan, stack) / window
-            current = values[t, one] - values[t, other]
-            for turn in range(2):
-                own, peer = (one, other) if turn == 0 else (other, one)
-                if not peers[peer]:
-                    continue
-                signed = current if turn == 0 else -current
-                cheaper[own] += signed > 0
-                known[own] += signed == signed
-                if distance < nearest[own]:
-                    nearest[own] = distance
-                    out[column, own] = signed
-                    out[column + 1, own] = distance
-                    for k in range(len(_MOVE_STEPS)):
-                        out[column + 2 + k, own] = values[t, peer] - _at(values, t - _MOVE_STEPS[k], peer)
-    for r in range(n_regions):
-        out[column + 2 + len(_MOVE_STEPS), r] = cheaper[r] / known[r] if known[r] > 0 else np.nan
+            signed = values[t, own] - values[t, peer] if own < peer else -(values[t, peer] - values[t, own])
+            cheaper += signed > 0
+            known += signed == signed
+            if distance < nearest:
+                nearest = distance
+                out[column, own], out[column + 1, own] = signed, distance
+                for k in range(len(_MOVE_STEPS)):
+                    out[column + 2 + k, own] = values[t, peer] - _at(values, t - _MOVE_STEPS[k], peer)
+        out[column + 2 + len(_MOVE_STEPS), own] = cheaper / known if known > 0 else np.nan
 
 
 @numba.njit(cache=True, error_model="numpy")

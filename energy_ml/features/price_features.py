@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +29,7 @@ from energy_ml.features.market_state_features import (
     steps_of,
     write_market_state,
 )
+from energy_ml.features.neighbours import ATTRIBUTE, HANDFUL, SAMPLE_DAYS, Compared, choose, compared
 from energy_ml.features.newest_row import NewestRowPlan, newest_row
 from energy_ml.features.panel import Panel, to_panel, with_region
 from energy_ml.features.regional_features import (
@@ -36,7 +37,6 @@ from energy_ml.features.regional_features import (
     NEAREST_COLUMNS,
     NEAREST_MINUTES,
     REGIONAL_COLUMNS,
-    peer_mask,
     write_nearest,
     write_regional,
 )
@@ -88,7 +88,7 @@ FEATURES: dict[str, dict[str, str]] = {
         r"nearest_spread": "The price minus that of the region whose price kept nearest over the last hour",
         r"nearest_distance": "Mean distance to the price of that nearest region, over the last hour",
         r"nearest_change_(\d+)": "That nearest region's move over {0} intervals",
-        r"cheaper_share": "Share of the other regions that are cheaper now",
+        r"cheaper_share": "Share of the regions it is compared with that are cheaper now",
     },
     "day profile": {
         r"day_position": "Where the price stands between the 5 % and 95 % quantiles of the last day (0 to 1)",
@@ -123,6 +123,8 @@ class PriceFeatureSpec:
     horizons: tuple[int, ...] = DEFAULT_HORIZONS
     """Minutes of the moves taken from yesterday and from the day profile."""
     extra_columns: tuple[str, ...] = ()
+    neighbours: str | None = None
+    """What ``neighbours.choose`` chose for a market of many regions; None: all pairs, or chosen anew by the data."""
 
     def __post_init__(self) -> None:
         for name in ("lags", "windows", "horizons"):
@@ -241,10 +243,10 @@ def price_feature_cube(
     rolling = take(len(spec.windows) * len(STATISTICS))
     if spec.include_time:
         write_time(panel.times_ns[first:], take(len(TIME_COLUMNS)))
-    peers = _peers(panel, spec)
+    others = _compared(panel, spec)
     if spec.include_regional:
         reference = _reference(panel, spec)
-        write_regional(values, peers, reference, take(len(REGIONAL_COLUMNS)), first)
+        write_regional(values, others, reference, take(len(REGIONAL_COLUMNS)), first)
     distances = None
     if spec.include_market_state:
         write_changes(values, spec.changes, take(len(spec.changes)), first)
@@ -253,7 +255,7 @@ def price_feature_cube(
         write_market_state(values, panel.interval_minutes, spec.horizons, take(len(columns)), first)
         if spec.include_regional:
             window = steps_of(NEAREST_MINUTES, panel.interval_minutes)
-            write_nearest(values, peers, window, take(len(NEAREST_COLUMNS)), first)
+            write_nearest(values, others.candidates, window, take(len(NEAREST_COLUMNS)), first)
     if spec.windows:
         write_rolling(values, spec.windows, rolling, first, distances)
     for column in spec.extra_columns:
@@ -265,7 +267,12 @@ def _write_newest(panel: Panel, values: npt.NDArray[np.float64], spec: PriceFeat
     """The newest instant's features, ``out`` (F, R)."""
     reference = _reference(panel, spec)
     newest_row(
-        values, int(panel.times_ns[-1]), _newest_plan(spec, panel.interval_minutes), _peers(panel, spec), reference, out
+        values,
+        int(panel.times_ns[-1]),
+        _newest_plan(spec, panel.interval_minutes),
+        _compared(panel, spec),
+        reference,
+        out,
     )
     first = len(out) - len(spec.extra_columns)
     for place, column in enumerate(spec.extra_columns):
@@ -286,15 +293,24 @@ def _newest_plan(spec: PriceFeatureSpec, interval_minutes: int) -> NewestRowPlan
     )
 
 
-def _peers(panel: Panel, spec: PriceFeatureSpec) -> npt.NDArray[np.bool_]:
-    peers = peer_mask(panel.regions, spec.regions)
-    if not peers.any():
+def _compared(panel: Panel, spec: PriceFeatureSpec) -> Compared:
+    choice = _chosen(panel, spec, None) if spec.include_regional else None
+    found = compared(panel.regions, spec.regions, choice)
+    if not found.peers.any():
         raise UnknownRegionError(
             f"none of the regions {', '.join(spec.regions or ())} is in the data",
             expected=f"some of {', '.join(panel.regions)}",
             remedy="correct the regions",
         )
-    return peers
+    return found
+
+
+def _chosen(panel: Panel, spec: PriceFeatureSpec, zones: Mapping[str, str] | None) -> str | None:
+    """The spec's choice of neighbours, or one by the panel's first days where it has none and needs one."""
+    if spec.neighbours is not None or (spec.regions is not None and len(spec.regions) <= HANDFUL):
+        return spec.neighbours
+    days = SAMPLE_DAYS * steps_of(DAY_MINUTES, panel.interval_minutes)
+    return choose(panel.values.T[:days], panel.regions, zones)
 
 
 def _reference(panel: Panel, spec: PriceFeatureSpec) -> int | None:
@@ -358,10 +374,15 @@ def price_features(
     *,
     price_col: str = "real_time_price",
     interval_minutes: int | None = None,
+    zones: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """``build_price_features`` for a spec."""
+    """``build_price_features`` for a spec; the neighbours that it chooses go with the frame, in its ``attrs``.
+
+    ``zones`` name those of nodes, where known.
+    """
     df = with_region(df)
     panel = to_panel(df, [price_col, *spec.extra_columns], interval_minutes=interval_minutes)
+    spec = replace(spec, neighbours=_chosen(panel, spec, zones) if spec.include_regional else None)
     names, cube = price_feature_cube(panel, spec)
     flat = cube.reshape(len(names), -1)
     if panel.rows is not None:
@@ -373,6 +394,8 @@ def price_features(
     frame.insert(0, price_col, df[price_col])
     frame.insert(0, "region", df["region"])
     frame.insert(0, "timestamp", _utc(df["timestamp"]))
+    if spec.neighbours is not None:
+        frame.attrs[ATTRIBUTE] = spec.neighbours
     return frame
 
 

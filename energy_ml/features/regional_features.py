@@ -4,20 +4,24 @@ What belongs here: comparisons across regions at one instant and their last move
 
 One pooled model serves every region, also one it never saw, and any number of them: the others enter as leave-one-out
 mean, minimum and maximum, as the region whose price kept nearest over the last hour, and as one reference region; so
-the columns are the same whatever the regions are. A region alone has no others: its columns are NaN.
+the columns are the same whatever the regions are. A region alone has no others: its columns are NaN. Who the others
+are, ``neighbours`` says; with its zones and candidates the work grows with the number of regions, not of pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from energy_ml.features.rolling_features import padded, rolling_sum
+from energy_ml.features.neighbours import Compared
+from energy_ml.features.rolling_features import padded, plan_windows
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 MOVE_STEPS = (1, 3)
@@ -36,6 +40,7 @@ NEAREST_COLUMNS = (
     "cheaper_share",
 )
 NEAREST_MINUTES = 60
+_MOVE_STEPS = np.array(MOVE_STEPS, dtype=np.int64)
 BLOCK_CELLS = 65_536
 """Cells worked on at once: more of them than in the window tree, as its arrays are one region's row each."""
 PAIR_BLOCK = 2
@@ -43,17 +48,29 @@ PAIR_BLOCK = 2
 
 
 def write_regional(
-    values: Float64Array, peers: BoolArray, reference: int | None, out: Float32Array, first: int = 0
+    values: Float64Array, compared: Compared, reference: int | None, out: Float32Array, first: int = 0
 ) -> None:
-    """Leave-one-out spreads and moves.
+    """Leave-one-out spreads and moves, within each zone.
 
     Parameters
     ----------
     values : (T, R) float64, C order.
-    peers : (R,) regions that count as "others".
     reference : column of the reference region, or None if it isn't among the data.
     out : (len(REGIONAL_COLUMNS), T - first, R).
     """
+    to = None if reference is None else values[:, reference]
+    if len(compared.bounds) == 2:
+        _write_zone(values, compared.peers, to, out, first)
+        return
+    for zone in compared.zones:
+        part = np.empty((*out.shape[:2], len(zone)), dtype=np.float32)
+        _write_zone(np.ascontiguousarray(values[:, zone]), compared.peers[zone], to, part, first)
+        out[:, :, zone] = part
+
+
+def _write_zone(
+    values: Float64Array, peers: BoolArray, reference: Float64Array | None, out: Float32Array, first: int
+) -> None:
     n_times, n_regions = values.shape
     halo = max(MOVE_STEPS)
     block = max(min(BLOCK_CELLS // n_regions, n_times - first), 1)
@@ -80,7 +97,7 @@ def write_regional(
         if reference is None:
             part[3] = np.nan
         else:
-            np.subtract(now, now[reference], out=part[3], casting="same_kind")
+            np.subtract(now, reference[start:stop], out=part[3], casting="same_kind")
 
 
 def others(
@@ -125,47 +142,63 @@ def _leave_one_out(function: np.ufunc, values: Float64Array, out: Float64Array) 
     return out
 
 
-def write_nearest(values: Float64Array, peers: BoolArray, window: int, out: Float32Array, first: int = 0) -> None:
+def write_nearest(values: Float64Array, candidates: IntArray, window: int, out: Float32Array, first: int = 0) -> None:
     """The other region whose price kept nearest over ``window`` intervals (usually the one without congestion between).
 
-    Columns: price minus its price; mean distance over the window; its last moves; share of the others that are cheaper
-    now. ``values`` (T, R), ``out`` (len(NEAREST_COLUMNS), T - first, R). Work grows with R squared.
+    Columns: price minus its price; mean distance over the window; its last moves; share of the candidates that are
+    cheaper now. ``values`` (T, R), ``candidates`` as in ``Compared``, ``out`` (len(NEAREST_COLUMNS), T - first, R).
     """
     n_times, n_regions = values.shape
     halo = max(window - 1, max(MOVE_STEPS))
     block = max(PAIR_BLOCK * BLOCK_CELLS // n_regions, 4 * halo, 1)
+    steps = plan_windows([window])
+    node = {1: 0} | {made: place + 1 for place, (made, _, _) in enumerate(steps)}
+    tree = np.array([(a, node[a], node[b]) for _, a, b in steps], dtype=np.int64).reshape(-1, 3)
     for start in range(first, n_times, block):
         stop = min(start + block, n_times)
         price = np.ascontiguousarray(padded(values, start - halo, stop).T)
-        now = price[:, halo:]
-        moves = [now - price[:, halo - steps : price.shape[1] - steps] for steps in MOVE_STEPS]
-        shape = (n_regions, stop - start)
-        nearest = np.full(shape, np.inf)
-        spread, change = np.full(shape, np.nan), [np.full(shape, np.nan) for _ in MOVE_STEPS]
-        cheaper, known = np.zeros(shape), np.zeros(shape)
-        for one in range(n_regions):
-            for other in range(one + 1, n_regions):
-                gap = price[one] - price[other]
-                distance = rolling_sum(np.abs(gap)[:, None], [window])[window][halo:, 0] / window
-                current = gap[halo:]
-                for own, peer, sign in ((one, other, 1.0), (other, one, -1.0)):
-                    if not peers[peer]:
-                        continue
-                    signed = sign * current
-                    cheaper[own] += signed > 0
-                    known[own] += ~np.isnan(signed)
-                    closer = distance < nearest[own]
-                    np.copyto(nearest[own], distance, where=closer)
-                    np.copyto(spread[own], signed, where=closer)
-                    for mine, theirs in zip(change, moves, strict=True):
-                        np.copyto(mine[own], theirs[peer], where=closer)
-        nearest[np.isinf(nearest)] = np.nan
-        known[known == 0] = np.nan
-        part = out[:, start - first : stop - first].transpose(0, 2, 1)
-        for column, matrix in zip(part, (spread, nearest, *change, cheaper / known), strict=True):
-            column[:] = matrix
+        _nearest(price, candidates, tree, window, halo, _MOVE_STEPS, out[:, start - first : stop - first])
 
 
-def peer_mask(names: Sequence[str], regions: Sequence[str] | None) -> BoolArray:
-    """(R,) which of ``names`` count as others: those in ``regions``, or all."""
-    return np.array([regions is None or name in regions for name in names], dtype=bool)
+@numba.njit(cache=True, error_model="numpy")
+def _nearest(
+    price: Float64Array,
+    candidates: IntArray,
+    tree: IntArray,
+    window: int,
+    halo: int,
+    moves: IntArray,
+    out: Float32Array,
+) -> None:
+    """One block, ``price`` (R, halo + n). ``tree`` (steps, 3) sums as ``rolling_sum`` does: length, node, node."""
+    n_regions, n = price.shape
+    gap, nodes = np.empty(n), np.empty((len(tree) + 1, n))
+    near, cheaper, known = np.empty(n), np.empty(n), np.empty(n)
+    for own in range(n_regions):
+        near[:], cheaper[:], known[:] = np.inf, 0.0, 0.0
+        for i in range(halo, n):
+            for column in range(2 + len(moves)):
+                out[column, i - halo, own] = np.nan
+        for peer in candidates[own]:
+            if peer < 0:
+                break
+            sign = 1.0 if own < peer else -1.0
+            for i in range(n):
+                gap[i] = price[min(own, peer), i] - price[max(own, peer), i]
+                nodes[0, i] = abs(gap[i])
+            for step in range(len(tree)):
+                a, one, other, total = tree[step, 0], nodes[tree[step, 1]], nodes[tree[step, 2]], nodes[step + 1]
+                total[: min(a, n)] = np.nan
+                for i in range(a, n):
+                    total[i] = one[i] + other[i - a]
+            for i in range(halo, n):
+                signed, distance = sign * gap[i], nodes[-1, i] / window
+                cheaper[i] += signed > 0
+                known[i] += signed == signed
+                if distance < near[i]:
+                    near[i] = distance
+                    out[0, i - halo, own], out[1, i - halo, own] = signed, distance
+                    for k in range(len(moves)):
+                        out[2 + k, i - halo, own] = price[peer, i] - price[peer, i - moves[k]]
+        for i in range(halo, n):
+            out[2 + len(moves), i - halo, own] = cheaper[i] / known[i] if known[i] > 0 else np.nan

@@ -154,6 +154,30 @@ class ParquetLake:
         """Files below the root that aren't looked at: path relative to the root -> why, and what to do, in words."""
         return {name: why for name, why, _ in self._listing() if why}
 
+    def zones(self) -> dict[str, str]:
+        """Zone by node, as ``nodes.parquet`` in the root has them; empty without it. Raises SchemaError."""
+        path = self.root / NODES_FILE
+        if not self.root.is_dir() or not path.exists():
+            return {}
+        try:
+            with path.open("rb") as handle:
+                table = pq.read_table(handle)
+        except (pa.ArrowException, OSError) as error:
+            raise UnreadableFileError(
+                f"it can't be read ({_first_line(error)})", file=path, remedy="write it again or move it away"
+            ) from error
+        missing = [name for name in ("node", "zone") if name not in table.column_names]
+        if missing:
+            raise SchemaError(
+                f"nodes lack column {missing[0]!r}; found {table.column_names}",
+                file=path,
+                column=missing[0],
+                expected="node and zone, perhaps hub and kind",
+                remedy="rename or add the column, or move the file away: zones are then found in the prices",
+            )
+        pairs = zip(table["node"].to_pylist(), table["zone"].to_pylist(), strict=True)
+        return {str(node): str(zone) for node, zone in pairs if node is not None and zone is not None}
+
     def days_of_file(self, path: str) -> FileDays:
         """Which UTC days and regions ``path`` covers; reads two columns. Raises UnreadableFileError or DataError."""
         footer = self._footer(path, self._details(path))

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,11 @@ from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.errors import ModelError, ModelNotFoundError
 from energy_ml.evaluation.metrics import forecast_metrics, spike_thresholds
 from energy_ml.features import PriceFeatureSpec, feature_columns
+from energy_ml.features.neighbours import ATTRIBUTE
 from energy_ml.features.price_features import price_features
 from energy_ml.names import (
     IS_FILLED,
+    NODES_FILE,
     PRICE_EXPECTED,
     SPIKE_PROBABILITY,
     TRAINING_RESULTS_FILE,
@@ -115,7 +117,7 @@ class PricePredictionTrainer:
         lake = lake_of(settings)
         window = read_window(settings, lake, newest(settings, lake), self.config)
         prices = with_history(settings, lake, window, self.config)
-        prices.attrs["window_start"] = window.start.isoformat()
+        prices.attrs |= {"window_start": window.start.isoformat(), NODES_FILE: json.dumps(lake.zones())}
         return prices
 
     def prepare_data(self, df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -130,7 +132,7 @@ class PricePredictionTrainer:
             )
         else:
             start = pd.Timestamp(df.attrs["window_start"])
-            features = window_features(df, start, self.config)
+            features = window_features(df, start, self.config, json.loads(df.attrs.get(NODES_FILE, "{}")))
             self._left_out = features, df[df["timestamp"] < start]
         return features, feature_columns(features)
 
@@ -207,7 +209,10 @@ class PricePredictionTrainer:
             "split": window.split.to_dict(),
             "regions": list(window.design.regions),
             "config": dict(self.config.__dict__),
-            "feature_spec": PriceFeatureSpec.from_config(self.config, window.design.regions).to_dict(),
+            "feature_spec": {
+                **PriceFeatureSpec.from_config(self.config, window.design.regions).to_dict(),
+                "neighbours": df_features.attrs.get(ATTRIBUTE),
+            },
             "best_iteration": rounds,
             "price_scale": scale,
             "rows_left_out": window.left_out(steps),
@@ -335,7 +340,7 @@ class PricePredictionTrainer:
             split = split_window(distinct[0], distinct[-1] + step, self.config.train_end_pct, self.config.val_end_pct)
         earlier = None
         if history is not None and len(history):
-            spec = PriceFeatureSpec.from_config(self.config)
+            spec = replace(PriceFeatureSpec.from_config(self.config), neighbours=frame.attrs.get(ATTRIBUTE))
             earlier = price_features(history, spec, price_col=self.config.target_column)
             since = split.start - pd.Timedelta(days=self.config.history_days)
             earlier = earlier[earlier["timestamp"] >= since]  # what is before fills lags

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energy_ml.features import regional_features
+from energy_ml.features.neighbours import Compared
 from energy_ml.features.regional_features import (
     MOVE_STEPS,
     NEAREST_COLUMNS,
@@ -18,7 +19,7 @@ from energy_ml.features.regional_features import (
 from energy_ml_tests.features.frames import price_matrix
 
 
-def _brute_regional(values, peers, reference):
+def brute_regional(values, peers, reference):
     n_times, n_regions = values.shape
     out = np.full((len(REGIONAL_COLUMNS), n_times, n_regions), np.nan)
     for t in range(n_times):
@@ -37,12 +38,12 @@ def _brute_regional(values, peers, reference):
     return out
 
 
-def _brute_nearest(values, peers, window):
+def brute_nearest(values, candidates, window):
     n_times, n_regions = values.shape
     out = np.full((len(NEAREST_COLUMNS), n_times, n_regions), np.nan)
     for t in range(n_times):
         for own in range(n_regions):
-            rest = [region for region in range(n_regions) if region != own and peers[region]]
+            rest = [region for region in candidates[own] if region >= 0]
             gaps = [values[t, own] - values[t, region] for region in rest]
             gaps = [gap for gap in gaps if not np.isnan(gap)]
             if gaps:
@@ -83,19 +84,21 @@ def test_columns_equal_loops_over_pairs(n_times, n_regions, peer_bits, reference
     nearest = np.zeros((len(NEAREST_COLUMNS), n_times - first, n_regions), np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(regional_features, "BLOCK_CELLS", block)
-        write_regional(values, peers, place, regional, first)
-        write_nearest(values, peers, 4, nearest, first)
+        every = Compared.all_pairs(peers)
+        write_regional(values, every, place, regional, first)
+        write_nearest(values, every.candidates, 4, nearest, first)
     tolerance = {"rtol": 1e-6, "atol": 1e-5}
-    np.testing.assert_allclose(regional, _brute_regional(values, peers, place)[:, first:], **tolerance)
-    np.testing.assert_allclose(nearest, _brute_nearest(values, peers, 4)[:, first:], **tolerance)
+    np.testing.assert_allclose(regional, brute_regional(values, peers, place)[:, first:], **tolerance)
+    np.testing.assert_allclose(nearest, brute_nearest(values, every.candidates, 4)[:, first:], **tolerance)
 
 
 def test_a_region_alone_has_no_others():
     values = price_matrix(30, 1, 1)
     regional = np.zeros((len(REGIONAL_COLUMNS), 30, 1), np.float32)
     nearest = np.zeros((len(NEAREST_COLUMNS), 30, 1), np.float32)
-    write_regional(values, np.array([True]), 0, regional)
-    write_nearest(values, np.array([True]), 4, nearest)
+    alone = Compared.all_pairs(np.array([True]))
+    write_regional(values, alone, 0, regional)
+    write_nearest(values, alone.candidates, 4, nearest)
     assert (regional[3] == 0).all()
     assert np.isnan(np.delete(regional, 3, axis=0)).all()
     assert np.isnan(nearest).all()
@@ -104,7 +107,7 @@ def test_a_region_alone_has_no_others():
 def test_a_spike_takes_no_digits_from_the_others():
     values = np.array([[1e15, 0.1, 0.3]])
     regional = np.zeros((len(REGIONAL_COLUMNS), 1, 3), np.float32)
-    write_regional(values, np.ones(3, bool), 0, regional)
+    write_regional(values, Compared.all_pairs(np.ones(3, bool)), 0, regional)
     own_mean_of_others = values[0, 0] - 0.2
     assert regional[0, 0, 0] == np.float32(own_mean_of_others)
     statistic = regional_features.others(np.ascontiguousarray(values.T), np.ones(3, bool))

@@ -34,8 +34,13 @@ def predictor(trained: PricePredictionTrainer) -> PricePredictor:
     return PricePredictor().use(copy.deepcopy(trained.models))
 
 
-def test_fed_price_by_price_it_repeats_the_batch_test_forecasts_bit_for_bit(prices: pd.DataFrame) -> None:
-    """Train on a window, hide its last hours, serve them live: the same numbers as one batch run over all."""
+@pytest.mark.parametrize("regions", [REGIONS, tuple(f"N{n:02d}" for n in range(18))], ids=["few", "many"])
+def test_fed_price_by_price_it_repeats_the_batch_test_forecasts_bit_for_bit(regions: tuple[str, ...]) -> None:
+    """Train on a window, hide its last hours, serve them live: the same numbers as one batch run over all.
+
+    Of many regions the model keeps which ones it compares.
+    """
+    prices = market(regions=regions)
     split = whole_split(prices)
     hidden_from = prices["timestamp"].max() - pd.Timedelta(hours=3)
     earlier = prices[prices["timestamp"] <= hidden_from]
@@ -66,6 +71,8 @@ def test_fed_price_by_price_it_repeats_the_batch_test_forecasts_bit_for_bit(pric
                 assert (answer["expected"], answer["spike_probability"]) == (row.price_expected, row.spike_probability)
                 compared += 1
     assert compared > 40
+    chosen = batch.models[15].provenance["feature_spec"]["neighbours"]
+    assert (chosen is None) == (regions is REGIONS)
 
 
 def test_feeding_many_prices_at_once_equals_feeding_them_one_by_one(
