@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from energy_ml.arrays import Booleans, Floats, Integers
 from energy_ml.config import SUPPORTED_INTERVALS, PricePredictionConfig
 from energy_ml.errors import (
     IntervalError,
@@ -23,10 +24,6 @@ from energy_ml.errors import (
 )
 from energy_ml.market_data.rows import (
     MINUTE,
-    Bools,
-    Findings,
-    Floats,
-    Ints,
     Rows,
     infer_interval,
     merge_duplicates,
@@ -75,7 +72,6 @@ def clean_prices(
     regions: Sequence[str] | None = None,
     warmup_minutes: int = 0,
     max_abs_price: float = MAX_ABS_PRICE,
-    flatline_minutes: int = FLATLINE_MINUTES,
     now: pd.Timestamp | None = None,
     max_cells: int | None = None,
 ) -> CleanPrices:
@@ -85,7 +81,7 @@ def clean_prices(
     out of order; duplicates that agree (a missing value agrees with any); NaN and infinite prices (then missing);
     missing intervals, filled with the last price for up to ``max_gap_minutes`` and flagged in ``is_filled``. Extra
     columns are filled the same way and stay NaN beyond. Warned of: longer gaps (holes), which stay NaN; regions with
-    prices before the window only, which are left out; prices that stay the same for longer than ``flatline_minutes``.
+    prices before the window only, which are left out; prices that stay the same for six hours.
     How much of a window may be missing, ``window.refuse_too_few`` says.
 
     Parameters
@@ -108,152 +104,127 @@ def clean_prices(
     (future, off the grid, too far apart), DuplicateError, ValueRangeError, IntervalError, UnknownRegionError.
     """
     rows = Rows.of(frame, "prices", None)
-    found = Findings(rows.problems)
     low, high = nanoseconds(start), nanoseconds(end)
-    window_from = None if low is None else low - warmup_minutes * MINUTE
     regions = frame.attrs.get("regions") if regions is None else regions
     if regions is not None:
-        absent = [r for r in regions if r not in rows.names]
-        if absent and len(rows):
-            found.refuse(
-                UnknownRegionError(
-                    f"region{'s' if len(absent) > 1 else ''} {', '.join(absent)} "
-                    f"{'have' if len(absent) > 1 else 'has'} no rows in the window",
-                    column=REGION,
-                    expected=f"some of {', '.join(sorted(rows.names))}",
-                    remedy="correct ENERGY_ML_REGIONS or add the missing files",
-                )
-            )
-        rows.keep(np.isin(rows.keys, [i for i, name in enumerate(rows.names) if name in regions]))
-    snap_jitter(rows, found)
-    inside = np.ones(len(rows), dtype=bool)
-    if window_from is not None:
-        inside &= rows.times >= window_from
-    if high is not None:
-        inside &= rows.times < high
-    rows.keep(inside)
+        _keep_regions(rows, regions)
+    snap_jitter(rows)
+    rows.keep_between(None if low is None else low - warmup_minutes * MINUTE, high)
     if not len(rows) or (low is not None and not (rows.times >= low).any()):
-        found.refuse(
+        span = (f" from {start}" if start is not None else "") + (f" to {end}" if end is not None else "")
+        rows.errors.append(
             NoDataError(
-                f"there are no prices{_span(start, end)}",
+                f"there are no prices{span}",
                 rows=0,
                 expected="rows for every interval of the window",
                 remedy="add the missing files or choose another day",
             )
         )
-        found.raise_any()
+        rows.raise_errors()
     if regions is None and low is not None:
-        _leave_out_ended(rows, found, low)
-    refuse_future(rows, found, now)
-    _refuse_absurd(rows, found, max_abs_price)
-    missing_values(rows, found, PRICE)
-    rows.sort(found)
-    merge_duplicates(rows, found)
-    minutes = _interval(rows, found, interval_minutes)
-    if minutes is None:
-        found.raise_any()
-        raise AssertionError("an unknown interval is always refused")
-    off = rows.times % (minutes * MINUTE) != 0
-    if off.any():
-        found.refuse(
-            TimestampError(
-                f"timestamps are off the grid of {minutes} minutes",
-                file=rows.file_of(off),
-                column=TIMESTAMP,
-                rows=int(off.sum()),
-                example=rows.example(off),
-                expected=f"the start of an interval: whole multiples of {minutes} minutes since midnight UTC",
-                remedy="round the timestamps down to the interval's start",
+        _leave_out_ended(rows, low)
+    refuse_future(rows, now)
+    _refuse_absurd(rows, max_abs_price)
+    missing_values(rows, PRICE)
+    rows.sort()
+    merge_duplicates(rows)
+    minutes = _interval(rows, interval_minutes)
+    _refuse_vast(rows, minutes, low, high, most_cells(len(rows)) if max_cells is None else max_cells)
+    grid = _fill_grid(rows, minutes, low, high, max_gap_minutes)
+    rows.raise_errors()
+    _warn_flatlines(grid)
+    return CleanPrices(grid.to_frame(), minutes, grid.problems)
+
+
+def _keep_regions(rows: Rows, regions: Sequence[str]) -> None:
+    absent = [r for r in regions if r not in rows.names]
+    if absent and len(rows):
+        rows.errors.append(
+            UnknownRegionError(
+                f"region{'s' if len(absent) > 1 else ''} {', '.join(absent)} "
+                f"{'have' if len(absent) > 1 else 'has'} no rows in the window",
+                column=REGION,
+                expected=f"some of {', '.join(sorted(rows.names))}",
+                remedy="correct ENERGY_ML_REGIONS or add the missing files",
             )
         )
-        found.raise_any()
-    _refuse_vast(rows, found, minutes, low, high, max_cells)
-    table = _fill_grid(rows, found, minutes, low, high, max_gap_minutes)
-    found.raise_any()
-    _warn_flatlines(table, found, minutes, flatline_minutes)
-    return CleanPrices(table.to_frame(), minutes, found.problems)
+    rows.keep(np.isin(rows.keys, [i for i, name in enumerate(rows.names) if name in regions]))
 
 
-def _leave_out_ended(rows: Rows, found: Findings, low: int) -> None:
+def _leave_out_ended(rows: Rows, low: int) -> None:
     """Leave out regions that nobody chose and that have rows in the warm-up only."""
     inside = np.unique(rows.keys[rows.times >= low])
     for code in np.setdiff1d(rows.keys, inside):
         name = rows.names[code]
-        found.note("region_absent", f"region {name} has rows before the window only", 0, False, example=name)
+        message = f"region {name} has rows before the window only"
+        rows.problems.append(DataProblem("region_absent", message, 0, False, name))
     rows.keep(np.isin(rows.keys, inside))
-
-
-def _span(start: pd.Timestamp | None, end: pd.Timestamp | None) -> str:
-    return (f" from {start}" if start is not None else "") + (f" to {end}" if end is not None else "")
 
 
 def _time(ns: int) -> str:
     return str(pd.Timestamp(int(ns), tz="UTC"))
 
 
-def _refuse_absurd(rows: Rows, found: Findings, limit: float) -> None:
+def _refuse_absurd(rows: Rows, limit: float) -> None:
     prices = rows.values[PRICE]
     absurd = (np.abs(prices) > limit) & np.isfinite(prices)
-    if absurd.any():
-        found.refuse(
-            ValueRangeError(
-                "prices are absurd",
-                file=rows.file_of(absurd),
-                column=PRICE,
-                rows=int(absurd.sum()),
-                example=rows.example(absurd, PRICE),
-                expected=f"between {-limit:,.0f} and {limit:,.0f} currency/MWh",
-                remedy="correct or drop these rows, or raise ENERGY_ML_PRICES_MAX_ABS_PRICE if this market has them",
-            )
-        )
-        rows.values[PRICE] = np.where(absurd, np.nan, prices)
+    rows.refuse(
+        ValueRangeError,
+        "prices are absurd",
+        absurd,
+        PRICE,
+        f"between {-limit:,.0f} and {limit:,.0f} currency/MWh",
+        "correct or drop these rows, or raise ENERGY_ML_PRICES_MAX_ABS_PRICE if this market has them",
+        value=True,
+    )
+    rows.values[PRICE] = np.where(absurd, np.nan, prices)
 
 
-def _interval(rows: Rows, found: Findings, given: int | None) -> int | None:
-    """The window's one interval in minutes; None, with an error noted, if there is none. Rows must be sorted."""
+def _interval(rows: Rows, given: int | None) -> int:
+    """The window's one interval in minutes, which all timestamps keep to; else raises. Rows must be sorted."""
     series = rows.series()
     minutes = given if given is not None else infer_interval([rows.times[s] for s in series])
     if minutes is None or minutes not in SUPPORTED_INTERVALS:
-        found.refuse(unsupported_interval([rows.times[s] for s in series], given))
-        return None
+        rows.errors.append(unsupported_interval([rows.times[s] for s in series], given))
+        rows.raise_errors()
+        raise AssertionError("the error stands in the line before")
     for part in series:
-        run = _mixed_run(rows.times[part], minutes)
-        if run is None:
-            continue
-        other, at = run
-        mask = np.zeros(len(rows), dtype=bool)
-        mask[part.start + at] = True
-        found.refuse(
-            IntervalError(
+        if (other := _other_interval(rows.times[part], minutes)) is not None:
+            mixed = np.zeros(len(rows), dtype=bool)
+            mixed[part.start + 1 : part.stop] = np.diff(rows.times[part]) == other * MINUTE
+            rows.refuse(
+                IntervalError,
                 f"intervals of {minutes} and {other} minutes are mixed",
-                file=rows.file_of(mask),
-                column=TIMESTAMP,
-                rows=int((np.diff(rows.times[part]) == other * MINUTE).sum()) + 1,
-                example=rows.example(mask),
-                expected="one interval for all regions of a window",
-                remedy="resample the files to one interval, or keep them in separate folders",
+                mixed,
+                TIMESTAMP,
+                "one interval for all regions of a window",
+                "resample the files to one interval, or keep them in separate folders",
             )
-        )
-        return None
+            rows.raise_errors()
+    off = rows.times % (minutes * MINUTE) != 0
+    rows.refuse(
+        TimestampError,
+        f"timestamps are off the grid of {minutes} minutes",
+        off,
+        TIMESTAMP,
+        f"the start of an interval: whole multiples of {minutes} minutes since midnight UTC",
+        "round the timestamps down to the interval's start",
+    )
+    if off.any():
+        rows.raise_errors()
     return minutes
 
 
-def _mixed_run(times: Ints, minutes: int) -> tuple[int, int] | None:
-    """Another supported interval that at least MIXED_RUN steps in a row keep to, and where; None if there is none."""
+def _other_interval(times: Integers, minutes: int) -> int | None:
+    """Another supported interval that at least MIXED_RUN steps in a row keep to."""
     steps = np.diff(times)
-    other = steps != minutes * MINUTE
-    if int(other.sum()) < MIXED_RUN:
-        return None
-    for candidate in SUPPORTED_INTERVALS:
-        if candidate == minutes:
-            continue
-        starts, lengths = _runs(steps == candidate * MINUTE)
-        if len(lengths) and lengths.max() >= MIXED_RUN:
-            return candidate, int(starts[np.argmax(lengths >= MIXED_RUN)])
+    for other in SUPPORTED_INTERVALS if (steps != minutes * MINUTE).sum() >= MIXED_RUN else ():
+        if other != minutes and (_runs(steps == other * MINUTE)[1] >= MIXED_RUN).any():
+            return other
     return None
 
 
-def _runs(mask: Bools) -> tuple[Ints, Ints]:
+def _runs(mask: Booleans) -> tuple[Integers, Integers]:
     """Start and length of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
     return edges[::2], edges[1::2] - edges[::2]
@@ -261,13 +232,17 @@ def _runs(mask: Bools) -> tuple[Ints, Ints]:
 
 @dataclass
 class _Grid:
-    """Dense columns (T, R): T timestamps from ``first`` (ns) by ``minutes``, R regions."""
+    """Dense columns (T, R): T timestamps from ``first`` (ns) by ``minutes``, R regions; and what is wrong with them."""
 
     first: int
     minutes: int
     names: list[str]
     values: dict[str, Floats]
-    filled: Bools
+    filled: Booleans
+    problems: list[DataProblem]
+
+    def note(self, kind: str, message: str, rows: int, example: str, *, repaired: bool = False) -> None:
+        self.problems.append(DataProblem(kind, message, rows, repaired, example, PRICE))
 
     def at(self, step: int) -> str:
         return _time(self.first + int(step) * self.minutes * MINUTE)
@@ -293,15 +268,12 @@ def _extent(rows: Rows, minutes: int, low: int | None, high: int | None) -> tupl
     return first, (after - first) // step
 
 
-def _refuse_vast(
-    rows: Rows, found: Findings, minutes: int, low: int | None, high: int | None, most: int | None
-) -> None:
+def _refuse_vast(rows: Rows, minutes: int, low: int | None, high: int | None, most: int) -> None:
     """Before anything is laid out: few rows that lie decades apart mustn't become a grid of millions."""
     first, steps = _extent(rows, minutes, low, high)
     names = len(np.unique(rows.keys))
-    most = most_cells(len(rows)) if most is None else most
     if steps * names > most:
-        found.refuse(
+        rows.errors.append(
             TimestampError(
                 f"rows reach from {_time(first)} to {_time(int(rows.times.max()))}: {steps:,} intervals of "
                 f"{names} region{'s' if names > 1 else ''} for {len(rows):,} rows",
@@ -310,38 +282,27 @@ def _refuse_vast(
                 remedy="remove stray timestamps, or pass a shorter window",
             )
         )
-        found.raise_any()
+        rows.raise_errors()
 
 
-def _fill_grid(
-    rows: Rows,
-    found: Findings,
-    minutes: int,
-    low: int | None,
-    high: int | None,
-    max_gap_minutes: int,
-) -> _Grid:
+def _fill_grid(rows: Rows, minutes: int, low: int | None, high: int | None, max_gap_minutes: int) -> _Grid:
     step = minutes * MINUTE
     first, steps = _extent(rows, minutes, low, high)
     used = np.unique(rows.keys)
-    column = np.full(len(rows.names), -1, dtype=np.int64)
-    column[used] = np.arange(len(used))
-    shape = (steps, len(used))
-    position = ((rows.times - first) // step, column[rows.keys])
-    values = {}
+    column = np.searchsorted(used, rows.keys)
+    values = {name: np.full((steps, len(used)), np.nan) for name in rows.values}
     for name, flat in rows.values.items():
-        values[name] = np.full(shape, np.nan)
-        values[name][position] = flat
-    grid = _Grid(first, minutes, [rows.names[k] for k in used], values, np.isnan(values[PRICE]))
+        values[name][(rows.times - first) // step, column] = flat
+    grid = _Grid(first, minutes, [rows.names[k] for k in used], values, np.isnan(values[PRICE]), rows.problems)
     warm = 0 if low is None else max(0, (-(-low // step) * step - first) // step)
     limit = max_gap_minutes // minutes or min(max_gap_minutes, 1)
-    _gaps(grid, found, warm, limit)
+    _gaps(grid, warm, limit, local=rows.naive)
     for name, column_values in grid.values.items():
         grid.values[name] = _forward_fill(column_values, limit)
     return grid
 
 
-def _gaps(grid: _Grid, found: Findings, warm: int, limit: int) -> None:
+def _gaps(grid: _Grid, warm: int, limit: int, *, local: bool) -> None:
     """Report gaps that forward filling closes, and holes, which are longer; those of the warm-up don't matter."""
     short: list[tuple[int, int, str]] = []
     holes: list[tuple[int, int, str]] = []
@@ -360,36 +321,26 @@ def _gaps(grid: _Grid, found: Findings, warm: int, limit: int) -> None:
     ):
         if gaps:
             start, length, name = min(gaps)
-            found.note(
+            grid.note(
                 kind,
                 f"{len(gaps)} gap{'s' if len(gaps) > 1 else ''} {words}",
                 sum(n for _, n, _ in gaps),
-                kind == "short_gap",
-                example=f"{name} from {grid.at(start)} to {grid.at(start + length)} ({length * grid.minutes} minutes)",
-                column=PRICE,
+                f"{name} from {grid.at(start)} to {grid.at(start + length)} ({length * grid.minutes} minutes)",
+                repaired=kind == "short_gap",
             )
     hours = [(start, name) for start, length, name in [*short, *holes] if length * grid.minutes == 60]
-    for start in sorted({start for start, _ in hours}) if found.naive else []:
+    for start in sorted({start for start, _ in hours}) if local else []:
         here = [name for at, name in hours if at == start]
         if len(here) == len(grid.names) and pd.Timestamp(grid.at(start)).day_of_week == 6:
-            found.note(
-                "local_time",
+            message = (
                 "an hour of a Sunday is missing: probably local time, of a day of 23 hours; if so, set "
-                "ENERGY_ML_INPUT_ZONE to the time zone of these timestamps, such as Europe/Paris",
-                60 // grid.minutes * len(here),
-                False,
-                example=grid.at(start),
-                column=TIMESTAMP,
+                "ENERGY_ML_INPUT_ZONE to the time zone of these timestamps, such as Europe/Paris"
             )
+            lost = 60 // grid.minutes * len(here)
+            grid.problems.append(DataProblem("local_time", message, lost, False, grid.at(start), TIMESTAMP))
     if leading and not warm:
-        found.note(
-            "leading_gap",
-            "the first prices of the window are missing and stay so: there is nothing earlier to fill them with",
-            leading,
-            False,
-            example=grid.at(0),
-            column=PRICE,
-        )
+        message = "the first prices of the window are missing and stay so: there is nothing earlier to fill them with"
+        grid.note("leading_gap", message, leading, grid.at(0))
 
 
 def _forward_fill(values: Floats, limit: int) -> Floats:
@@ -407,22 +358,19 @@ def _forward_fill(values: Floats, limit: int) -> Floats:
     return result
 
 
-def _warn_flatlines(grid: _Grid, found: Findings, minutes: int, flatline_minutes: int) -> None:
+def _warn_flatlines(grid: _Grid) -> None:
     prices = np.where(grid.filled, np.nan, grid.values[PRICE])
-    same = np.diff(prices, axis=0) == 0
     worst: list[tuple[int, int, str]] = []
-    for c, name in enumerate(grid.names):
-        starts, lengths = _runs(same[:, c])
-        for i in np.flatnonzero((lengths + 1) * minutes > flatline_minutes):
-            worst.append((int(lengths[i]) + 1, int(starts[i]), name))
+    for name, same in zip(grid.names, (np.diff(prices, axis=0) == 0).T, strict=True):
+        for start, length in zip(*_runs(same), strict=True):
+            if (length + 1) * grid.minutes > FLATLINE_MINUTES:
+                worst.append((int(length) + 1, int(start), name))
     if worst:
         length, start, name = max(worst)
-        found.note(
+        grid.note(
             "flatline",
-            f"prices stay the same for more than {flatline_minutes} minutes {len(worst)} time"
+            f"prices stay the same for more than {FLATLINE_MINUTES} minutes {len(worst)} time"
             f"{'s' if len(worst) > 1 else ''}; a hanging feed looks like that",
             sum(n for n, _, _ in worst),
-            False,
-            example=f"{name} from {grid.at(start)} for {length * minutes} minutes",
-            column=PRICE,
+            f"{name} from {grid.at(start)} for {length * grid.minutes} minutes",
         )

@@ -17,13 +17,13 @@ from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import unquote
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
+from energy_ml.arrays import Integers
 from energy_ml.config import resolve_path
 from energy_ml.errors import (
     DataError,
@@ -33,7 +33,7 @@ from energy_ml.errors import (
     UnknownRegionError,
     UnreadableFileError,
 )
-from energy_ml.market_data.rows import Ints, infer_interval, unsupported_interval
+from energy_ml.market_data.rows import infer_interval, unsupported_interval
 from energy_ml.market_data.schema import (
     KEY_COLUMN,
     MISSING_WORDS,
@@ -118,10 +118,10 @@ class _Footer:
     info: FileInfo
     schema: pa.Schema | None = None
     partitions: dict[str, str] = field(default_factory=dict)
-    group_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    group_first: npt.NDArray[np.int64] | None = None
+    group_rows: Integers = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    group_first: Integers | None = None
     """First timestamp of each row group in ns UTC; None where the footer has no usable statistics."""
-    group_last: npt.NDArray[np.int64] | None = None
+    group_last: Integers | None = None
     group_keys: list[tuple[str, str] | None] = field(default_factory=list)
     """Smallest and largest region of each row group, None where unknown."""
     error: DataError | None = None
@@ -208,7 +208,7 @@ class ParquetLake:
         Raises NoDataError if no day is complete, IntervalError if that is because no day is spaced evenly.
         """
         footers = self._price_footers(regions)
-        odd: list[Ints] = []
+        odd: list[Integers] = []
         even = False
         over = _utc(pd.Timestamp.now("UTC") if now is None else now).floor("D").value - 1
         last_ns = min(max(cast(pd.Timestamp, f.info.last).value for f in footers), over)
@@ -472,7 +472,7 @@ class ParquetLake:
 
     def _day_rows(self, footers: list[_Footer], day: int) -> _DayRows:
         start, end = day * _DAY_NS, (day + 1) * _DAY_NS
-        found: dict[str, list[npt.NDArray[np.int64]]] = {}
+        found: dict[str, list[Integers]] = {}
         for footer in footers:
             if not footer.info.touches(pd.Timestamp(start, tz="UTC"), pd.Timestamp(end, tz="UTC")):
                 continue
@@ -486,9 +486,7 @@ class ParquetLake:
                 found.setdefault(names[code], []).append(times[keys == code])
         return _DayRows(day, {name: np.unique(np.concatenate(parts)) for name, parts in found.items()})
 
-    def _keys(
-        self, footer: _Footer, groups: list[int] | None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[str]]:
+    def _keys(self, footer: _Footer, groups: list[int] | None) -> tuple[Integers, Integers, list[str]]:
         """Timestamps (ns UTC) and key codes of the rows, with the names that the codes stand for; of prices those that
         are numbers."""
         key = KEY_COLUMN[cast(Kind, footer.info.kind)]
@@ -508,18 +506,13 @@ class ParquetLake:
             times, codes = times[codes >= 0], codes[codes >= 0]
         return times, codes, names
 
-    def _times_ns(self, table: pa.Table, key: str, path: str) -> npt.NDArray[np.int64]:
+    def _times_ns(self, table: pa.Table, key: str, path: str) -> Integers:
         """Timestamps of the rows, ns UTC; ``key`` names the column of their series, where the table has it."""
         column = table.column(TIMESTAMP)
         if pa.types.is_timestamp(column.type) and column.null_count == 0 and (self.zone is None or column.type.tz):
             with contextlib.suppress(pa.ArrowInvalid):
                 return np.asarray(column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).to_numpy())
-        try:
-            values = column.to_pandas()
-        except pa.ArrowInvalid:
-            values = pd.Series(column.to_pylist(), dtype=object)
-        keys = table.column(key).to_pandas().to_numpy() if key in table.column_names else None
-        return np.asarray(utc_timestamps(values.rename(TIMESTAMP), [], path, zone=self.zone, keys=keys).asi8)
+        return np.asarray(utc_timestamps(table, key, [], path, self.zone).asi8)
 
     # --- Files and footers ---------------------------------------------------------------------------------------
 
@@ -689,7 +682,7 @@ class _DayRows:
     """Distinct timestamps (ns UTC, ascending) of one UTC day by region."""
 
     day: int
-    times: dict[str, npt.NDArray[np.int64]]
+    times: dict[str, Integers]
 
     def complete(self, regions: set[str], interval: int | None) -> bool:
         minutes = interval or infer_interval(list(self.times.values()))
@@ -744,9 +737,7 @@ def _partitions(path: str) -> dict[str, str]:
     return {name: unquote(value) for name, value in pairs if name and value != "__HIVE_DEFAULT_PARTITION__"}
 
 
-def _time_statistics(
-    file: pq.ParquetFile, path: str
-) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
+def _time_statistics(file: pq.ParquetFile, path: str) -> tuple[Integers | None, Integers | None]:
     """First and last timestamp (ns UTC) per row group; (None, None) where the footer can't tell."""
     schema, metadata = file.schema_arrow, file.metadata
     if not pa.types.is_timestamp(schema.field(TIMESTAMP).type):
@@ -825,7 +816,7 @@ def _is_number(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.is_valid(column)
 
 
-def _rows_per_day(times: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], names: list[str]) -> pd.DataFrame:
+def _rows_per_day(times: Integers, keys: Integers, names: list[str]) -> pd.DataFrame:
     """Distinct timestamps per day and name."""
     if not len(times):
         return pd.DataFrame(index=pd.Index([], name="day", dtype=object))
@@ -844,7 +835,7 @@ def _rows_per_day(times: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], nam
     return frame.iloc[np.flatnonzero(table.any(axis=1))].astype(np.int64)
 
 
-def _has_repeats(times: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> bool:
+def _has_repeats(times: Integers, columns: Integers) -> bool:
     """Whether a (time, column) pair occurs twice; rows that ascend within a column are recognised without sorting."""
     for code in np.unique(columns):
         own = times[columns == code]

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from energy_ml.errors import TimestampError
+from energy_ml.arrays import Booleans
 
-Bools = npt.NDArray[np.bool_]
-Refuse = Callable[[str, Bools, str, str], TimestampError]
+Refuse = Callable[[str, Booleans, str, str], Exception]
 """Makes the error of what was found, at which rows, what is expected, and the remedy."""
 
 _REMEDY = "correct these rows, or write all timestamps in UTC"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Booleans, Floats, Integers
 from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import DataError, DuplicateError, IntervalError, TimestampError
 from energy_ml.market_data.schema import KEY_COLUMN, DataProblem, Kind, normalise
@@ -28,18 +28,13 @@ MINUTE = 60 * 10**9
 _FREE_CELLS, _CELLS_PER_ROW = 1_000_000, 20
 _JITTER = 10**9  # one second: clocks that stamp 00:05:00.2 mean 00:05
 
-Array = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-
 
 def most_cells(rows: int) -> int:
     """Intervals x regions that so many rows may be laid out on: a stray timestamp mustn't fill the memory."""
     return _FREE_CELLS + _CELLS_PER_ROW * rows
 
 
-def infer_interval(series: Sequence[Ints]) -> int | None:
+def infer_interval(series: Sequence[Integers]) -> int | None:
     """Most common step, in minutes, of ascending timestamps (ns), one array per region; None if it isn't supported.
 
     Ties go to the shorter step.
@@ -53,7 +48,7 @@ def infer_interval(series: Sequence[Ints]) -> int | None:
     return minutes if rest == 0 and minutes in SUPPORTED_INTERVALS else None
 
 
-def unsupported_interval(series: Sequence[Ints], given: int | None = None, file: object = None) -> IntervalError:
+def unsupported_interval(series: Sequence[Integers], given: int | None = None, file: object = None) -> IntervalError:
     """What to say of ascending timestamps (ns), one array per region, whose most common step isn't supported."""
     values, counts = np.unique(np.concatenate([np.diff(times) for times in series]), return_counts=True)
     most = f"{values[np.argmax(counts)] / MINUTE:.6g} minutes" if len(values) else "unknown: one row per region"
@@ -68,58 +63,29 @@ def unsupported_interval(series: Sequence[Ints], given: int | None = None, file:
     )
 
 
-def recent_interval(stamps: Ints) -> int | None:
+def recent_interval(stamps: Integers) -> int | None:
     """``infer_interval`` of the newest timestamps of a frame, of which most are looked for at its end."""
     return infer_interval([np.unique(stamps[-2000:])[-49:]])
 
 
-class Findings:
-    """Collects problems and errors, so that one run names everything that is wrong."""
-
-    def __init__(self, problems: list[DataProblem]) -> None:
-        self.problems = problems
-        self.errors: list[DataError] = []
-
-    def note(self, kind: str, message: str, rows: int, repaired: bool, **where: str | None) -> None:
-        self.problems.append(DataProblem(kind, message, rows, repaired, **where))
-
-    @property
-    def naive(self) -> bool:
-        """Whether timestamps came without a zone and were taken as UTC."""
-        return any(problem.kind == "naive_timestamps" for problem in self.problems)
-
-    def refuse(self, error: DataError) -> None:
-        self.errors.append(error)
-
-    def raise_any(self) -> None:
-        """Raise the first error, the others in its message."""
-        if not self.errors:
-            return
-        first, others = self.errors[0], self.errors[1:]
-        unreadable = [p.file for p in self.problems if p.kind == "unreadable_file" and p.file]
-        if unreadable:
-            first.args = (f"{first.args[0]} The rows may be in files that can't be read: {', '.join(unreadable)}.",)
-        if others:
-            more = " | ".join(f"{type(e).__name__}: {e.found}" for e in others)
-            many = f"{len(others)} more problem{'s' if len(others) > 1 else ''}"
-            first.args = (f"{first.args[0]} And {many}: {more}",)
-        raise first
-
-
 @dataclass
 class Rows:
-    """Columns of one long frame as arrays of n values each; ``keys`` indexes ``names`` (regions or battery ids)."""
+    """Columns of one long frame as arrays of n values each, and all that is found wrong with them.
+
+    ``keys`` indexes ``names`` (regions or battery ids).
+    """
 
     kind: Kind
-    times: Ints
-    keys: Ints
+    times: Integers
+    keys: Integers
     names: list[str]
     values: dict[str, Floats]
     texts: dict[str, pd.Series]
-    row: Ints
+    row: Integers
     """Position in the frame that came in, for naming the file of an example."""
     sources: list[tuple[str, int]]
     problems: list[DataProblem]
+    errors: list[DataError] = field(default_factory=list)
 
     @classmethod
     def of(cls, frame: pd.DataFrame, kind: Kind, extra_columns: Sequence[str] | None) -> Rows:
@@ -127,9 +93,7 @@ class Rows:
         sources = [(str(path), int(count)) for path, count in frame.attrs.get("sources", [])]
         in_order = isinstance(frame.index, pd.RangeIndex) and sum(count for _, count in sources) == len(frame)
         typed, problems = normalise(frame, kind, extra_columns=extra_columns)
-        if (
-            kind == "prices" and IS_FILLED in frame.columns
-        ):  # cleaned before: what was filled isn't known any better now
+        if kind == "prices" and IS_FILLED in frame:  # cleaned before: what was filled isn't known any better now
             typed[PRICE] = typed[PRICE].mask(frame[IS_FILLED].to_numpy(dtype=bool))
         codes, names = pd.factorize(typed[KEY_COLUMN[kind]], sort=True)
         texts = {c: typed[c] for c in (REGION,) if kind == "batteries" and c in typed.columns}
@@ -149,7 +113,75 @@ class Rows:
     def __len__(self) -> int:
         return len(self.times)
 
-    def keep(self, which: Array) -> None:
+    def note(
+        self,
+        kind: str,
+        message: str,
+        mask: Booleans,
+        column: str,
+        *,
+        repaired: bool = True,
+        value: bool = False,
+    ) -> None:
+        """List the rows of ``mask`` (n,), if there are any; ``value`` shows the column's in the example."""
+        if mask.any():
+            example, file = self.example(mask, column if value else None), self.file_of(mask)
+            self.problems.append(DataProblem(kind, message, int(mask.sum()), repaired, example, column, file))
+
+    def refuse(
+        self,
+        error: type[DataError],
+        found: str,
+        mask: Booleans,
+        column: str,
+        expected: str,
+        remedy: str,
+        *,
+        value: bool = False,
+    ) -> None:
+        """Refuse the rows of ``mask`` (n,), if there are any: ``raise_errors`` raises."""
+        if mask.any():
+            self.errors.append(
+                error(
+                    found,
+                    file=self.file_of(mask),
+                    column=column,
+                    rows=int(mask.sum()),
+                    example=self.example(mask, column if value else None),
+                    expected=expected,
+                    remedy=remedy,
+                )
+            )
+
+    @property
+    def naive(self) -> bool:
+        """Whether timestamps came without a zone and were taken as UTC."""
+        return any(problem.kind == "naive_timestamps" for problem in self.problems)
+
+    def raise_errors(self) -> None:
+        """Raise the first error, the others in its message."""
+        if not self.errors:
+            return
+        first, others = self.errors[0], self.errors[1:]
+        unreadable = [p.file for p in self.problems if p.kind == "unreadable_file" and p.file]
+        if unreadable:
+            first.args = (f"{first.args[0]} The rows may be in files that can't be read: {', '.join(unreadable)}.",)
+        if others:
+            more = " | ".join(f"{type(e).__name__}: {e.found}" for e in others)
+            many = f"{len(others)} more problem{'s' if len(others) > 1 else ''}"
+            first.args = (f"{first.args[0]} And {many}: {more}",)
+        raise first
+
+    def keep_between(self, low: int | None, high: int | None) -> None:
+        """Keep the rows of [low, high) (ns); None is without end."""
+        inside = np.ones(len(self), dtype=bool)
+        if low is not None:
+            inside &= self.times >= low
+        if high is not None:
+            inside &= self.times < high
+        self.keep(inside)
+
+    def keep(self, which: Booleans | Integers) -> None:
         """Keep rows by mask or by position."""
         if which.dtype == bool and which.all():
             return
@@ -158,7 +190,7 @@ class Rows:
         positions = np.flatnonzero(which) if which.dtype == bool else which
         self.texts = {name: values.take(positions).reset_index(drop=True) for name, values in self.texts.items()}
 
-    def sort(self, found: Findings) -> None:
+    def sort(self) -> None:
         """Sort by key, then time; rows that don't ascend in time within their key are reported."""
         by_key = np.argsort(self.keys, kind="stable")
         keys, times = self.keys[by_key], self.times[by_key]
@@ -169,18 +201,9 @@ class Rows:
             wrong = back & (np.diff(files) == 0)
         else:
             wrong = back
-        if wrong.any():
-            late = np.zeros(len(self), dtype=bool)
-            late[by_key[1:][wrong]] = True
-            found.note(
-                "unsorted",
-                "rows weren't in the order of time and were sorted",
-                int(wrong.sum()),
-                True,
-                example=self.example(late),
-                column=TIMESTAMP,
-                file=self.file_of(late),
-            )
+        late = np.zeros(len(self), dtype=bool)
+        late[by_key[1:][wrong]] = True
+        self.note("unsorted", "rows weren't in the order of time and were sorted", late, TIMESTAMP)
         if back.any():
             self.keep(np.lexsort((self.row, self.times, self.keys)))
         elif (np.diff(self.keys) < 0).any():
@@ -192,20 +215,20 @@ class Rows:
         edges = [0, *bounds.tolist(), len(self)] if len(self) else []
         return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
-    def example(self, mask: Bools, column: str | None = None) -> str:
+    def example(self, mask: Booleans, column: str | None = None) -> str:
         i = int(np.argmax(mask))
         text = f"{pd.Timestamp(int(self.times[i]), tz='UTC')} {self.names[self.keys[i]]}"
         return text if column is None else f"{text} {column} = {self.values[column][i]:g}"
 
-    def file_of(self, mask: Bools) -> str | None:
+    def file_of(self, mask: Booleans) -> str | None:
         """File of the first row in ``mask``, where the lake told which rows came from which file."""
-        return self.file_at(int(self.row[int(np.argmax(mask))])) if mask.any() else None
+        return self._file_at(int(self.row[int(np.argmax(mask))]))
 
-    def file_at(self, row: int) -> str | None:
+    def _file_at(self, row: int) -> str | None:
         ends = np.cumsum([count for _, count in self.sources])
         return self.sources[int(np.searchsorted(ends, row, side="right"))][0] if self.sources else None
 
-    def to_frame(self, order: Ints) -> pd.DataFrame:
+    def to_frame(self, order: Integers) -> pd.DataFrame:
         names = pd.Series(self.names, dtype=text_dtype())
         columns: dict[str, Any] = {
             TIMESTAMP: pd.DatetimeIndex(self.times[order].view("datetime64[ns]"), tz="UTC"),
@@ -228,62 +251,38 @@ def nanoseconds(moment: pd.Timestamp | None) -> int | None:
     return int(stamp.as_unit("ns").value)
 
 
-def snap_jitter(rows: Rows, found: Findings) -> None:
+def snap_jitter(rows: Rows) -> None:
     nearest = (rows.times + MINUTE // 2) // MINUTE * MINUTE
     off = nearest - rows.times
     jitter = (off != 0) & (np.abs(off) <= _JITTER)
-    if jitter.any():
-        found.note(
-            "jitter",
-            "timestamps up to a second off a whole minute were rounded to it",
-            int(jitter.sum()),
-            True,
-            example=rows.example(jitter),
-            column=TIMESTAMP,
-            file=rows.file_of(jitter),
-        )
-        rows.times = np.where(jitter, nearest, rows.times)
+    rows.note("jitter", "timestamps up to a second off a whole minute were rounded to it", jitter, TIMESTAMP)
+    rows.times = np.where(jitter, nearest, rows.times)
 
 
-def refuse_future(rows: Rows, found: Findings, now: pd.Timestamp | None) -> None:
+def refuse_future(rows: Rows, now: pd.Timestamp | None) -> None:
     limit = pd.Timestamp(nanoseconds(pd.Timestamp.now("UTC") if now is None else now) or 0, tz="UTC") + FUTURE_TOLERANCE
-    future = rows.times > limit.as_unit("ns").value
-    if future.any():
-        found.refuse(
-            TimestampError(
-                "timestamps lie in the future",
-                file=rows.file_of(future),
-                column=TIMESTAMP,
-                rows=int(future.sum()),
-                example=rows.example(future),
-                expected=f"nothing after {limit.floor('s')}",
-                remedy="correct the timestamps' time zone or this machine's clock; forecasts don't belong here",
-            )
-        )
+    rows.refuse(
+        TimestampError,
+        "timestamps lie in the future",
+        rows.times > limit.as_unit("ns").value,
+        TIMESTAMP,
+        f"nothing after {limit.floor('s')}",
+        "correct the timestamps' time zone or this machine's clock; forecasts don't belong here",
+    )
 
 
-def missing_values(rows: Rows, found: Findings, column: str) -> None:
+def missing_values(rows: Rows, column: str) -> None:
     """Report NaN and infinite values of ``column``; infinite ones become NaN. Other columns too, without a report."""
     for name, values in rows.values.items():
-        infinite, missing = np.isinf(values), np.isnan(values)
-        if name != column and not infinite.any():
-            continue
-        for kind, mask in (("infinite_values", infinite), ("missing_values", missing)):
-            if mask.any() and (name == column or kind == "infinite_values"):
-                found.note(
-                    kind,
-                    f"{name} is {'infinite' if kind == 'infinite_values' else 'missing'}; taken as a gap",
-                    int(mask.sum()),
-                    True,
-                    example=rows.example(mask),
-                    column=name,
-                    file=rows.file_of(mask),
-                )
+        infinite = np.isinf(values)
+        rows.note("infinite_values", f"{name} is infinite; taken as a gap", infinite, name)
+        if name == column:
+            rows.note("missing_values", f"{name} is missing; taken as a gap", np.isnan(values), name)
         if infinite.any() and name != CAPACITY:
             rows.values[name] = np.where(infinite, np.nan, values)
 
 
-def merge_duplicates(rows: Rows, found: Findings) -> None:
+def merge_duplicates(rows: Rows) -> None:
     """Make (key, time) unique; rows must be sorted. Missing values agree with any value, which then stands."""
     first = np.ones(len(rows), dtype=bool)
     first[1:] = (np.diff(rows.keys) != 0) | (np.diff(rows.times) != 0)
@@ -295,56 +294,36 @@ def merge_duplicates(rows: Rows, found: Findings) -> None:
     column = None
     for name, values in rows.values.items():
         low, high = np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
-        differs = low != high
-        differs &= ~(np.isnan(low) & np.isnan(high))
+        differs = (low != high) & ~(np.isnan(low) & np.isnan(high))
         if differs.any() and column is None:
             column = name
         disagree |= differs
-        rows.values[name] = _broadcast_first(values, starts, low)
-    agreeing = int((size[~disagree] - 1).sum())
+        rows.values[name] = values.copy()
+        rows.values[name][starts] = low
     if disagree.any():
-        mask = np.zeros(len(rows), dtype=bool)
-        mask[starts[disagree]] = True
-        where = starts[disagree][0]
-        files = sorted({f for f in (rows.file_at(int(r)) for r in rows.row[where : where + size[disagree][0]]) if f})
-        local = found.naive and _one_hour_each(rows, rows.times[starts[size > 1]])
-        found.refuse(
+        where, local = np.flatnonzero(disagree)[0], rows.naive and _one_hour_each(rows, rows.times[starts[size > 1]])
+        here = rows.row[starts[where] : starts[where] + size[where]]
+        rows.errors.append(
             DuplicateError(
                 f"rows share timestamp and {KEY_COLUMN[rows.kind]} but disagree in their values"
                 + (": probably local time, of a day of 25 hours" if local else ""),
-                file=" and ".join(files) or None,
+                file=" and ".join(sorted({file for row in here if (file := rows._file_at(int(row)))})) or None,
                 column=column,
                 rows=int(size[disagree].sum()),
-                example=rows.example(mask),
+                example=rows.example(np.isin(np.arange(len(rows)), starts[disagree])),
                 expected="one row each, or repeated rows that agree",
                 remedy="set ENERGY_ML_INPUT_ZONE to the time zone of these timestamps, such as Europe/Paris"
                 if local
                 else "keep the right one of these rows; overlapping files must agree where they overlap",
             )
         )
-    if agreeing:
-        mask = np.zeros(len(rows), dtype=bool)
-        mask[starts[(size > 1) & ~disagree]] = True
-        found.note(
-            "duplicates",
-            "repeated rows that agree were dropped",
-            agreeing,
-            True,
-            example=rows.example(mask),
-            column=TIMESTAMP,
-            file=rows.file_of(mask),
-        )
+    repeated = ~first & np.repeat(~disagree, size)
+    rows.note("duplicates", "repeated rows that agree were dropped", repeated, TIMESTAMP)
     rows.keep(first)
 
 
-def _one_hour_each(rows: Rows, times: Ints) -> bool:
+def _one_hour_each(rows: Rows, times: Integers) -> bool:
     """Whether the repeated times (ns) are one whole hour of few days, far apart, as when clocks are set back."""
     minutes = infer_interval([rows.times[part] for part in rows.series()])
     hours, whole = np.unique(np.unique(times) // (60 * MINUTE), return_counts=True)
     return minutes is not None and bool((whole * minutes == 60).all() and (np.diff(hours) > 90 * 24).all())
-
-
-def _broadcast_first(values: Floats, starts: Ints, merged: Floats) -> Floats:
-    result = values.copy()
-    result[starts] = merged
-    return result

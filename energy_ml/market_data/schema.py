@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from energy_ml.errors import SchemaError, TimestampError
+from energy_ml.arrays import Booleans, Floats, Integers
+from energy_ml.errors import DataError, SchemaError, TimestampError
 from energy_ml.market_data.local_times import instants_of
 from energy_ml.market_data.text_times import parse_texts
 from energy_ml.names import BATTERY_ID, CAPACITY, CHARGE, IS_FILLED, POWER, PRICE, RATED_POWER, REGION, TIMESTAMP
@@ -134,154 +135,190 @@ def normalise(
         if extra_columns is not None or _is_numeric(data, name):
             wanted.append(name)
         else:
-            problems.append(
-                DataProblem(
-                    "extra_column",
-                    f"column {name!r} isn't numeric and was left out",
-                    len(data),
-                    True,
-                    column=name,
-                    file=_text(file),
-                )
-            )
+            message = f"column {name!r} isn't numeric and was left out"
+            problems.append(DataProblem("extra_column", message, len(data), True, column=name, file=as_text(file)))
     columns: dict[str, Any] = {}
     for name in wanted:
-        values = _as_series(data, name)
+        column = _Column(_as_series(data, name), problems, file)
         if name == TIMESTAMP:
-            keys = _as_series(data, KEY_COLUMN[kind]).to_numpy()
-            columns[name] = utc_timestamps(values, problems, file, zone=zone, keys=keys)
+            columns[name] = utc_timestamps(data, KEY_COLUMN[kind], problems, file, zone)
         elif name in TEXT_COLUMNS:
-            columns[name] = _texts(values, problems, file, required=name == KEY_COLUMN[kind])
+            columns[name] = _texts(column, required=name == KEY_COLUMN[kind])
         else:
-            columns[name] = _numbers(values, problems, file)
+            columns[name] = _numbers(column)
     return pd.DataFrame(columns, copy=False), problems
 
 
 def utc_timestamps(
-    values: pd.Series,
-    problems: list[DataProblem],
-    file: object | None = None,
-    *,
-    zone: str | None = None,
-    keys: npt.NDArray[Any] | None = None,
+    data: pa.Table | pd.DataFrame, key: str, problems: list[DataProblem], file: object | None, zone: str | None
 ) -> pd.DatetimeIndex:
-    """Convert to datetime64[ns, UTC]; naive means ``zone``, or UTC.
+    """The timestamps of ``data`` as datetime64[ns, UTC], n; adds to ``problems`` what was assumed.
 
-    ``keys`` (n,) names each row's series, within which the order of rows tells a repeated hour's first from its second.
-    Adds to ``problems`` what was assumed; raises TimestampError.
+    ``key`` names the column of the rows' series, where there is one. Raises TimestampError.
     """
-    name = str(values.name)
+    names = data.column_names if isinstance(data, pa.Table) else data.columns
+    keys = _as_series(data, key).to_numpy() if key in names else np.zeros(len(data))
+    return _Timestamps(_Column(_as_series(data, TIMESTAMP), problems, file), zone, keys).read()
 
-    def refuse(found: str, bad: npt.NDArray[np.bool_], expected: str, remedy: str) -> TimestampError:
-        return TimestampError(
+
+@dataclass(frozen=True)
+class _Column:
+    """One column of n values on its way to its type; ``mask`` (n,) is the rows that a message is about."""
+
+    values: pd.Series
+    problems: list[DataProblem]
+    file: object | None
+
+    @property
+    def name(self) -> str:
+        return str(self.values.name)
+
+    @property
+    def all(self) -> Booleans:
+        return np.ones(len(self.values), dtype=bool)
+
+    def example(self, mask: Booleans) -> str | None:
+        return f"row {(row := int(np.argmax(mask)))}: {self.values.iloc[row]!r}" if len(mask) else None
+
+    def note(self, kind: str, message: str, mask: Booleans | None = None) -> None:
+        """List rows that were converted; None is all."""
+        mask = self.all if mask is None else mask
+        example, file = self.example(mask), as_text(self.file)
+        self.problems.append(DataProblem(kind, message, int(mask.sum()), True, example, self.name, file))
+
+    def refused(
+        self, error: type[DataError], found: str, mask: Booleans, expected: str, remedy: str | None = None
+    ) -> DataError:
+        return error(
             found,
-            file=file,
-            column=name,
-            rows=int(bad.sum()),
-            example=_example(values, bad),
+            file=self.file,
+            column=self.name,
+            rows=int(mask.sum()),
+            example=self.example(mask),
             expected=expected,
             remedy=remedy,
         )
 
-    null = np.asarray(values.isna())
-    if null.any():
-        raise refuse("timestamps are missing", null, "a timestamp in every row", "drop these rows or fill the column")
 
-    def report(kind: str, message: str, rows: int = len(values)) -> None:
-        problems.append(DataProblem(kind, message, rows, True, _example(values), name, _text(file)))
+@dataclass(frozen=True)
+class _Timestamps:
+    """A column to datetime64[ns, UTC]; naive means ``zone``, or UTC.
 
-    def without_zone(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
-        if zone is None:
-            report("naive_timestamps", "timestamps without a zone were taken as UTC (else: ENERGY_ML_INPUT_ZONE)")
-            return times.tz_localize("UTC")
-        report("local_timestamps", f"timestamps without a zone were read as those of {zone}")
-        return instants_of(times, np.zeros(len(times)) if keys is None else keys, zone, refuse)
+    ``keys`` (n,) names each row's series, within which the order of rows tells a repeated hour's first from its second.
+    """
 
-    def to_utc(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    column: _Column
+    zone: str | None
+    keys: npt.NDArray[np.generic]
+
+    def read(self) -> pd.DatetimeIndex:
+        """Adds to the column's problems what was assumed; raises TimestampError."""
+        values = self.column.values
+        null = np.asarray(values.isna())
+        if null.any():
+            raise self.refuse(
+                "timestamps are missing", null, "a timestamp in every row", "drop these rows or fill the column"
+            )
+        if values.dtype.kind == "M":
+            return self.to_utc(pd.DatetimeIndex(values))
+        if values.dtype.kind in "iu":
+            return self.of_numbers(values.to_numpy(dtype=np.int64))
+        if values.dtype == object or isinstance(values.dtype, pd.StringDtype | pd.CategoricalDtype):
+            return self.of_objects()
+        raise self.refuse(
+            f"values of type {values.dtype} aren't timestamps",
+            self.column.all,
+            "a timestamp column",
+            "store the column as a timestamp in UTC",
+        )
+
+    def refuse(self, found: str, bad: Booleans, expected: str, remedy: str) -> DataError:
+        return self.column.refused(TimestampError, found, bad, expected, remedy)
+
+    def to_utc(self, times: pd.DatetimeIndex) -> pd.DatetimeIndex:
         if times.tz is None:
-            times = without_zone(times)
+            times = self.without_zone(times)
         try:
             return times.tz_convert("UTC").as_unit("ns")
         except (pd.errors.OutOfBoundsDatetime, OverflowError):
             outside = np.asarray((times.year < 1678) | (times.year > 2261))
-            raise refuse(
+            raise self.refuse(
                 "timestamps are impossible", outside, "years 1678 to 2261", "correct or drop these rows"
             ) from None
 
-    if values.dtype.kind == "M":
-        return to_utc(pd.DatetimeIndex(values))
-    if values.dtype.kind in "iu":
-        numbers = values.to_numpy(dtype=np.int64)
-        written = _written_out(numbers)
-        for unit, low, high in _EPOCH_UNITS if written is None else ():
-            if len(numbers) and numbers.min() >= low and numbers.max() < high:
-                report("integer_timestamps", f"whole numbers were taken as {unit} since 1970 UTC")
-                return to_utc(pd.DatetimeIndex(numbers.astype(f"datetime64[{unit}]")).tz_localize("UTC"))
+    def without_zone(self, times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+        if self.zone is None:
+            message = "timestamps without a zone were taken as UTC (else: ENERGY_ML_INPUT_ZONE)"
+            self.column.note("naive_timestamps", message)
+            return times.tz_localize("UTC")
+        self.column.note("local_timestamps", f"timestamps without a zone were read as those of {self.zone}")
+        return instants_of(times, self.keys, self.zone, self.refuse)
+
+    def of_numbers(self, numbers: Integers) -> pd.DatetimeIndex:
         if not len(numbers):
             return pd.DatetimeIndex([], dtype="datetime64[ns, UTC]")
-        raise refuse(
+        written = _written_out(numbers)
+        for unit, low, high in _EPOCH_UNITS if written is None else ():
+            if numbers.min() >= low and numbers.max() < high:
+                self.column.note("integer_timestamps", f"whole numbers were taken as {unit} since 1970 UTC")
+                return self.to_utc(pd.DatetimeIndex(numbers.astype(f"datetime64[{unit}]")).tz_localize("UTC"))
+        raise self.refuse(
             written or "whole numbers that aren't a time since 1970 in one unit",
-            np.ones(len(values), dtype=bool),
+            self.column.all,
             "seconds, milliseconds, microseconds or nanoseconds since 1970",
             "store the column as a timestamp",
         )
-    if not (values.dtype == object or isinstance(values.dtype, pd.StringDtype | pd.CategoricalDtype)):
-        raise refuse(
-            f"values of type {values.dtype} aren't timestamps",
-            np.ones(len(values), dtype=bool),
-            "a timestamp column",
-            "store the column as a timestamp in UTC",
-        )
-    # Only distinct values are parsed: a long frame repeats each timestamp once per region.
-    codes, distinct = pd.factorize(values, use_na_sentinel=False)
-    is_text = np.array([isinstance(value, str) for value in distinct], dtype=bool)
-    stamps = np.full(len(distinct), np.datetime64("NaT", "ns"))
-    offsets = np.full(len(distinct), np.nan)
-    """Minutes ahead of UTC; NaN where there is no zone."""
-    if is_text.any():
-        read = parse_texts(pa.array(distinct[is_text], pa.string()))
-        if read.problem is not None:
-            bad = np.zeros(len(distinct), dtype=bool)
-            bad[np.flatnonzero(is_text)[read.bad]] = True
-            raise refuse(read.problem, bad[codes], read.expected, read.remedy)
-        stamps[is_text], offsets[is_text] = read.utc, read.offset_minutes
-    objects = [_stamp(value) for value in distinct[~is_text]]
-    bad = np.zeros(len(distinct), dtype=bool)
-    bad[~is_text] = [stamp is None for stamp in objects]
-    if bad.any():
-        raise refuse(
-            "values can't be read as timestamps",
-            bad[codes],
-            "timestamps such as 2026-02-10T00:00:00Z",
-            "correct these rows or store the column as a timestamp",
-        )
-    if objects:
-        index = [stamp for stamp in objects if stamp is not None]
-        utc = [stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC") for stamp in index]
-        stamps[~is_text] = to_utc(pd.DatetimeIndex(utc, tz="UTC")).tz_localize(None).to_numpy()
-        offsets[~is_text] = [
-            np.nan if (offset := stamp.utcoffset()) is None else offset / dt.timedelta(minutes=1) for stamp in index
-        ]
-    naive = np.isnan(offsets)
-    if naive.any() and not naive.all():
-        raise refuse(
-            "timestamps with a zone stand beside ones without",
-            naive[codes],
-            "all with a zone, or none (then UTC is meant)",
-            "write all timestamps in UTC",
-        )
-    report(
-        "text_timestamps" if is_text.any() else "object_timestamps", "timestamps were converted from text or objects"
-    )
-    if len(naive) and naive.all():
-        return without_zone(pd.DatetimeIndex(stamps[codes]))
-    zones = np.unique(offsets[~naive])
-    if len(zones) > 1:
-        report("mixed_time_zones", f"timestamps with {len(zones)} different UTC offsets were converted to UTC")
-    return pd.DatetimeIndex(stamps[codes], tz="UTC")
+
+    def of_objects(self) -> pd.DatetimeIndex:
+        # Only distinct values are parsed: a long frame repeats each timestamp once per region.
+        codes, distinct = pd.factorize(self.column.values, use_na_sentinel=False)
+        is_text = np.array([isinstance(value, str) for value in distinct], dtype=bool)
+        stamps = np.full(len(distinct), np.datetime64("NaT", "ns"))
+        offsets = np.full(len(distinct), np.nan)
+        """Minutes ahead of UTC; NaN where there is no zone."""
+        bad = np.zeros(len(distinct), dtype=bool)
+        if is_text.any():
+            read = parse_texts(pa.array(distinct[is_text], pa.string()))
+            if read.problem is not None:
+                bad[np.flatnonzero(is_text)[read.bad]] = True
+                raise self.refuse(read.problem, bad[codes], read.expected, read.remedy)
+            stamps[is_text], offsets[is_text] = read.utc, read.offset_minutes
+        objects = [_stamp(value) for value in distinct[~is_text]]
+        bad[~is_text] = [stamp is None for stamp in objects]
+        if bad.any():
+            raise self.refuse(
+                "values can't be read as timestamps",
+                bad[codes],
+                "timestamps such as 2026-02-10T00:00:00Z",
+                "correct these rows or store the column as a timestamp",
+            )
+        if objects:
+            index = [stamp for stamp in objects if stamp is not None]
+            utc = [stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC") for stamp in index]
+            stamps[~is_text] = self.to_utc(pd.DatetimeIndex(utc, tz="UTC")).tz_localize(None).to_numpy()
+            offsets[~is_text] = [
+                np.nan if (offset := stamp.utcoffset()) is None else offset / dt.timedelta(minutes=1) for stamp in index
+            ]
+        naive = np.isnan(offsets)
+        if naive.any() and not naive.all():
+            raise self.refuse(
+                "timestamps with a zone stand beside ones without",
+                naive[codes],
+                "all with a zone, or none (then UTC is meant)",
+                "write all timestamps in UTC",
+            )
+        kind = "text_timestamps" if is_text.any() else "object_timestamps"
+        self.column.note(kind, "timestamps were converted from text or objects")
+        if len(naive) and naive.all():
+            return self.without_zone(pd.DatetimeIndex(stamps[codes]))
+        zones = np.unique(offsets[~naive])
+        if len(zones) > 1:
+            message = f"timestamps with {len(zones)} different UTC offsets were converted to UTC"
+            self.column.note("mixed_time_zones", message)
+        return pd.DatetimeIndex(stamps[codes], tz="UTC")
 
 
-def _written_out(numbers: npt.NDArray[np.int64]) -> str | None:
+def _written_out(numbers: Integers) -> str | None:
     """In words, if all numbers are dates written in digits (202601310015): they'd pass for seconds of 2034 or
     milliseconds of 1976."""
     for digits, form in ((10, "YYYYMMDDHH"), (12, "YYYYMMDDHHMM")):
@@ -305,109 +342,60 @@ def _stamp(value: object) -> pd.Timestamp | None:
     return None
 
 
-def _texts(values: pd.Series, problems: list[DataProblem], file: object | None, *, required: bool) -> pd.Series:
-    name = str(values.name)
-    codes, distinct = pd.factorize(values, use_na_sentinel=True)
-    if (codes < 0).any() and required:
-        bad = codes < 0
-        raise SchemaError(
-            f"{name} is missing",
-            file=file,
-            column=name,
-            rows=int(bad.sum()),
-            example=f"row {int(bad.argmax())}",
-            expected="a name in every row",
-            remedy="fill or drop these rows",
+def _texts(column: _Column, *, required: bool) -> pd.Series:
+    name = column.name
+    codes, distinct = pd.factorize(column.values, use_na_sentinel=True)
+    absent = codes < 0
+    if absent.any() and required:
+        raise column.refused(
+            SchemaError, f"{name} is missing", absent, "a name in every row", "fill or drop these rows"
         )
+
+    def rows(found: list[bool]) -> Booleans:
+        return np.asarray(np.array([*found, False])[codes])
+
     whole = [isinstance(v, int | np.integer) and not isinstance(v, bool | np.bool_) for v in distinct]
-    if not all(isinstance(v, str) or ok for v, ok in zip(distinct, whole, strict=True)):
-        bad = np.array([not isinstance(v, str) and not ok for v, ok in zip(distinct, whole, strict=True)])[codes]
-        raise SchemaError(
-            f"{name} isn't text",
-            file=file,
-            column=name,
-            rows=int(bad.sum()),
-            example=_example(values, bad),
-            expected="text such as FR",
-            remedy="store the column as text",
-        )
+    other = rows([not isinstance(v, str) and not ok for v, ok in zip(distinct, whole, strict=True)])
+    if other.any():
+        remedy = "store the column as text"
+        raise column.refused(SchemaError, f"{name} isn't text", other, "text such as FR", remedy)
     cleaned = [str(v).strip() for v in distinct]
     if required and "" in cleaned:
-        bad = np.array([c == "" for c in cleaned])[codes]
-        raise SchemaError(
-            f"{name} is empty text", file=file, column=name, rows=int(bad.sum()), expected="a name in every row"
-        )
+        empty = rows([c == "" for c in cleaned])
+        raise column.refused(SchemaError, f"{name} is empty text", empty, "a name in every row")
     if any(whole):
-        rows = int(np.array(whole)[codes].sum())
-        problems.append(
-            DataProblem(
-                "converted_type",
-                f"{name}: whole numbers were taken as names",
-                rows,
-                True,
-                _example(values),
-                name,
-                _text(file),
-            )
-        )
-    if any(isinstance(v, str) and v != c for v, c in zip(distinct, cleaned, strict=True)):
-        padded = np.array([isinstance(v, str) and v != c for v, c in zip(distinct, cleaned, strict=True)])[codes]
-        problems.append(
-            DataProblem(
-                "padded_text",
-                f"{name}: surrounding spaces were removed",
-                int(padded.sum()),
-                True,
-                _example(values, padded),
-                name,
-                _text(file),
-            )
-        )
+        column.note("converted_type", f"{name}: whole numbers were taken as names", rows(whole))
+    padded = rows([isinstance(v, str) and v != c for v, c in zip(distinct, cleaned, strict=True)])
+    if padded.any():
+        column.note("padded_text", f"{name}: surrounding spaces were removed", padded)
     names = pd.Series([*cleaned, None], dtype="str" if pd.Series(["a"]).dtype != object else object)
-    return names.take(np.where(codes < 0, len(cleaned), codes)).reset_index(drop=True).rename(name)
+    return names.take(np.where(absent, len(cleaned), codes)).reset_index(drop=True).rename(name)
 
 
-def _numbers(values: pd.Series, problems: list[DataProblem], file: object | None) -> npt.NDArray[np.float64]:
-    name = str(values.name)
-    if values.dtype.kind == "f" and isinstance(values.dtype, np.dtype):
+def _numbers(column: _Column) -> Floats:
+    values, kind = column.values, column.values.dtype.kind
+    if kind == "f" and isinstance(values.dtype, np.dtype):
         return np.asarray(values.to_numpy(dtype=np.float64))
-
-    def report(what: str) -> None:
-        problems.append(
-            DataProblem(
-                "converted_type",
-                f"{name}: {what} were converted to float64",
-                len(values),
-                True,
-                _example(values),
-                name,
-                _text(file),
-            )
-        )
-
-    if values.dtype.kind in "iuf":
-        report("whole numbers" if values.dtype.kind in "iu" else f"{values.dtype} values")
+    bad = column.all
+    if kind in "iuf":
+        what = "whole numbers" if kind in "iu" else f"{values.dtype} values"
+        column.note("converted_type", f"{column.name}: {what} were converted to float64")
         return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
-    if values.dtype.kind != "b" and values.dtype.kind not in "mM":
+    if kind not in "bmM":
         codes, distinct = pd.factorize(values, use_na_sentinel=True)
         numbers = [_parse_number(value) for value in distinct]
         bad = np.array([*(n is None for n in numbers), False])[codes]
         if not bad.any():
-            kinds = {"text" if isinstance(v, str) else "decimals" for v in distinct}
-            if kinds:
-                report(" and ".join(sorted(kinds)))
-            table = np.array([*(np.nan if n is None else n for n in numbers), np.nan], dtype=np.float64)
-            return np.asarray(table[codes])
-    else:
-        bad = np.ones(len(values), dtype=bool)
-    raise SchemaError(
-        f"{name} isn't numeric (type {values.dtype})",
-        file=file,
-        column=name,
-        rows=int(bad.sum()),
-        example=_example(values, bad),
-        expected="numbers with a decimal point, such as -12.5",
-        remedy="correct these rows or store the column as float64",
+            if kinds := {"text" if isinstance(v, str) else "decimals" for v in distinct}:
+                what = " and ".join(sorted(kinds))
+                column.note("converted_type", f"{column.name}: {what} were converted to float64")
+            return np.asarray(np.array([*numbers, np.nan], dtype=np.float64)[codes])
+    raise column.refused(
+        SchemaError,
+        f"{column.name} isn't numeric (type {values.dtype})",
+        bad,
+        "numbers with a decimal point, such as -12.5",
+        "correct these rows or store the column as float64",
     )
 
 
@@ -446,12 +434,5 @@ def _as_series(data: pa.Table | pd.DataFrame, name: str) -> pd.Series:
     return series.rename(name)
 
 
-def _example(values: pd.Series, mask: npt.NDArray[np.bool_] | None = None) -> str | None:
-    if not len(values):
-        return None
-    row = 0 if mask is None else int(np.argmax(mask))
-    return f"row {row}: {values.iloc[row]!r}"
-
-
-def _text(file: object | None) -> str | None:
+def as_text(file: object | None) -> str | None:
     return None if file is None else str(file)

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from energy_ml.arrays import Booleans
 from energy_ml.errors import ValueRangeError
 from energy_ml.market_data.rows import (
     MINUTE,
-    Bools,
-    Findings,
     Rows,
     infer_interval,
     merge_duplicates,
@@ -62,44 +61,27 @@ def clean_batteries(
     frame is fine and gives an empty one.
     """
     rows = Rows.of(frame, "batteries", None)
-    found = Findings(rows.problems)
-    snap_jitter(rows, found)
-    low, high = nanoseconds(start), nanoseconds(end)
-    inside = np.ones(len(rows), dtype=bool)
-    if low is not None:
-        inside &= rows.times >= low
-    if high is not None:
-        inside &= rows.times < high
-    rows.keep(inside)
-    refuse_future(rows, found, now)
+    snap_jitter(rows)
+    rows.keep_between(nanoseconds(start), nanoseconds(end))
+    refuse_future(rows, now)
     bad = ~(rows.values[CAPACITY] > 0) | np.isinf(rows.values[CAPACITY])
-    if bad.any():
-        found.refuse(
-            ValueRangeError(
-                "capacities aren't above zero",
-                file=rows.file_of(bad),
-                column=CAPACITY,
-                rows=int(bad.sum()),
-                example=rows.example(bad, CAPACITY),
-                expected="MWh above 0",
-                remedy="correct the capacity or drop these rows",
-            )
-        )
-    else:
-        _refuse_other_units(rows, found)
-    missing_values(rows, found, CHARGE)
-    rows.sort(found)
-    merge_duplicates(rows, found)
-    found.raise_any()
+    remedy = "correct the capacity or drop these rows"
+    rows.refuse(ValueRangeError, "capacities aren't above zero", bad, CAPACITY, "MWh above 0", remedy, value=True)
+    if not bad.any():
+        _refuse_other_units(rows)
+    missing_values(rows, CHARGE)
+    rows.sort()
+    merge_duplicates(rows)
+    rows.raise_errors()
     repaired = _fill_charge(rows, max_gap_minutes)
-    repaired |= _clip_charge(rows, found)
+    repaired |= _clip_charge(rows)
     minutes = infer_interval([rows.times[s] for s in rows.series()])
-    _report_telemetry_gaps(rows, found, minutes, max_gap_minutes)
-    _report_jumps(rows, found)
+    _report_telemetry_gaps(rows, minutes, max_gap_minutes)
+    _report_jumps(rows)
     order = np.lexsort((rows.keys, rows.times))
     result = rows.to_frame(order)
     result[IS_FILLED] = repaired[order]
-    return CleanBatteries(result, minutes, found.problems)
+    return CleanBatteries(result, minutes, rows.problems)
 
 
 def rated_power(power: pd.Series | None, rated: pd.Series | None) -> float | None:
@@ -117,7 +99,7 @@ def rated_power(power: pd.Series | None, rated: pd.Series | None) -> float | Non
     return float(np.quantile(flow, 0.99, method="lower")) if len(flow) else None
 
 
-def _refuse_other_units(rows: Rows, found: Findings) -> None:
+def _refuse_other_units(rows: Rows) -> None:
     """Charge in percent or kWh under a name that says MWh would be clipped to full, or swamp a fleet's sums."""
     charge, capacity = rows.values[CHARGE], rows.values[CAPACITY]
     known = np.isfinite(charge) & np.isfinite(capacity)
@@ -125,16 +107,14 @@ def _refuse_other_units(rows: Rows, found: Findings) -> None:
     if over.sum() > known.sum() / 2:
         highest = float(np.max(charge[known] / capacity[known]))
         unit, factor = ("percent", "times capacity_mwh / 100") if charge[known].max() <= 101 else ("kWh", "/ 1000")
-        found.refuse(
-            ValueRangeError(
-                f"charge levels are up to {highest:,.0f} times the capacity: they look like {unit}",
-                file=rows.file_of(over),
-                column=CHARGE,
-                rows=int(over.sum()),
-                example=rows.example(over, CHARGE),
-                expected="MWh, between 0 and capacity_mwh",
-                remedy=f"write {CHARGE} {factor}",
-            )
+        rows.refuse(
+            ValueRangeError,
+            f"charge levels are up to {highest:,.0f} times the capacity: they look like {unit}",
+            over,
+            CHARGE,
+            "MWh, between 0 and capacity_mwh",
+            f"write {CHARGE} {factor}",
+            value=True,
         )
     for name in (RATED_POWER, POWER):
         if name not in rows.values:
@@ -142,22 +122,20 @@ def _refuse_other_units(rows: Rows, found: Findings) -> None:
         power = np.abs(rows.values[name])
         power = power[np.isfinite(power) & (power > 0)]
         if len(power) and np.median(capacity[known]) > _LONGEST_HOURS * np.quantile(power, 0.99):
-            found.refuse(
-                ValueRangeError(
-                    f"capacities of {np.median(capacity[known]):,.0f} MWh would last for weeks at {name}: "
-                    "they look like kWh",
-                    file=rows.file_of(known),
-                    column=CAPACITY,
-                    rows=int(known.sum()),
-                    example=rows.example(known, CAPACITY),
-                    expected="MWh, with power in MW",
-                    remedy=f"write {CAPACITY} and {CHARGE} / 1000",
-                )
+            rows.refuse(
+                ValueRangeError,
+                f"capacities of {np.median(capacity[known]):,.0f} MWh would last for weeks at {name}: "
+                "they look like kWh",
+                known,
+                CAPACITY,
+                "MWh, with power in MW",
+                f"write {CAPACITY} and {CHARGE} / 1000",
+                value=True,
             )
             return
 
 
-def _fill_charge(rows: Rows, max_gap_minutes: int) -> Bools:
+def _fill_charge(rows: Rows, max_gap_minutes: int) -> Booleans:
     """Fill missing charge levels with the battery's last one if that is at most ``max_gap_minutes`` old."""
     charge = rows.values[CHARGE]
     missing = np.isnan(charge)
@@ -172,50 +150,29 @@ def _fill_charge(rows: Rows, max_gap_minutes: int) -> Bools:
     return np.asarray(fill)
 
 
-def _clip_charge(rows: Rows, found: Findings) -> Bools:
+def _clip_charge(rows: Rows) -> Booleans:
     charge, capacity = rows.values[CHARGE], rows.values[CAPACITY]
     above, below = charge > capacity * (1 + 1e-9), charge < 0
     for kind, mask, words in (
         ("charge_above_capacity", above, "lie above the capacity and were set to it"),
         ("negative_charge", below, "are negative and were set to 0"),
     ):
-        if mask.any():
-            gross = mask & ((charge > capacity * (1 + _OVER_FULL)) | (charge < -_OVER_FULL * capacity))
-            much = f"; {int(gross.sum()):,} of them by more than {_OVER_FULL:.0%} of the capacity"
-            found.note(
-                kind,
-                f"charge levels {words}{much if gross.any() else ''}",
-                int(mask.sum()),
-                True,
-                example=rows.example(mask, CHARGE),
-                column=CHARGE,
-                file=rows.file_of(mask),
-            )
+        gross = mask & ((charge > capacity * (1 + _OVER_FULL)) | (charge < -_OVER_FULL * capacity))
+        much = f"; {int(gross.sum()):,} of them by more than {_OVER_FULL:.0%} of the capacity" if gross.any() else ""
+        rows.note(kind, f"charge levels {words}{much}", mask, CHARGE, value=True)
     rows.values[CHARGE] = np.clip(charge, 0, capacity)
     return above | below
 
 
-def _report_telemetry_gaps(rows: Rows, found: Findings, minutes: int | None, max_gap_minutes: int) -> None:
-    if len(rows) < 2:
-        return
+def _report_telemetry_gaps(rows: Rows, minutes: int | None, max_gap_minutes: int) -> None:
     limit = max(max_gap_minutes, minutes or 0) * MINUTE
     gap = np.zeros(len(rows), dtype=bool)
     gap[1:] = (np.diff(rows.times) > limit + (minutes or 0) * MINUTE) & (np.diff(rows.keys) == 0)
-    if gap.any():
-        found.note(
-            "telemetry_gap",
-            f"telemetry pauses for more than {limit // MINUTE} minutes",
-            int(gap.sum()),
-            False,
-            example=f"before {rows.example(gap)}",
-            column=TIMESTAMP,
-            file=rows.file_of(gap),
-        )
+    message = f"telemetry comes after a pause of more than {limit // MINUTE} minutes"
+    rows.note("telemetry_gap", message, gap, TIMESTAMP, repaired=False)
 
 
-def _report_jumps(rows: Rows, found: Findings) -> None:
-    if len(rows) < 2:
-        return
+def _report_jumps(rows: Rows) -> None:
     hours = np.diff(rows.times) / (60 * MINUTE)
     limit = 4 * rows.values[CAPACITY]
     if POWER in rows.values:
@@ -228,13 +185,5 @@ def _report_jumps(rows: Rows, found: Findings) -> None:
     allowed = _LOSSES * limit[1:] * hours + 1e-3 * rows.values[CAPACITY][1:]
     jump = np.zeros(len(rows), dtype=bool)
     jump[1:] = (change > allowed) & (np.diff(rows.keys) == 0)
-    if jump.any():
-        found.note(
-            "charge_jump",
-            "charge levels change faster than the battery's power allows",
-            int(jump.sum()),
-            False,
-            example=rows.example(jump, CHARGE),
-            column=CHARGE,
-            file=rows.file_of(jump),
-        )
+    message = "charge levels change faster than the battery's power allows"
+    rows.note("charge_jump", message, jump, CHARGE, repaired=False, value=True)

@@ -15,8 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from energy_ml.arrays import Booleans, Floats, Integers
 
 _ZONE = r"(?:[ ]?(?P<zone>[Zz]|UTC|GMT|[+-]\d{2}(?::?[0-5]\d)?))?"
 _CLOCK = (
@@ -57,9 +56,9 @@ class ReadTexts:
     """
 
     utc: npt.NDArray[np.datetime64]
-    offset_minutes: npt.NDArray[np.float64]
+    offset_minutes: Floats
     problem: str | None = None
-    bad: Bools = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    bad: Booleans = field(default_factory=lambda: np.zeros(0, dtype=bool))
     expected: str = _EXPECTED
     remedy: str = _REMEDY
 
@@ -96,7 +95,7 @@ def parse_texts(texts: pa.Array) -> ReadTexts:
     return _instants(pc.extract_regex(texts, best))
 
 
-def _refused(n: int, problem: str, bad: Bools, expected: str = _EXPECTED, remedy: str = _REMEDY) -> ReadTexts:
+def _refused(n: int, problem: str, bad: Booleans, expected: str = _EXPECTED, remedy: str = _REMEDY) -> ReadTexts:
     return ReadTexts(np.full(n, np.datetime64("NaT", "ns")), np.full(n, np.nan), problem, bad, expected, remedy)
 
 
@@ -106,12 +105,12 @@ def _instants(found: pa.StructArray) -> ReadTexts:
     def text(name: str) -> pa.Array:
         return found.field(names.index(name))
 
-    def number(name: str, missing: int = 0) -> Ints:
+    def number(name: str, missing: int = 0) -> Integers:
         if name not in names:
             return np.full(n, missing, dtype=np.int64)
         part = text(name)
         part = pc.if_else(pc.equal(part, ""), str(missing), part)
-        return cast(Ints, part.cast(pa.int64()).to_numpy(zero_copy_only=False))
+        return cast(Integers, part.cast(pa.int64()).to_numpy(zero_copy_only=False))
 
     year, month, day = number("year"), number("month"), number("day")
     if "one" in names:
@@ -149,7 +148,7 @@ def _instants(found: pa.StructArray) -> ReadTexts:
     return ReadTexts(date.astype("datetime64[ns]") + (nanoseconds - ahead), offset)
 
 
-def _offsets(zones: pa.Array) -> npt.NDArray[np.float64]:
+def _offsets(zones: pa.Array) -> Floats:
     """Minutes ahead of UTC of ``Z``, ``UTC``, ``+01``, ``+0100``, ``+01:00``; NaN of an empty text; (n,)."""
     encoded = zones.dictionary_encode()
     minutes = []

@@ -15,6 +15,7 @@ import pandas as pd
 from energy_ml.errors import DataError, IncompleteWindowError, NoDataError
 from energy_ml.market_data.cleaning import MAX_ABS_PRICE, CleanPrices, DataProblem, clean_prices
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.schema import as_text
 from energy_ml.names import PRICE, REGION, TIMESTAMP
 from energy_ml.splits import PARTS, TimeSplit
 
@@ -88,7 +89,9 @@ def read_price_window(
                 reason = nearer
                 break
         message = f"{warm // _DAY_MINUTES} days before the window were used, not those before: {reason.found}"
-        cleaned.problems.append(DataProblem("warm_up", message, 0, True, column=reason.column, file=_text(reason.file)))
+        cleaned.problems.append(
+            DataProblem("warm_up", message, 0, True, column=reason.column, file=as_text(reason.file))
+        )
     inside = cleaned.frame["timestamp"] >= start
     return PriceWindow(
         prices=cleaned.frame,
@@ -98,10 +101,6 @@ def read_price_window(
         problems=cleaned.problems,
         fingerprint=fingerprint_of(cleaned.frame[inside]),
     )
-
-
-def _text(file: object | None) -> str | None:
-    return None if file is None else str(file)
 
 
 def refuse_too_few(

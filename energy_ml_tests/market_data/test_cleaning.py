@@ -326,7 +326,8 @@ def test_flatline_is_reported_not_refused():
     assert kinds(result) == ["flatline"]
     assert not result.problems[0].repaired
     assert "FR from 2026-02-01 01:40" in result.problems[0].example
-    assert clean(frame, flatline_minutes=400).problems == []
+    frame.loc[rows_at(frame, "FR", 300, 301), "real_time_price"] = 34.0
+    assert clean(frame).problems == []
 
 
 def test_every_fatal_problem_is_named_at_once():
