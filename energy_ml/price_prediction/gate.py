@@ -3,15 +3,17 @@
 What belongs here: the gate's state, learning from an outcome, and the gated forecast. What doesn't: the ensemble's
 members.
 
-The gated forecast is ``price_now + a * (ensemble - price_now)``. For each region, ``a`` is the value on a grid with
-the least exponentially weighted absolute error so far (follow the leader over shrunken experts; Cesa-Bianchi &
-Lugosi, "Prediction, Learning, and Games", 2006, ch. 3 and 4). A prior of pseudo-outcomes holds ``a`` near one until
-outcomes say otherwise. An outcome counts only once its target time has passed.
+The gated forecast is ``price_now + a * (ensemble - price_now)``. For each region, ``a`` is one unless another value
+on a grid had less exponentially weighted absolute error so far, by more than its standard error and a prior of
+pseudo-outcomes. Following the leader without that doubt (Cesa-Bianchi & Lugosi, "Prediction, Learning, and Games",
+2006, ch. 3 and 4) costs a good ensemble up to a hundredth of its error. An outcome counts only once its target time
+has passed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numba
 import numpy as np
@@ -20,9 +22,11 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 GRID = np.round(np.arange(0.0, 1.25, 0.1), 1)
-HALF_LIVES_MINUTES = (360.0, 1440.0)
+HALF_LIVES_MINUTES = (720.0, 5760.0)
 """A quick memory notices that the market has left what the model knows; a slow one holds on to skill. Their factors are
 averaged."""
+DOUBT = 1.0
+"""So many standard errors must another factor be ahead of one."""
 PRIOR_OUTCOMES = 10.0
 POOLED = 0.1
 """Weight of the other regions' outcomes in a region's choice: a region alone is noisy, all together are deaf."""
@@ -32,25 +36,34 @@ POOLED = 0.1
 class OnlineGate:
     """State per region (R) for one horizon of ``steps`` intervals; all in currency/MWh.
 
-    ``loss`` (memories, R, grid): weighted absolute errors; ``size`` (memories, R): weighted sum of absolute forecast
-    moves; ``count`` (memories, R): sum of weights; ``pending`` (R, steps, 2): price and ensemble forecast of the
-    origins whose target time is still to come, oldest first; NaN where none was made.
+    ``loss`` (memories, R, grid): weighted absolute errors beyond those of the factor one; ``square``: the same of their
+    squares; ``size`` (memories, R): weighted sum of absolute forecast moves; ``count`` (memories, R): sum of weights;
+    ``pending`` (R, steps, 2): price and ensemble forecast of the origins whose target time is still to come, oldest
+    first; NaN where none was made.
     """
 
     regions: int
     steps: int
     interval_minutes: int
     loss: Array = field(init=False)
+    square: Array = field(init=False)
     size: Array = field(init=False)
     count: Array = field(init=False)
     pending: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        memories = len(HALF_LIVES_MINUTES)
-        self.loss = np.zeros((memories, self.regions, len(GRID)))
-        self.size = np.zeros((memories, self.regions))
-        self.count = np.zeros((memories, self.regions))
+        self._know_nothing()
         self.pending = np.full((self.regions, self.steps, 2), np.nan)
+
+    def _know_nothing(self) -> None:
+        shape = (len(HALF_LIVES_MINUTES), self.regions)
+        self.loss, self.square = np.zeros((*shape, len(GRID))), np.zeros((*shape, len(GRID)))
+        self.size, self.count = np.zeros(shape), np.zeros(shape)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "square" not in state:  # saved when losses were of another kind
+            self._know_nothing()
 
     @property
     def decay(self) -> Array:
@@ -70,43 +83,43 @@ class OnlineGate:
             ensemble,
             price if outcome is None else outcome,
             self.loss,
+            self.square,
             self.size,
             self.count,
             self.pending,
             self.decay,
-            GRID,
-            PRIOR_OUTCOMES,
-            POOLED,
             out,
         )
         return out
 
     def apply(self, region: int, price: float, ensemble: float) -> float:
         """The gated forecast of one region at the present state, which doesn't move."""
-        return float(
-            price + _factor(region, self.loss, self.size, self.count, GRID, PRIOR_OUTCOMES, POOLED) * (ensemble - price)
-        )
+        return float(price + self._factor_of(region) * (ensemble - price))
 
     def factors(self) -> Array:
         """Today's factor of each region, shape (R,)."""
-        return np.array(
-            [_factor(r, self.loss, self.size, self.count, GRID, PRIOR_OUTCOMES, POOLED) for r in range(self.regions)]
-        )
+        return np.array([self._factor_of(region) for region in range(self.regions)])
+
+    def _factor_of(self, region: int) -> float:
+        return float(_factor(region, self.loss, self.square, self.size, self.count))
 
 
 @numba.njit(cache=True)
-def _factor(region: int, loss: Array, size: Array, count: Array, grid: Array, prior: float, pooled: float) -> float:
+def _factor(region: int, loss: Array, square: Array, size: Array, count: Array) -> float:
     mean = 0.0
     for m in range(loss.shape[0]):
         # The prior speaks in moves of the usual size, so that it weighs the same in calm and in wild markets.
         usual = size[m, region] / count[m, region] if count[m, region] > 0.0 else 1.0
-        best, least = 1.0, np.inf
-        for g in range(grid.shape[0]):
-            total = prior * usual * abs(grid[g] - 1.0)
+        best, least = 1.0, 0.0
+        for g in range(GRID.shape[0]):
+            total, variance = PRIOR_OUTCOMES * usual * abs(GRID[g] - 1.0), 0.0
             for r in range(loss.shape[1]):
-                total += loss[m, r, g] * (1.0 if r == region else pooled)
+                weight = 1.0 if r == region else POOLED
+                total += weight * loss[m, r, g]
+                variance += weight * weight * square[m, r, g]
+            total += DOUBT * np.sqrt(variance)
             if total < least:
-                least, best = total, grid[g]
+                least, best = total, GRID[g]
         mean += best / loss.shape[0]
     return mean
 
@@ -117,13 +130,11 @@ def _run(
     ensemble: Array,
     outcome: Array,
     loss: Array,
+    square: Array,
     size: Array,
     count: Array,
     pending: Array,
     decay: Array,
-    grid: Array,
-    prior: float,
-    pooled: float,
     out: Array,
 ) -> None:
     regions, steps = pending.shape[0], pending.shape[1]
@@ -133,15 +144,18 @@ def _run(
             for r in range(regions):
                 size[m, r] *= decay[m]
                 count[m, r] *= decay[m]
-                for g in range(grid.shape[0]):
+                for g in range(GRID.shape[0]):
                     loss[m, r, g] *= decay[m]
+                    square[m, r, g] *= decay[m]
         for r in range(regions):
             actual = outcome[r, t]
             before, forecast = pending[r, 0, 0], pending[r, 0, 1]
             if np.isfinite(actual) and np.isfinite(before) and np.isfinite(forecast):
                 for m in range(decay.shape[0]):
-                    for g in range(grid.shape[0]):
-                        loss[m, r, g] += abs(actual - before - grid[g] * (forecast - before))
+                    for g in range(GRID.shape[0]):
+                        more = abs(actual - before - GRID[g] * (forecast - before)) - abs(actual - forecast)
+                        loss[m, r, g] += more
+                        square[m, r, g] += more * more
                     size[m, r] += abs(forecast - before)
                     count[m, r] += 1.0
             for k in range(steps - 1):
@@ -149,5 +163,5 @@ def _run(
             pending[r, steps - 1, 0], pending[r, steps - 1, 1] = price[r, t], ensemble[r, t]
         # All regions of an instant learn before any forecasts from it: their outcomes are known together.
         for r in range(regions):
-            factor = _factor(r, loss, size, count, grid, prior, pooled)
+            factor = _factor(r, loss, square, size, count)
             out[r, t] = price[r, t] + factor * (ensemble[r, t] - price[r, t])

@@ -33,6 +33,26 @@ def test_a_perfect_ensemble_is_left_alone() -> None:
     assert relative_error(price, gated, steps, 200) < 0.02
 
 
+def test_chance_alone_never_turns_a_right_ensemble_down() -> None:
+    """It knows the median of every next move, and big moves come by chance: any factor but one is luck."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        known = 0.5 * rng.choice([-1.0, 1.0], size=(2, 3000))
+        price = 50 + np.cumsum(np.roll(known, 1, axis=1) + rng.standard_t(2, size=known.shape), axis=1)
+        factors = (OnlineGate(2, 1, 5).run(price, price + known) - price) / known
+        assert np.isclose(factors, 1).mean() > 0.98  # without doubt 68 to 91 %
+
+
+def test_a_state_saved_before_its_doubt_was_kept_begins_afresh() -> None:
+    price = market(3)
+    gate = OnlineGate(2, 3, 5)
+    gate.run(price, price + np.random.default_rng(1).normal(0, 10, price.shape))
+    assert gate.factors().max() < 0.5
+    older = OnlineGate.__new__(OnlineGate)
+    older.__setstate__({name: value for name, value in gate.__dict__.items() if name != "square"})
+    assert (older.factors() == 1).all() and np.isfinite(older.run(price, price)).all()
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 6), st.integers(50, 150))
 def test_no_forecast_uses_a_later_price(seed: int, steps: int, cut: int) -> None:
