@@ -7,8 +7,9 @@
     python benchmarks/battery_shares.py prices.parquet --minutes 1                  # prices held for shorter intervals
     python benchmarks/battery_shares.py prices.parquet --cache forecasts --rows rows.csv     # a long run, to go on with
 
-A file has timestamp, region and real_time_price. Forecasts are the project's own: cross-fitted on train, out of sample
-after it; with ``--minutes`` still those of the file's interval, made when a price is new. With ``--rows`` each window's
+A file has timestamp, region and real_time_price. Forecasts are the project's own, learned with up to ``--history`` days
+before the window as far as the file reaches: cross-fitted on train, out of sample after it; with ``--minutes`` still
+those of the file's interval, made when a price is new. With ``--rows`` each window's
 profits are written down as it is done and not computed again; a table covers all windows of its file found there, also
 those of earlier calls with another ``--skip`` or ``--step``.
 
@@ -27,36 +28,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from energy_ml.arrays import Floats
 from energy_ml.config import MLConfig, PricePredictionConfig, RLBatteryConfig
 from energy_ml.evaluation.backtest_evaluator import backtest, mark_to_market, reference_units
+from energy_ml.features import WARM_UP_MINUTES
 from energy_ml.market_data import clean_prices
 from energy_ml.names import MPC_FORECAST, THRESHOLD
+from energy_ml.names import OUR_POLICY as OURS
 from energy_ml.names import PERFECT_FORESIGHT as OPTIMUM
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.rl_battery.baselines import RollingMPC, ThresholdRule
 from energy_ml.rl_battery.battery import Battery
-from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.rl_battery.parts import reduced
-from energy_ml.rl_battery.strategy import Context, Strategy
+from energy_ml.rl_battery.strategy import Strategy
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
 from energy_ml.splits import TimeSplit
 
-OURS, BLIND, PLAN, BLIND_PLAN = "policy", "forecasts withheld", "plan alone", "plan alone, forecasts withheld"
-NAMES = {"nothing": OURS, "forecasts": BLIND, "table": PLAN, "table and forecasts": BLIND_PLAN}
 DAY = pd.Timedelta(days=1)
 KEY = ["market", "setting", "window", "region", "day", "strategy"]
-
-
-class Named:
-    """A strategy under another name."""
-
-    def __init__(self, name: str, strategy: Strategy) -> None:
-        self.name, self.strategy = name, strategy
-
-    def actions(self, context: Context) -> Floats:
-        """Requests of the wrapped strategy."""
-        return self.strategy.actions(context)
 
 
 def arguments() -> argparse.Namespace:
@@ -77,10 +65,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fees", type=float, default=0.0, help="currency per MWh bought or sold")
     parser.add_argument("--ends", nargs="*", default=None, help="last days of the windows, instead of the steps")
     parser.add_argument("--forecasts", choices=["project", "none"], default="project")
+    parser.add_argument("--history", type=int, default=PricePredictionConfig.history_days, help="days before a window")
     parser.add_argument("--preset", choices=["fast", "best"], default=PricePredictionConfig.preset)
     parser.add_argument("--cache", type=Path, default=None, help="folder where forecasts are kept")
     parser.add_argument("--rows", type=Path, default=None, help="CSV file where profits are kept")
-    parser.add_argument("--quick", action="store_true", help="without the obvious Q-learning, which takes longest")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -95,19 +83,23 @@ def held(prices: pd.DataFrame, minutes: int) -> pd.DataFrame:
 
 
 def project_forecasts(prices: pd.DataFrame, split: TimeSplit, config: MLConfig, cache: Path | None) -> pd.DataFrame:
-    """The project's out-of-sample forecasts of a window, from the cache if they are there."""
+    """The project's out-of-sample forecasts of a window, from the cache if they are there.
+
+    ``prices`` before the window are its warm-up and history.
+    """
     mark = hashlib.sha256(pd.util.hash_pandas_object(prices, index=False).to_numpy().tobytes())
     mark.update(repr((split.to_dict(), config.price_prediction.__dict__)).encode())
     path = None if cache is None else cache / f"{mark.hexdigest()[:24]}.parquet"
     if path is not None and path.exists():
         return pd.read_parquet(path)
     trainer = PricePredictionTrainer(config)
+    prices.attrs["window_start"] = split.start.isoformat()
     features, names = trainer.prepare_data(prices)
     frames = [
         trainer.train_for_horizon(features, names, horizon, split=split)["forecasts"]
         for horizon in config.price_prediction.horizons
     ]
-    frame = pd.concat(frames, ignore_index=True)[["timestamp", "region", "horizon_minutes", "split", "price_forecast"]]
+    frame = pd.concat(frames, ignore_index=True)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.to_parquet(path)
@@ -119,18 +111,14 @@ def evaluate(prices: pd.DataFrame, split: TimeSplit, config: MLConfig, options: 
     forecasts = None
     if options.forecasts == "project":
         forecasts = project_forecasts(prices, split, config, options.cache)
+    prices = prices[prices["timestamp"] >= split.start].reset_index(drop=True)
     if options.minutes:
         prices = held(prices, options.minutes)
     strategies: list[Strategy] = [ThresholdRule(), RollingMPC()]
-    if not options.quick:
-        strategies.append(ObviousQLearning())
     policy = BatteryRLTrainer(config).train_all(prices=prices, forecasts=forecasts, split=split)["policy"]
-    parts = reduced(policy)
-    if forecasts is None:
-        parts = {name: parts[name] for name in ("nothing", "table")}
-    else:
+    strategies += reduced(policy)[: 2 if forecasts is None else None]
+    if forecasts is not None:
         strategies.append(RollingMPC(MPC_FORECAST, use_forecasts=True))
-    strategies += [Named(NAMES[name], strategy) for name, strategy in parts.items()]
     result = backtest(
         prices,
         strategies,
@@ -219,7 +207,7 @@ def measure(path: Path, options: argparse.Namespace) -> None:
     minutes = int((gap[1] - gap[0]) / pd.Timedelta(minutes=1))
     horizons = [h for h in ([1, 5, 15, 60] if minutes == 1 else [5, 15, 30, 60]) if h % minutes == 0]
     config = MLConfig(
-        price_prediction=PricePredictionConfig(horizons=horizons, preset=options.preset),
+        price_prediction=PricePredictionConfig(horizons=horizons, preset=options.preset, history_days=options.history),
         rl_battery=RLBatteryConfig(
             execution_delay=options.delay,
             wear_cost_per_mwh=options.wear,
@@ -230,7 +218,8 @@ def measure(path: Path, options: argparse.Namespace) -> None:
     )
     setting = (
         f"{options.train:g}+{options.validation:g}/{options.test:g} d {options.minutes or minutes} min "
-        f"delay {options.delay} wear {options.wear:g} fees {options.fees:g} {options.forecasts} {options.preset}"
+        f"delay {options.delay} wear {options.wear:g} fees {options.fees:g} {options.forecasts} {options.preset} "
+        f"history {options.history}"
     )
     known = pd.DataFrame(columns=[*KEY, "profit"])
     if options.rows is not None and options.rows.exists():
@@ -243,7 +232,9 @@ def measure(path: Path, options: argparse.Namespace) -> None:
         if name in set(known["window"]):
             continue
         began, worked = time.perf_counter(), time.process_time()
-        window = prices[(prices["timestamp"] >= split.start) & (prices["timestamp"] < split.end)].reset_index(drop=True)
+        days = config.price_prediction.history_days * DAY
+        since = split.start - days - (days > 0 * DAY) * WARM_UP_MINUTES * pd.Timedelta(minutes=1)
+        window = prices[(prices["timestamp"] >= since) & (prices["timestamp"] < split.end)].reset_index(drop=True)
         rows = evaluate(window, split, config, options)
         rows = rows.assign(market=path.stem, setting=setting, window=name)[[*KEY, "profit"]]
         parts.append(rows)

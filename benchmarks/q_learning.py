@@ -21,7 +21,6 @@ from energy_ml.config import MLConfig
 from energy_ml.rl_battery.baselines import ThresholdRule
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.learning import Experience, Learner, Schedule, possible_moves, sampled_episode, sweep
-from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.rl_battery.policy import BatteryPolicy
 from energy_ml.rl_battery.state_space import Seen, find_places
 from energy_ml.rl_battery.strategy import Context
@@ -96,7 +95,7 @@ def main() -> None:
 
     year = pd.date_range("2026-02-01", periods=365 * 1440, freq="1min", tz="UTC")
     context = Context("FR", battery, 0.5, year, walk(len(year), 1, 1), times, walk(len(times), 1), 1)
-    for strategy in (policy, ThresholdRule(), ObviousQLearning()):
+    for strategy in (policy, ThresholdRule()):
         took = seconds(lambda s=strategy: s.actions(context), repeats=2)  # type: ignore[misc]
         print(f"{'backtest of a year of minutes with what it learns, ' + strategy.name:66s} {took:12.2f} s")
 

@@ -76,7 +76,6 @@ from energy_ml.results import ResultsStore
 from energy_ml.rl_battery import BatteryPolicy, BatteryRLTrainer
 from energy_ml.rl_battery.baselines import baselines
 from energy_ml.rl_battery.battery import Battery
-from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.rl_battery.policy import LearnedPolicy
 from energy_ml.rl_battery.strategy import Blind
 from energy_ml.splits import PARTS, TimeSplit, window_of
@@ -387,7 +386,7 @@ def backtest(
     policy = BatteryPolicy.of(battery_policy)
     frame, summary = run_backtest(
         prices,
-        [policy, Blind(policy), *baselines(with_forecasts=True), ObviousQLearning()],
+        [policy, Blind(policy), *baselines(with_forecasts=True)],
         [*units, *fleet],
         split,
         forecasts=forecasts,

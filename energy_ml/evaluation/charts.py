@@ -39,7 +39,6 @@ from energy_ml.names import (
     LOWER,
     MPC,
     MPC_FORECAST,
-    OBVIOUS,
     OUR_POLICY,
     OUR_POLICY_BLIND,
     PERFECT_FORESIGHT,
@@ -64,7 +63,6 @@ _STRATEGIES = {
     THRESHOLD: ("threshold rule", _ORANGE),
     MPC: ("MPC on seasonal forecast", _GREEN),
     MPC_FORECAST: ("MPC on our forecasts", _SKY),
-    OBVIOUS: ("obvious Q-learning", _PINK),
     HOLD: ("hold", _GREY),
     PERFECT_FORESIGHT: ("perfect foresight", _INK),
 }

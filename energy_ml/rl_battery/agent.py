@@ -104,7 +104,7 @@ def observe(
     """
     look, market, interval, slices = eyes
     paths = expected_paths(look, prices, usual, when, ahead, interval, market.typical, first, history)
-    planned = plan_slopes(look, paths, physics, interval / 60.0, slices)
+    planned = plan_slopes(look.lengths, look.delay, paths, physics, interval / 60.0, slices)
     level = price_levels(prices, 1440 // interval, market, first)
     information = np.zeros(len(level), np.int64)
     for i in range(len(level)):

@@ -16,10 +16,10 @@ from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import BatteryError
 from energy_ml.names import HOLD, MPC, MPC_FORECAST, PERFECT_FORESIGHT, THRESHOLD
 from energy_ml.rl_battery.battery import Physics, step, utc_days
-from energy_ml.rl_battery.lookahead import path_lengths
+from energy_ml.rl_battery.learning import follow
+from energy_ml.rl_battery.lookahead import CELLS, path_lengths, plan_slopes
 from energy_ml.rl_battery.optimum import perfect_foresight
 from energy_ml.rl_battery.strategy import Context, end_value, known
-from energy_ml.rl_battery.value_function import EPS, Limits, Trade, best_charge, step_back, work_space
 
 SLOTS = 24
 """Hours of the usual day that the rolling plan keeps."""
@@ -284,70 +284,11 @@ def _expected(outlook: Outlook, prices: Floats, slots: Integers, forecasts: Floa
     return out
 
 
-@njit(cache=True, nogil=True)
-def _roll(
-    physics: Physics,
-    prices: Floats,
-    days: Integers,
-    expected: Floats,
-    lengths: Integers,
-    delay: int,
-    hours: float,
-    start: float,
-    capacity: int,
-) -> tuple[Floats, float, float, bool]:
-    """Requests (N,) of the rolling plan over ``prices`` (N,), cash and last charge, and whether V fitted.
-
-    ``expected`` (N, S + 1): see ``_expected``. Where a price is NaN nothing is done.
-    """
-    n, n_plan = len(prices), len(lengths)
-    limits = Limits(physics.low, physics.high, EPS * (physics.high - physics.low))
-    x, slope, new_x, new_slope, space = work_space(capacity)
-    requests = np.zeros(n)
-    charge, cash, allowance = start, 0.0, physics.daily_discharge
-    most_in, most_out = physics.power_in * hours * physics.charge_eff, physics.power_out * hours / physics.discharge_eff
-    reach = lengths.sum()
-    for t in range(n):
-        if t > 0 and days[t] != days[t - 1]:
-            allowance = physics.daily_discharge
-        if np.isnan(prices[t]) or np.isnan(expected[t, 0]):
-            continue
-        mean = 0.0
-        for i in range(n_plan):
-            mean += expected[t, i + 1] * lengths[i] / reach
-        k: int = np.int64(1)  # type: ignore[assignment] # a literal would compile the functions below once more
-        x[0], x[1], slope[0] = physics.low, physics.high, max(0.0, mean) * physics.discharge_eff
-        concave = True
-        for i in range(n_plan - 1, -1, -1):
-            trade = Trade(
-                (expected[t, i + 1] + physics.buy_fee) / physics.charge_eff,
-                (expected[t, i + 1] - physics.sell_fee - physics.wear) * physics.discharge_eff,
-                physics.power_in * hours * lengths[i] * physics.charge_eff,
-                physics.power_out * hours * lengths[i] / physics.discharge_eff,
-            )
-            k, _, concave, _, _, _ = step_back(x, slope, k, concave, trade, limits, space, (new_x, new_slope))
-            if k > capacity:
-                return requests, cash, charge, False
-            x, new_x = new_x, x
-            slope, new_slope = new_slope, slope
-        price = prices[t] if delay == 0 else expected[t, 0]
-        trade = Trade(
-            (price + physics.buy_fee) / physics.charge_eff,
-            (price - physics.sell_fee - physics.wear) * physics.discharge_eff,
-            most_in,
-            most_out,
-        )
-        moved = best_charge(x, slope, k, charge, trade, EPS) - charge
-        requests[t] = (moved / physics.charge_eff if moved > 0 else moved * physics.discharge_eff) / hours
-        charge, _, gained, allowance = step(physics, charge, requests[t], hours, prices[t], allowance)
-        cash += gained
-    return requests, cash, charge, True
-
-
 @dataclass(frozen=True)
 class RollingMPC:
     """Plan the next day anew in each interval on a forecast, carry out the plan's first step (receding horizon).
 
+    The plan is the policy's (``lookahead.plan_slopes``).
     The forecast is the mean price of each hour of the day over the last days, plus the newest price's deviation from
     it, which decays. With ``use_forecasts`` the path first runs through the given forecasts (straight lines between
     horizons). The speed of decay is chosen by profit on the last days of the history.
@@ -380,23 +321,15 @@ class RollingMPC:
             lags=np.array([0] + [h // minutes for h in horizons], dtype=np.int64),
             lengths=lengths,
         )
-        expected = _expected(outlook, prices, slots, np.array(rows), first, delay)
-        capacity = 256
-        while True:
-            requests, cash, charge, fitted = _roll(
-                context.battery.physics,
-                prices[first:],
-                utc_days(times[first:]),
-                expected,
-                lengths,
-                delay,
-                context.hours,
-                start,
-                capacity,
-            )
-            if fitted:
-                return requests, cash, charge
-            capacity *= 2
+        paths = _expected(outlook, prices, slots, np.array(rows), first, delay)
+        physics, span = context.battery.physics, prices[first:]
+        # The first step is the interval that is acted in.
+        ahead = np.concatenate([[1.0], lengths])
+        slopes = plan_slopes(ahead, 1, paths, physics, context.hours, CELLS)
+        worth = np.cumsum(slopes * (physics.high - physics.low) / CELLS, axis=1)
+        worth = np.concatenate([np.zeros((len(span), 1)), worth], axis=1)
+        expected = paths[:, 0].copy() if delay else span
+        return follow(physics, start, context.hours, expected, span, worth, utc_days(times[first:]))
 
     def actions(self, context: Context) -> Floats:
         """Powers of the first steps of the plans, (T,) MW. Raises BatteryError if forecasts are wanted but missing."""

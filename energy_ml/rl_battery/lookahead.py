@@ -266,10 +266,11 @@ def expected_paths(
 
 
 @njit(cache=True, nogil=True)
-def plan_slopes(look: Lookahead, paths: Floats, physics: Physics, hours: float, slices: int) -> Floats:
+def plan_slopes(lengths: Floats, delay: int, paths: Floats, physics: Physics, hours: float, slices: int) -> Floats:
     """What a MWh in the cells is worth after each interval if prices follow its path: (N, slices) currency/MWh.
 
-    ``paths`` (N, S) currency/MWh; ``hours``: length of an interval. The charge range is cut into equal slices, from
+    ``paths`` (N, S) currency/MWh, of steps of ``lengths`` (S,) intervals, ``delay`` of which come before the plan;
+    ``hours``: length of an interval. The charge range is cut into equal slices, from
     empty to full; the plan itself is made on cells at most a ``CELLS``-th of it. What is left after a day is worth the
     path's mean price.
 
@@ -284,9 +285,9 @@ def plan_slopes(look: Lookahead, paths: Floats, physics: Physics, hours: float, 
     out = np.zeros((n, slices))
     slope, new = np.empty(cells), np.empty(cells)
     for t in range(n):
-        slope[:] = _left_over(look, paths[t], physics)
-        for i in range(steps - 1, look.delay - 1, -1):
-            _plan_back(paths[t, i], hours * look.lengths[i] / width, physics, slope, new)
+        slope[:] = _left_over(lengths, delay, paths[t], physics)
+        for i in range(steps - 1, delay - 1, -1):
+            _plan_back(paths[t, i], hours * lengths[i] / width, physics, slope, new)
             slope, new = new, slope
         for c in range(cells):
             out[t, c // each] += slope[c] / each
@@ -298,7 +299,7 @@ def slopes_on_the_way(look: Lookahead, path: Floats, physics: Physics, hours: fl
     """The same after each step of one path (S,), by cells: (S - delay, CELLS) currency/MWh."""
     steps, width = len(path) - look.delay, (physics.high - physics.low) / CELLS
     out = np.empty((steps, CELLS))
-    out[steps - 1] = _left_over(look, path, physics)
+    out[steps - 1] = _left_over(look.lengths, look.delay, path, physics)
     for i in range(steps - 1, 0, -1):
         at = i + look.delay
         _plan_back(path[at], hours * look.lengths[at] / width, physics, out[i], out[i - 1])
@@ -306,10 +307,10 @@ def slopes_on_the_way(look: Lookahead, path: Floats, physics: Physics, hours: fl
 
 
 @njit(cache=True)
-def _left_over(look: Lookahead, path: Floats, physics: Physics) -> float:
-    total, mean = look.lengths[look.delay :].sum(), 0.0
-    for i in range(look.delay, len(path)):
-        mean += path[i] * look.lengths[i] / total
+def _left_over(lengths: Floats, delay: int, path: Floats, physics: Physics) -> float:
+    total, mean = lengths[delay:].sum(), 0.0
+    for i in range(delay, len(path)):
+        mean += path[i] * lengths[i] / total
     return float(max(0.0, mean) * physics.discharge_eff)
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from energy_ml.artifacts import folder_to_save, save_artifact, save_training_results
 from energy_ml.config import MLConfig, RLBatteryConfig, default_config
 from energy_ml.errors import ModelError, UnknownRegionError
-from energy_ml.names import AS_USUAL, POLICY_FILE, POLICY_ID
+from energy_ml.names import AS_USUAL, OUR_POLICY, OUR_POLICY_BLIND, PLAN_ALONE, POLICY_FILE, POLICY_ID
 from energy_ml.rl_battery.agent import BatteryAgent
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.fitting import (
@@ -92,7 +92,7 @@ class BatteryRLTrainer:
         Returns
         -------
         dict with ``region``, ``policy`` (BatteryPolicy), ``agent`` (BatteryAgent), ``q_table``, ``axes``,
-        ``validation`` ("plan and table", "plan alone" and "forecasts withheld" -> region -> profit), ``learning``
+        ``validation`` (strategy -> region -> profit, of the policy, its plan and itself blind), ``learning``
         (frame step, value, region), ``converged``, ``episodes``, ``updates``, ``seconds``, ``tables`` (region -> heat
         maps), ``metrics``.
 
@@ -144,12 +144,12 @@ class BatteryRLTrainer:
         fitted = fit_paths(window, config, battery, with_validation=False)
         report(0.3, {"stage": "price path, on train"})
         learned = learn_table(fitted, window, config, battery, passes, score=True)
-        validation: dict[str, dict[str, float]] = {"plan and table": {}, "plan alone": {}, "forecasts withheld": {}}
+        validation: dict[str, dict[str, float]] = {OUR_POLICY: {}, PLAN_ALONE: {}, OUR_POLICY_BLIND: {}}
         for a, f in zip(learned.agents, fitted, strict=True):
             seen, blind = observe_validation(a, f), observe_validation(a, f, blind=True)
-            validation["plan and table"][a.region] = validation_profit(a, f, seen)
-            validation["plan alone"][a.region] = validation_profit(a.without_table(), f, seen)
-            validation["forecasts withheld"][a.region] = validation_profit(a, f, blind)
+            validation[OUR_POLICY][a.region] = validation_profit(a, f, seen)
+            validation[PLAN_ALONE][a.region] = validation_profit(a.without_table(), f, seen)
+            validation[OUR_POLICY_BLIND][a.region] = validation_profit(a, f, blind)
         curve = learned.curve
         report(0.6, {"stage": "table, on train"})
         fitted = fit_paths(window, config, battery, with_validation=True)
@@ -162,8 +162,8 @@ class BatteryRLTrainer:
         policy = LearnedPolicy(agents=by_region, battery=battery, config=settings, own=own)
         agent = by_region[chosen[0]]
         metrics = {
-            "validation_profit": float(sum(validation["plan and table"][r] for r in chosen)),
-            "validation_profit_plan_alone": float(sum(validation["plan alone"][r] for r in chosen)),
+            "validation_profit": float(sum(validation[OUR_POLICY][r] for r in chosen)),
+            "validation_profit_plan_alone": float(sum(validation[PLAN_ALONE][r] for r in chosen)),
             "episodes": learned.passes,
         }
         learning = curve[curve["region"].isin(chosen)].reset_index(drop=True)

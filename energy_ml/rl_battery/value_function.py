@@ -1,7 +1,6 @@
 """The exact value of stored energy under known prices, one interval back at a time.
 
-What belongs here: V and its steps, which the optimum and the rolling plan share. What doesn't: schedules (``optimum``)
-and where prices come from.
+What belongs here: V and its steps. What doesn't: schedules (``optimum``) and where prices come from.
 
 Method. Backward dynamic programming on the value V_t(s) of holding charge s before interval t, kept exactly as a
 piecewise-linear function. Storing one more MWh costs a = (price + buy fee) / charge efficiency, drawing one earns
@@ -15,8 +14,6 @@ b = (price - sell fee - wear) x discharge efficiency, and at most C is stored or
   problem is then not convex and V not concave. Between breakpoints V_t is the greatest of five lines: hold, charge in
   full, discharge in full, charge to the best breakpoint in reach, discharge to the best breakpoint in reach. Their
   upper envelope is computed exactly, so no binary variables and no grid are needed.
-
-Slopes are never computed by differences, only copied, so rounding doesn't build up over a year of minutes.
 
 Slopes are never computed by differences, only copied, so rounding doesn't build up over a year of minutes.
 """
@@ -204,12 +201,50 @@ def _cut_cells(x: Floats, k: int, trade: Trade, limits: Limits, cuts: Floats) ->
 
 
 @njit(cache=True)
+def _write_envelope(
+    level: Floats,
+    tilt: Floats,
+    lines: int,
+    best: int,
+    cell: tuple[float, float, float],
+    n: int,
+    out_x: Floats,
+    out_slope: Floats,
+) -> int:
+    """Add the upper envelope of ``lines`` in a cell (left, right, eps), on which ``best`` is uppermost at the left, to
+    the first ``n`` pieces of V; returns how many there are then."""
+    left, right, eps = cell
+    position = left
+    while True:
+        # The envelope is convex within a cell: only steeper lines can overtake, the one that meets first wins.
+        meets, successor = right, -1
+        for line in range(lines):
+            if tilt[line] > tilt[best]:
+                at = left + (level[best] - level[line]) / (tilt[line] - tilt[best])
+                at = max(at, position)
+                if at < meets or (successor >= 0 and at == meets and tilt[line] > tilt[successor]):
+                    meets, successor = at, line
+        if meets >= right - eps:
+            meets, successor = right, -1
+        if meets - position > eps:
+            if n > 0 and out_slope[n - 1] == tilt[best]:
+                n -= 1
+            out_slope[n] = tilt[best]
+            n += 1
+            out_x[n] = meets
+            position = meets
+        if successor < 0:
+            return n
+        best = successor
+
+
+@njit(cache=True)
 def general_step(
     x: Floats, slope: Floats, k: int, trade: Trade, limits: Limits, space: Space, out_x: Floats, out_slope: Floats
 ) -> tuple[int, float]:
     """One backward step for any V and any a, b: the upper envelope of five lines in each cell.
 
-    One long kernel: the two queues and three pointers move from cell to cell, and calls would copy them each time.
+    Long, since the two queues and three pointers move from cell to cell.
 
     Returns (pieces, V_t(first point) - V_{t+1}(first point)).
     """
@@ -289,28 +324,7 @@ def general_step(
                 best = line
         if cell == 0:
             gain = level[best]
-        position = left
-        while True:
-            # The envelope is convex within a cell: only steeper lines can overtake, the one that meets first wins.
-            meets, successor = right, -1
-            for line in range(lines):
-                if tilt[line] > tilt[best]:
-                    at = left + (level[best] - level[line]) / (tilt[line] - tilt[best])
-                    at = max(at, position)
-                    if at < meets or (successor >= 0 and at == meets and tilt[line] > tilt[successor]):
-                        meets, successor = at, line
-            if meets >= right - eps:
-                meets, successor = right, -1
-            if meets - position > eps:
-                if n > 0 and out_slope[n - 1] == tilt[best]:
-                    n -= 1
-                out_slope[n] = tilt[best]
-                n += 1
-                out_x[n] = meets
-                position = meets
-            if successor < 0:
-                break
-            best = successor
+        n = _write_envelope(level, tilt, lines, best, (left, right, eps), n, out_x, out_slope)
     out_x[n] = high
     return n, gain
 

@@ -439,7 +439,7 @@ def against_of(ours: float, others: dict[str, float], unsure: float = 1.0) -> pd
             "ahead of every rule beside it. Forecasts didn'",
         ),
         (58, {"mpc": 55, "q_learning_without_forecasts": 57.5}, "good", "ahead of every rule beside it."),
-        (20, {"obvious_q_learning": 30}, "bad", "less than obvious Q-learning (30%)."),
+        (20, {"my_rule": 30}, "bad", "less than my rule (30%)."),
         (-12, {"threshold": 49}, "bad", "lost money: -12.00, while 100 was possible."),
         (50, {"hold": 0}, "mixed", "earned 50% of the possible profit."),
         (0, {"perfect_foresight": 0}, "mixed", "nothing could be earned"),

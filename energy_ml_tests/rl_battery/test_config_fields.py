@@ -15,9 +15,9 @@ PRICES, SPLIT = market(days=5, minutes=15, seed=7)
 FORECASTS = true_forecasts(PRICES, (15, 60), 15, error=5.0)
 
 
-def learn(episodes: int = 2, **fields):
+def learn(episodes: int = 2, forecasts=FORECASTS, **fields):
     trainer = BatteryRLTrainer(RLBatteryConfig(episodes=episodes, **fields))
-    return trainer.train_all(prices=PRICES, forecasts=FORECASTS, split=SPLIT)
+    return trainer.train_all(prices=PRICES, forecasts=forecasts, split=SPLIT)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,18 @@ def test_exploring_and_steps_shape_the_sampled_walk(fields):
     np.testing.assert_array_equal(learn(**fields)["q_table"], learn()["q_table"])
 
 
-def backtest(result, battery: Battery, delay: int = 0):
-    context = build_context(PRICES, "FR", SPLIT, battery, forecasts=FORECASTS, execution_delay=delay)
+def test_one_battery_on_a_walk_learns_nearly_as_much_as_all_at_once():
+    # The plan believes forecasts that are too high; what they are worth only the table knows.
+    high = FORECASTS.assign(price_forecast=1.5 * FORECASTS["price_forecast"] + 20)
+    whole, sampled = learn(1000, high), learn(600, high, update="sampled")
+    earned, on_a_walk = (backtest(r, Battery(), forecasts=high)[1] for r in (whole, sampled))
+    alone = backtest({"policy": whole["policy"].without_table()}, Battery(), forecasts=high)[1]
+    assert earned > 1.1 * alone
+    assert on_a_walk > max(0.9 * earned, alone)
+
+
+def backtest(result, battery: Battery, delay: int = 0, forecasts=FORECASTS):
+    context = build_context(PRICES, "FR", SPLIT, battery, forecasts=forecasts, execution_delay=delay)
     run = simulate(battery, result["policy"].actions(context), context.prices, context.hours, context.days)
     return run, float(run.cash.sum() + (run.charge[-1] - run.charge[0]) * context.terminal_value)
 

@@ -12,7 +12,6 @@ from energy_ml.evaluation.backtest_evaluator import backtest, reference_units
 from energy_ml.rl_battery import BatteryPolicy, BatteryRLTrainer
 from energy_ml.rl_battery.baselines import baselines, trailing_rank
 from energy_ml.rl_battery.battery import Battery, simulate
-from energy_ml.rl_battery.obvious import ObviousQLearning
 from energy_ml.rl_battery.optimum import perfect_foresight
 from energy_ml.rl_battery.strategy import last_known, region_series
 from energy_ml_tests.rl_battery.markets import market, true_forecasts
@@ -89,7 +88,7 @@ def test_invented_prices_change_no_strategy_and_no_learned_value(delay):
         assert trained["finite"]
         tables.append({region: agent.q_table for region, agent in trained["agents"].items()})
         policy: BatteryPolicy = trained["policy"]
-        strategies = [policy, *baselines(with_forecasts=True), ObviousQLearning(RLBatteryConfig(episodes=5))]
+        strategies = [policy, *baselines(with_forecasts=True)]
         units = reference_units(["DE", "FR"], Battery.from_config(config.rl_battery), delay)
         frame, summary = backtest(prices, strategies, units, split, forecasts=forecasts, bootstrap=20)
         assert summary["profit"].notna().all()

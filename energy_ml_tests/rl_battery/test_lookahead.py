@@ -85,7 +85,7 @@ def test_higher_forecasts_never_lower_a_price_or_the_worth_of_energy(seed, delay
     after = paths_of(look, prices, minutes, ahead + rng.uniform(0, 50, (4, 50)), 15, when=when)
     assert (after >= before - 1e-6).all()
     battery = Battery(wear_cost_per_mwh=1.0, buy_fee_per_mwh=0.5)
-    low, high = (plan_slopes(look, path, battery.physics, 0.25, 10) for path in (before, after))
+    low, high = (plan_slopes(look.lengths, look.delay, path, battery.physics, 0.25, 10) for path in (before, after))
     assert (high >= low - 1e-6 * (1 + np.abs(low))).all()
 
 
@@ -109,7 +109,7 @@ def test_plans_are_worth_what_the_optimum_on_the_path_earns(delay):
     look = random_lookahead(rng, 30, delay=delay)
     assert (look.whole[delay:].sum(), set(look.whole[:delay])) == (48, {1} if delay else set())
     paths = np.abs(rng.normal(60, 30, (6, len(look.lengths)))) + 1
-    slopes = plan_slopes(look, paths, battery.physics, 0.5, 40)
+    slopes = plan_slopes(look.lengths, look.delay, paths, battery.physics, 0.5, 40)
     assert (np.diff(slopes, axis=1) <= 1e-9).all()
     starts = np.linspace(battery.low_mwh, battery.high_mwh, 5)
     for path, found in zip(paths, slopes, strict=True):

@@ -8,17 +8,19 @@ from energy_ml.rl_battery.strategy import build_context
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
 from energy_ml_tests.rl_battery.markets import market, true_forecasts
 
+OURS = "q_learning"
+
 
 def test_taking_parts_away_costs_what_they_are_worth():
     prices, split = market(days=8, minutes=15, regions=("BE", "FR"), seed=1)
     forecasts = true_forecasts(prices, (15, 60), 15, error=5.0)
     policy = BatteryRLTrainer().train_all(prices=prices, forecasts=forecasts, split=split)["policy"]
     contexts = [build_context(prices, region, split, Battery(), forecasts=forecasts) for region in ("BE", "FR")]
-    table = ablation(policy, contexts).set_index("without")
-    assert list(table.index) == ["nothing", "table", "forecasts", "table and forecasts"]
-    assert table["worth"]["nothing"] == 0
-    assert 0.7 < table["share"]["nothing"] < 1
-    assert (table["share"] + table["worth"]).to_numpy() == pytest.approx(table["share"]["nothing"])
-    assert table["worth"]["forecasts"] > 0
+    table = ablation(policy, contexts).set_index("strategy")
+    assert list(table.index) == [OURS, "plan_alone", f"{OURS}_without_forecasts", "plan_alone_without_forecasts"]
+    assert table["worth"][OURS] == 0
+    assert 0.7 < table["share"][OURS] < 1
+    assert (table["share"] + table["worth"]).to_numpy() == pytest.approx(table["share"][OURS])
+    assert table["worth"][f"{OURS}_without_forecasts"] > 0
     assert (policy.without_table().agent("FR").q_table == 0).all()
     assert (policy.agent("FR").q_table != 0).any()
