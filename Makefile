@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-demo
+EXTRAS := celery postgres s3 markets
 INSTALLED_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := demo
-.PHONY: help demo test lint ui clean
+.PHONY: help demo test lint ui audit lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -26,6 +27,17 @@ lint: $(INSTALLED_TEST) ## style and types
 ui: $(INSTALLED) ## Dagster in the browser
 	$(BIN)/dagster dev
 
+audit: .venv-tools ## advisories about what constraints.txt pins; offline it says so
+	@$(PYTHON) .ci/audit.py .venv-tools/bin/pip-audit
+
+lock: .venv-tools ## what the container image is made of, with hashes
+	echo 'setuptools>=78.1.1' | .venv-tools/bin/uv pip compile pyproject.toml - $(EXTRAS:%=--extra %) --quiet \
+	  --constraint constraints.txt --python-version 3.12 --generate-hashes --no-header --no-annotate --no-strip-extras \
+	  | sed -z 's/ \\\n */ /g' > deploy/requirements.lock
+
+.venv-tools:
+	-$(PYTHON) -m venv $@ && $@/bin/python -m pip install --quiet --disable-pip-version-check pip-audit uv
+
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "energy_ml needs Python 3.11 or newer; choose one with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
@@ -40,4 +52,4 @@ $(INSTALLED_TEST): $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 clean: ## remove environment, runs, models and results
-	rm -rf $(VENV) .dagster .tmp_dagster_home_* models results
+	rm -rf $(VENV) .venv-tools .dagster .tmp_dagster_home_* models results

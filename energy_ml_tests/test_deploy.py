@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -97,3 +100,45 @@ def test_the_image_is_made_without(path: str) -> None:
             if fnmatch.fnmatch(path, pattern) or path.startswith(f"{pattern}/"):
                 taken = rule.startswith("!")
     assert not taken
+
+
+def test_the_image_installs_what_ci_tests_and_nothing_without_a_hash() -> None:
+    pin = re.compile(r"([a-z0-9.-]+)(?:\[\w+\])?==([\w.]+)((?: --hash=sha256:[0-9a-f]{64})*)")
+    found = [pin.fullmatch(line) for line in (DEPLOY / "requirements.lock").read_text().splitlines()]
+    assert all(found) and all(pinned and pinned[3] for pinned in found), "a line is no pin with hashes: make lock"
+    locked = {pinned[1]: pinned[2] for pinned in found if pinned}
+    tested = dict(
+        line.split("==") for line in (DEPLOY.parent / "constraints.txt").read_text().split("\n") if "==" in line
+    )
+    assert not {"pip", "setuptools"} & tested.keys(), "they are the environment's own, and age"
+    assert locked.items() - tested.items() == {("setuptools", locked["setuptools"])}, "make lock"
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + [
+        line for name in ("celery", "postgres", "s3", "markets") for line in project["optional-dependencies"][name]
+    ]
+    names = {re.split(r"[\[><]", line)[0] for line in asked if "!= 'linux'" not in line}
+    assert names <= locked.keys(), "make lock"
+    assert "--require-hashes --requirement deploy/requirements.lock" in (DEPLOY / "Dockerfile").read_text()
+
+
+OLD = {"name": "old", "version": "1", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2"]}]}
+OPEN = {"name": "open", "version": "1", "vulns": [{"id": "PYSEC-2", "fix_versions": []}]}
+
+
+@pytest.mark.parametrize(
+    ("packages", "code", "said"),
+    [
+        ([OLD, OPEN], 1, "old 1: PYSEC-1, fixed in 2"),
+        ([OPEN], 0, "open 1: PYSEC-2, fixed in no version yet"),
+        ([{"name": "a", "skip_reason": "unknown"}], 0, "0 of 1 packages audited, 0 advisories; the registry"),
+        (None, 0, "nothing was audited"),
+    ],
+)  # fmt: skip
+def test_an_audit_fails_where_there_is_a_remedy(tmp_path: Path, packages: object, code: int, said: str) -> None:
+    fake = tmp_path / "pip-audit"
+    answer = "no network" if packages is None else json.dumps({"dependencies": packages})
+    fake.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    fake.chmod(0o755)
+    audit = [sys.executable, DEPLOY.parent / ".ci/audit.py", fake]
+    done = subprocess.run(audit, capture_output=True, text=True, check=False)
+    assert done.returncode == code and said in done.stdout, done
