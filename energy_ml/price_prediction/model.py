@@ -129,10 +129,6 @@ class PricePredictionModel(Complete):
         """Price forecasts per row of a features frame, currency/MWh, shape (n,), at the present state of the gate."""
         return self.forecast(features).price
 
-    def predict_interval(self, features: pd.DataFrame, level: float | None = None) -> tuple[Array, Array]:
-        """Lower and upper bound per row, currency/MWh, shapes (n,), at the present state of the calibration."""
-        return self.forecast(features).interval(self.interval_level if level is None else level)
-
     def forecast(self, features: pd.DataFrame) -> Forecast:
         """Point forecasts and bounds of all calibrated levels per row."""
         rows = self.design.rows(features, self.price_col)

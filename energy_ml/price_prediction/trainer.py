@@ -1,22 +1,18 @@
 """Training of price models: one per horizon, with out-of-sample forecasts for every row of the window.
 
-What belongs here: the order of fits and which rows each may see. What doesn't: how a booster is fitted, gated or
-served.
+What belongs here: from prices to a model and its forecasts, files. What doesn't: which rows each fit may see
+(``fits``), how a booster is fitted, gated or served.
 
-Train rows are forecast by cross-fitted members (contiguous blocks, purged), validation rows by members that saw
-training rows only, test rows by the final members, refitted on training and validation rows. Gate and interval
-calibration run through time over all of them: what they use of an outcome, they use after its target time.
+Gate and interval calibration run through time over all parts: what they use of an outcome, they use after its target
+time.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xgboost as xgb
-from threadpoolctl import threadpool_limits
 
 from energy_ml import __version__
 from energy_ml.artifacts import folder_to_save, load_artifact, save_artifact, save_training_results
@@ -43,9 +38,8 @@ from energy_ml.names import (
     horizon_of_id,
     price_model_id,
 )
-from energy_ml.price_prediction.boosting import BinnedRows, booster_parameters, choose_device, fit_rounds, fit_stopped
+from energy_ml.price_prediction.boosting import choose_device
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
-from energy_ml.price_prediction.design import to_arcsinh, to_volatility
 from energy_ml.price_prediction.distribution import (
     calibrated,
     calibration_of,
@@ -53,28 +47,24 @@ from energy_ml.price_prediction.distribution import (
     recalibrated,
     spike_probability,
 )
-from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Preset, preset_of
+from energy_ml.price_prediction.ensemble import preset_of
+from energy_ml.price_prediction.fits import BLOCK_ROWS, HorizonFits, Progress
 from energy_ml.price_prediction.gate import OnlineGate
-from energy_ml.price_prediction.linear import MedianRegression
-from energy_ml.price_prediction.model import Fitted, PricePredictionModel, interval_around
+from energy_ml.price_prediction.model import PricePredictionModel, interval_around
 from energy_ml.price_prediction.predictor import PricePredictor
-from energy_ml.price_prediction.prepared import HISTORY, PreparedWindow, prepare_window
+from energy_ml.price_prediction.prepared import PreparedWindow, prepare_window
 from energy_ml.splits import PARTS, TimeSplit, split_window
 from energy_ml.training_window import lake_of, newest, read_window, settings_for, window_features, with_history
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
-Progress = Callable[[float, dict[str, Any]], None]
-
-REFIT_FACTOR = 1.1
-"""The refit sees more rows, so it gets that many more trees than early stopping found, up to ``n_estimators``."""
 
 SAMPLE_ROWS = 200
 """Input rows kept with a model for SHAP importance."""
 
-BLOCK_ROWS = 65_536
-"""Rows forecast at a time."""
+
+_Asked = tuple[pd.DataFrame, tuple[str, ...], TimeSplit | None, pd.DataFrame | None]
+"""Features frame, columns, split and history that a prepared window was made from."""
 
 
 class PricePredictionTrainer:
@@ -168,9 +158,8 @@ class PricePredictionTrainer:
         """
         window = self._prepare(df_features, feature_cols, split, history)
         steps = window.steps_of(horizon)
-        fits = _HorizonFits(self, window, steps, _Meter(progress, window.preset))
+        fits = HorizonFits(window, steps, self.config, threads=self.threads, device=self.device, progress=progress)
         ensemble, quantiles, final, rounds = fits.run()
-        del fits
         scale = window.design.price_scale
         price, outcome = np.ascontiguousarray(window.price.T), np.ascontiguousarray(window.outcome.T)
         gate = OnlineGate(len(price), steps, window.interval_minutes)
@@ -329,9 +318,11 @@ class PricePredictionTrainer:
         """The window's shared arrays; horizons called one after the other with the same frame share them."""
         if history is None and self._left_out is not None and self._left_out[0] is frame:
             history = self._left_out[1]
-        asked = _Asked(frame, tuple(feature_cols), split, history)
-        if self._prepared is not None and self._prepared[0].is_like(asked):
-            return self._prepared[1]
+        asked = (frame, tuple(feature_cols), split, history)
+        if self._prepared is not None:
+            (seen, *rest, earlier), window = self._prepared
+            if seen is frame and earlier is history and rest == [*asked[1:3]]:
+                return window
         self._prepared = None
         if split is None:
             times = pd.DatetimeIndex(frame["timestamp"])
@@ -408,265 +399,5 @@ class PricePredictionTrainer:
         return frame, spikes, line
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What a prepared window was made from."""
-
-    frame: pd.DataFrame
-    feature_cols: tuple[str, ...]
-    split: TimeSplit | None
-    history: pd.DataFrame | None
-
-    def is_like(self, other: _Asked) -> bool:
-        """Whether both mean the same frames and the same split."""
-        same = self.frame is other.frame and self.history is other.history
-        return same and (self.feature_cols, self.split) == (other.feature_cols, other.split)
-
-
 def _evenly(rows: IntArray, count: int) -> IntArray:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))]
-
-
-def refit_rounds(member: Member, stopped: int) -> int:
-    """Rounds of the final fit.
-
-    Stopping on a day and a half is a noisy measurement: for members with a recency (wide leaves, no harm in more trees)
-    the count is the geometric mean of what was measured and of the limit.
-    """
-    scaled = stopped * REFIT_FACTOR
-    wanted = round((scaled * member.rounds) ** 0.5 if member.recency is not None else scaled)
-    return min(max(wanted, 1), member.rounds)
-
-
-class _Meter:
-    """Turns the boosting rounds of fits that run side by side into one fraction: each fit has a fixed share of it."""
-
-    def __init__(self, progress: Progress | None, preset: Preset) -> None:
-        self._progress = progress
-        self._total = sum(member.rounds * member.outputs for member in [*preset.members, preset.quantiles])
-        self._done = 0.0
-        self._lock = threading.Lock()
-
-    def fit(self, stage: str, member: Member, share: float, rounds: int) -> _FitMeter:
-        """The meter of a fit that is ``share`` of the member's whole work and may take ``rounds``."""
-        return _FitMeter(self, stage, share * member.rounds * member.outputs / self._total, rounds)
-
-    def add(self, part: float, metrics: dict[str, Any]) -> None:
-        """So much more of the whole is done."""
-        with self._lock:
-            self._done += part
-            if self._progress is not None:
-                self._progress(min(self._done, 1.0), metrics)
-
-
-@dataclass
-class _FitMeter:
-    """Reports the rounds of one fit; ``finish`` counts the rest, since early stopping skips rounds."""
-
-    meter: _Meter
-    stage: str
-    share: float
-    rounds: int
-    reported: float = 0.0
-
-    def round(self, number: int, score: float) -> None:
-        """One boosting round ended."""
-        metrics = {"stage": self.stage, "round": number}
-        self._report(number / self.rounds, metrics | ({"score": score} if np.isfinite(score) else {}))
-
-    def finish(self) -> None:
-        """The fit ended, perhaps before its last round."""
-        self._report(1.0, {"stage": self.stage})
-
-    def _report(self, fraction: float, metrics: dict[str, Any]) -> None:
-        part = max(min(fraction, 1.0) - self.reported, 0.0)
-        self.reported += part
-        self.meter.add(self.share * part, metrics)
-
-
-class _HorizonFits:
-    """All fits of one horizon, and the out-of-sample forecasts they make."""
-
-    def __init__(self, trainer: PricePredictionTrainer, window: PreparedWindow, steps: int, meter: _Meter) -> None:
-        self.trainer, self.window, self.steps, self.meter = trainer, window, steps, meter
-        self.preset = window.preset
-        self.members, self.quantiles = self.preset.members, self.preset.quantiles
-        stamps = window.times
-        minutes = steps * window.interval_minutes
-        # Instants (T,) in whose part the target lies too: only their rows may teach.
-        self.inside = {name: window.split.mask(stamps, name, minutes) for name in ("train", "validation")}
-        ahead, old = stamps + pd.Timedelta(minutes=minutes), window.part == HISTORY
-        teaches = old | (stamps >= window.split.start)
-        self.history = np.asarray(old & (ahead < window.split.start))
-        self.before_validation = np.asarray(teaches & (ahead < window.split.train_end))
-        self.before_test = np.asarray(teaches & (ahead < window.split.val_end))
-        # Where there is history, that alone forecasts the training part.
-        self.teachers = "history" if len(window.chosen["history"]) else "train"
-        self.folds = [(window.part == 0, self.history)] if self.teachers == "history" else self._folds()
-
-    def run(self) -> tuple[Array, Array, Fitted, dict[str, int]]:
-        """The ensemble's prices (R, T) and quantiles (R, T, quantiles) out of sample, the final fit, rounds per
-        member."""
-        window, chosen = self.window, self.window.chosen
-        every, folds, teachers = [*self.members, self.quantiles], self.folds, chosen[self.teachers]
-        # Each fit has one thread of its own and shares nothing that it writes: their order can't change a number.
-        # BLAS would start threads of its own in each, which wait for each other at full load: twice the time.
-        with (
-            threadpool_limits(1, user_api="blas"),
-            ThreadPoolExecutor(1 if self.trainer.device == "cuda" else self.trainer.threads) as pool,
-        ):
-            stopped = [job.result() for job in [pool.submit(self._stop, member) for member in every]]
-            rounds = {member.name: count for member, (_, count) in zip(every, stopped, strict=True)}
-            final_jobs = [
-                pool.submit(
-                    self._fit,
-                    member,
-                    chosen["all"],
-                    self.before_test,
-                    refit_rounds(member, rounds[member.name]),
-                    stage="refit",
-                    recent=True,
-                )
-                for member in every
-            ]
-            fold_jobs = [
-                [
-                    pool.submit(
-                        self._fit,
-                        member,
-                        teachers,
-                        allowed,
-                        rounds[member.name],
-                        stage="cross-fit",
-                        recent=False,
-                    )
-                    for member in every
-                ]
-                for _, allowed in folds
-            ]
-            shape = (window.price.shape[1], window.price.shape[0])
-            ensemble, spread = np.full(shape, np.nan), np.full((*shape, len(QUANTILES)), np.nan)
-
-            def forecast_with(
-                boosters: list[xgb.Booster], rows: IntArray, allowed: BoolArray, where: BoolArray
-            ) -> Fitted:
-                # Each call fills instants of its own.
-                fitted = self._fitted(boosters, rows, allowed)
-                self._forecast(fitted, where, ensemble, spread)
-                return fitted
-
-            first = [booster for booster, _ in stopped]
-            jobs = [pool.submit(forecast_with, first, chosen["before"], self.before_validation, window.part == 1)]
-            final_boosters = [job.result() for job in final_jobs]
-            final = pool.submit(forecast_with, final_boosters, chosen["all"], self.before_test, window.part == 2)
-            for (held_out, allowed), fold in zip(folds, fold_jobs, strict=True):
-                boosters = [job.result() for job in fold]
-                jobs.append(pool.submit(forecast_with, boosters, teachers, allowed, held_out))
-            for job in jobs:
-                job.result()
-        return ensemble, spread, final.result(), rounds
-
-    def _folds(self) -> list[tuple[BoolArray, BoolArray]]:
-        """(held-out instants, instants that may teach) of each contiguous block of training time, purged on both
-        sides; (T,) each."""
-        train = self.window.part == 0
-        taught = self.window.places(np.flatnonzero(train[self.window.places()[1]]))[1]
-        low, high = int(taught.min()), int(taught.max()) + 1
-        edges = np.linspace(low, high, self.preset.folds + 1).astype(np.int64)
-        instant = np.arange(len(train))
-        folds = []
-        for begin, end in pairwise(edges):
-            inside = (instant >= begin) & (instant < end)
-            # Before the block targets may not reach into it; after it, features still show its last targets.
-            near = (instant >= begin - self.steps) & (instant < end + self.steps)
-            folds.append((train & inside, self.inside["train"] & ~near))
-        return folds
-
-    def _parameters(self, member: Member, rows: IntArray) -> dict[str, Any]:
-        trainer = self.trainer
-        return booster_parameters(
-            member,
-            len(rows),
-            seed=trainer.config.random_state,
-            max_bin=self.preset.max_bin,
-            device=trainer.device,
-        )
-
-    def _target(self, space: str, rows: IntArray) -> Array:
-        """What a member of this space learns for each of ``rows``, (len(rows),)."""
-        window = self.window
-        now, future = window.ahead(rows, 0), window.ahead(rows, self.steps, measured=True)
-        if space == ARCSINH:
-            return to_arcsinh(now, future, window.design.price_scale)
-        return to_volatility(now, future, window.volatility(rows))
-
-    def _weights(self, member: Member, rows: IntArray, teaches: BoolArray, recent: bool) -> Array:
-        """Weights (len(rows),) with mean one over the rows that teach."""
-        window = self.window
-        weight = np.ones(len(rows))
-        if member.weight_power:
-            # A few wild hours must not own the fit.
-            cap = np.nanquantile(window.volatility(window.chosen["train"]), 0.995)
-            weight = np.minimum(np.nan_to_num(window.volatility(rows), nan=0.0), cap) ** member.weight_power
-        if recent and member.recency is not None:
-            instant = window.places(rows)[1]
-            newest, oldest = instant.max(), instant.min()
-            half_life = max(member.recency * float(newest - oldest), 1.0)
-            weight = weight * 0.5 ** ((newest - instant) / half_life)
-        weight = np.where(teaches, weight, 0.0)
-        mean = weight.sum() / max(np.count_nonzero(weight), 1)
-        return weight / mean if mean > 0 else weight
-
-    def _matrix(
-        self, binned: BinnedRows, member: Member, rows: IntArray, allowed: BoolArray, recent: bool
-    ) -> xgb.QuantileDMatrix:
-        target = self._target(member.space, rows)
-        teaches = allowed[self.window.places(rows)[1]] & np.isfinite(target)
-        return binned.labelled(rows, target, self._weights(member, rows, teaches, recent))
-
-    def _stop(self, member: Member) -> tuple[xgb.Booster, int]:
-        chosen = self.window.chosen
-        meter = self.meter.fit(f"{member.name}: early stopping", member, 0.4, member.rounds)
-        with self.window.binned.borrow() as binned:
-            train = self._matrix(binned, member, chosen["before"], self.before_validation, recent=True)
-            validation = self._matrix(binned, member, chosen["validation"], self.inside["validation"], recent=False)
-            parameters = self._parameters(member, chosen["before"])
-            threshold = self.trainer.config.early_stopping_threshold
-            found = fit_stopped(member, parameters, train, validation, threshold, meter.round)
-        meter.finish()
-        return found
-
-    def _fit(
-        self,
-        member: Member,
-        rows: IntArray,
-        allowed: BoolArray,
-        rounds: int,
-        *,
-        stage: str,
-        recent: bool,
-    ) -> xgb.Booster:
-        share = 0.3 if stage == "refit" else 0.3 / len(self.folds)
-        meter = self.meter.fit(f"{member.name}: {stage}", member, share, rounds)
-        with self.window.binned.borrow() as binned:
-            matrix = self._matrix(binned, member, rows, allowed, recent)
-            booster = fit_rounds(self._parameters(member, rows), matrix, rounds, meter.round)
-        meter.finish()
-        return booster
-
-    def _fitted(self, boosters: list[xgb.Booster], rows: IntArray, allowed: BoolArray) -> Fitted:
-        target = self._target(VOLATILITY, rows)
-        used = allowed[self.window.places(rows)[1]] & np.isfinite(target)
-        linear = MedianRegression.fit(self.window.inputs(rows[used]), np.clip(target[used], -30.0, 30.0))
-        return Fitted.of(self.members, self.quantiles, boosters, linear)
-
-    def _forecast(self, fitted: Fitted, where: BoolArray, ensemble: Array, spread: Array) -> None:
-        """Fill the instants ``where`` (T,) of both grids."""
-        window = self.window
-        every = np.flatnonzero(where[window.places()[1]])
-        for start in range(0, len(every), BLOCK_ROWS):
-            rows = every[start : start + BLOCK_ROWS]
-            places = window.places(rows)
-            ensemble[places], spread[places] = fitted.forecast(
-                window.inputs(rows), window.ahead(rows, 0), window.volatility(rows), window.design, places[0]
-            )

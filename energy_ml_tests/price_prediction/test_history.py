@@ -12,7 +12,7 @@ import pytest
 from energy_ml.config import MLConfig, PricePredictionConfig, Settings
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.price_prediction import PricePredictionTrainer, prepared
-from energy_ml.price_prediction.trainer import _HorizonFits, _Meter
+from energy_ml.price_prediction.fits import HorizonFits
 from energy_ml.training_window import read_history, read_window
 from energy_ml_tests.price_prediction.conftest import market, small_config
 
@@ -93,7 +93,7 @@ def test_history_alone_forecasts_the_training_part_and_no_target_of_it_reaches_t
     frame.attrs["window_start"] = START.isoformat()
     features, names = trainer.prepare_data(frame)
     window = trainer._prepare(features, names, None, None)
-    ((held_out, teaches),) = _HorizonFits(trainer, window, 4, _Meter(None, window.preset)).folds
+    ((held_out, teaches),) = HorizonFits(window, 4, trainer.config).folds
     training = (features["timestamp"] < window.split.train_end).sum() / 3
     assert (window.times[held_out].min(), held_out.sum()) == (START, training)
     assert window.times[teaches].max() + pd.Timedelta(minutes=60) == START - pd.Timedelta(minutes=15)

@@ -15,8 +15,8 @@ from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.errors import ArtifactError, HorizonError, ModelError, ModelNotFoundError, SchemaError, SplitError
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.price_prediction.ensemble import preset_of
+from energy_ml.price_prediction.fits import refit_rounds
 from energy_ml.price_prediction.prepared import prepare_window
-from energy_ml.price_prediction.trainer import refit_rounds
 from energy_ml_tests.price_prediction.conftest import market, small_config, whole_split
 
 
@@ -90,7 +90,7 @@ def test_same_inputs_give_the_same_numbers(
     prices: pd.DataFrame, trained: PricePredictionTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = PricePredictionTrainer(small_config())
-    monkeypatch.setattr("energy_ml.price_prediction.trainer.BLOCK_ROWS", 333)
+    monkeypatch.setattr("energy_ml.price_prediction.fits.BLOCK_ROWS", 333)
     features, names = again.prepare_data(prices)
     # Horizons in another order: nothing may leak from one fit into the next through the shared matrix.
     for horizon in (60, 15):
@@ -295,3 +295,17 @@ def test_fits_of_a_long_window_may_use_more_rows(prices: pd.DataFrame, monkeypat
     assert used() == 100
     monkeypatch.setattr("energy_ml.price_prediction.ensemble.USUAL_DAYS", days / 3)
     assert used() == 300
+
+
+def test_at_one_minute_it_knows_when_a_five_minute_price_is_refreshed() -> None:
+    held = market(days=2.0, interval=5, regions=("A", "B"))
+    minutes = [held.assign(timestamp=held["timestamp"] + pd.Timedelta(minutes=minute)) for minute in range(5)]
+    prices = pd.concat(minutes).sort_values(["timestamp", "region"], ignore_index=True)
+    trainer = PricePredictionTrainer(small_config(horizons=[1]))
+    features, names = trainer.prepare_data(prices)
+    rows = trainer.train_for_horizon(features, names, 1)["forecasts"].query("split == 'test'")
+    move, error = rows["price_forecast"] - rows["price_now"], rows["price_forecast"] - rows["price_actual"]
+    stays = rows["price_now"] - rows["price_actual"]
+    refreshed = rows["timestamp"].dt.minute % 5 == 4
+    assert move[~refreshed].abs().mean() < 0.03 * move[refreshed].abs().mean()
+    assert error.abs().mean() < 0.97 * stays.abs().mean()

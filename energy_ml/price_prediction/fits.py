@@ -1,0 +1,252 @@
+"""The fits of one horizon: their order, which rows each may see, and the out-of-sample forecasts that they make.
+
+What belongs here: targets, weights, folds, early stopping and refit of the members. What doesn't: gate, calibration,
+how a booster is fitted.
+
+Train rows are forecast by cross-fitted members (contiguous blocks, purged) or, where there is history, by members that
+saw that alone; validation rows by members that saw nothing later; test rows by the final members, refitted on
+validation rows too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xgboost as xgb
+from threadpoolctl import threadpool_limits
+
+from energy_ml.config import PricePredictionConfig
+from energy_ml.price_prediction.boosting import RoundCallback, booster_parameters, fit_rounds, fit_stopped
+from energy_ml.price_prediction.conformal import QUANTILES
+from energy_ml.price_prediction.design import to_arcsinh, to_volatility
+from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Preset
+from energy_ml.price_prediction.linear import MedianRegression
+from energy_ml.price_prediction.model import Fitted
+from energy_ml.price_prediction.prepared import HISTORY, PreparedWindow
+
+Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Progress = Callable[[float, dict[str, Any]], None]
+
+REFIT_FACTOR = 1.1
+"""The refit sees more rows, so it gets that many more trees than early stopping found, up to ``n_estimators``."""
+
+BLOCK_ROWS = 65_536
+"""Rows forecast at a time."""
+
+
+def refit_rounds(member: Member, stopped: int) -> int:
+    """Rounds of the final fit.
+
+    Stopping on a day and a half is a noisy measurement: for members with a recency (wide leaves, no harm in more trees)
+    the count is the geometric mean of what was measured and of the limit.
+    """
+    scaled = stopped * REFIT_FACTOR
+    wanted = round((scaled * member.rounds) ** 0.5 if member.recency is not None else scaled)
+    return min(max(wanted, 1), member.rounds)
+
+
+class Meter:
+    """Turns the boosting rounds of fits that run side by side into one fraction: each fit has a fixed share of it."""
+
+    def __init__(self, progress: Progress | None, preset: Preset) -> None:
+        self._progress = progress
+        self._total = sum(member.rounds * member.outputs for member in [*preset.members, preset.quantiles])
+        self._done = 0.0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def fit(self, stage: str, member: Member, share: float, rounds: int) -> Iterator[RoundCallback]:
+        """What one fit calls after each round: it is ``share`` of the member's whole work and may take ``rounds``.
+
+        At the end the rest is counted, since early stopping skips rounds.
+        """
+        share *= member.rounds * member.outputs / self._total
+        reported = 0.0
+
+        def report(number: int, score: float) -> None:
+            nonlocal reported
+            part = max(min(number / rounds, 1.0) - reported, 0.0)
+            reported += part
+            known = {"score": score} if np.isfinite(score) else {}
+            self._add(share * part, {"stage": stage, "round": number} | known)
+
+        yield report
+        self._add(share * (1.0 - reported), {"stage": stage})
+
+    def _add(self, part: float, metrics: dict[str, Any]) -> None:
+        with self._lock:
+            self._done += part
+            if self._progress is not None:
+                self._progress(min(self._done, 1.0), metrics)
+
+
+class HorizonFits:
+    """All fits of one horizon of ``steps`` intervals, and the out-of-sample forecasts they make."""
+
+    def __init__(
+        self,
+        window: PreparedWindow,
+        steps: int,
+        config: PricePredictionConfig,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        progress: Progress | None = None,
+    ) -> None:
+        self.window, self.steps, self.config, self.device = window, steps, config, device
+        self.threads = 1 if device == "cuda" else threads
+        self.meter = Meter(progress, window.preset)
+        self.members, self.quantiles = window.preset.members, window.preset.quantiles
+        stamps = window.times
+        minutes = steps * window.interval_minutes
+        # Instants (T,) in whose part the target lies too: only their rows may teach.
+        self.inside = {name: window.split.mask(stamps, name, minutes) for name in ("train", "validation")}
+        ahead, old = stamps + pd.Timedelta(minutes=minutes), window.part == HISTORY
+        teaches = old | (stamps >= window.split.start)
+        self.history = np.asarray(old & (ahead < window.split.start))
+        self.before_validation = np.asarray(teaches & (ahead < window.split.train_end))
+        self.before_test = np.asarray(teaches & (ahead < window.split.val_end))
+        # Where there is history, that alone forecasts the training part.
+        self.teachers = "history" if len(window.chosen["history"]) else "train"
+        self.folds = [(window.part == 0, self.history)] if self.teachers == "history" else self._folds()
+
+    def run(self) -> tuple[Array, Array, Fitted, dict[str, int]]:
+        """The ensemble's prices (R, T) and quantiles (R, T, quantiles) out of sample, the final fit, rounds per
+        member."""
+        window, chosen, teachers = self.window, self.window.chosen, self.window.chosen[self.teachers]
+        every = [*self.members, self.quantiles]
+        shape = (window.price.shape[1], window.price.shape[0])
+        ensemble, spread = np.full(shape, np.nan), np.full((*shape, len(QUANTILES)), np.nan)
+
+        def forecast_with(boosters: list[xgb.Booster], rows: IntArray, allowed: BoolArray, where: BoolArray) -> Fitted:
+            # Each call fills instants of its own.
+            fitted = self._fitted(boosters, rows, allowed)
+            self._forecast(fitted, where, ensemble, spread)
+            return fitted
+
+        # Each fit has one thread of its own and shares nothing that it writes: their order can't change a number.
+        # BLAS would start threads of its own in each, which wait for each other at full load: twice the time.
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
+            stopped = [job.result() for job in [pool.submit(self._stop, member) for member in every]]
+            rounds = {member.name: count for member, (_, count) in zip(every, stopped, strict=True)}
+            final_jobs = [
+                pool.submit(self._fit, member, "refit", self.before_test, refit_rounds(member, rounds[member.name]))
+                for member in every
+            ]
+            fold_jobs = [
+                [pool.submit(self._fit, member, "cross-fit", allowed, rounds[member.name]) for member in every]
+                for _, allowed in self.folds
+            ]
+            first = [booster for booster, _ in stopped]
+            jobs = [pool.submit(forecast_with, first, chosen["before"], self.before_validation, window.part == 1)]
+            final_boosters = [job.result() for job in final_jobs]
+            final = pool.submit(forecast_with, final_boosters, chosen["all"], self.before_test, window.part == 2)
+            for (held_out, allowed), fold in zip(self.folds, fold_jobs, strict=True):
+                boosters = [job.result() for job in fold]
+                jobs.append(pool.submit(forecast_with, boosters, teachers, allowed, held_out))
+            for job in jobs:
+                job.result()
+        return ensemble, spread, final.result(), rounds
+
+    def _folds(self) -> list[tuple[BoolArray, BoolArray]]:
+        """(held-out instants, instants that may teach) of each contiguous block of training time, purged on both
+        sides; (T,) each."""
+        train = self.window.part == 0
+        taught = self.window.places(np.flatnonzero(train[self.window.places()[1]]))[1]
+        low, high = int(taught.min()), int(taught.max()) + 1
+        edges = np.linspace(low, high, self.window.preset.folds + 1).astype(np.int64)
+        instant = np.arange(len(train))
+        folds = []
+        for begin, end in pairwise(edges):
+            inside = (instant >= begin) & (instant < end)
+            # Before the block targets may not reach into it; after it, features still show its last targets.
+            near = (instant >= begin - self.steps) & (instant < end + self.steps)
+            folds.append((train & inside, self.inside["train"] & ~near))
+        return folds
+
+    def _parameters(self, member: Member, rows: IntArray) -> dict[str, Any]:
+        seed, max_bin = self.config.random_state, self.window.preset.max_bin
+        return booster_parameters(member, len(rows), seed=seed, max_bin=max_bin, device=self.device)
+
+    def _target(self, space: str, rows: IntArray) -> Array:
+        """What a member of this space learns for each of ``rows``, (len(rows),)."""
+        window = self.window
+        now, future = window.ahead(rows, 0), window.ahead(rows, self.steps, measured=True)
+        if space == ARCSINH:
+            return to_arcsinh(now, future, window.design.price_scale)
+        return to_volatility(now, future, window.volatility(rows))
+
+    def _weights(self, member: Member, rows: IntArray, teaches: BoolArray, recent: bool) -> Array:
+        """Weights (len(rows),) with mean one over the rows that teach."""
+        window = self.window
+        weight = np.ones(len(rows))
+        if member.weight_power:
+            # A few wild hours must not own the fit.
+            cap = np.nanquantile(window.volatility(window.chosen["train"]), 0.995)
+            weight = np.minimum(np.nan_to_num(window.volatility(rows), nan=0.0), cap) ** member.weight_power
+        if recent and member.recency is not None:
+            instant = window.places(rows)[1]
+            newest, oldest = instant.max(), instant.min()
+            half_life = max(member.recency * float(newest - oldest), 1.0)
+            weight = weight * 0.5 ** ((newest - instant) / half_life)
+        weight = np.where(teaches, weight, 0.0)
+        mean = weight.sum() / max(np.count_nonzero(weight), 1)
+        return weight / mean if mean > 0 else weight
+
+    def _labels(
+        self, member: Member, rows: IntArray, allowed: BoolArray, *, recent: bool
+    ) -> tuple[IntArray, Array, Array]:
+        """Rows with their targets and weights."""
+        target = self._target(member.space, rows)
+        teaches = allowed[self.window.places(rows)[1]] & np.isfinite(target)
+        return rows, target, self._weights(member, rows, teaches, recent)
+
+    def _stop(self, member: Member) -> tuple[xgb.Booster, int]:
+        before, later = self.window.chosen["before"], self.window.chosen["validation"]
+        with (
+            self.meter.fit(f"{member.name}: early stopping", member, 0.4, member.rounds) as report,
+            self.window.binned.borrow() as binned,
+        ):
+            train = binned.labelled(*self._labels(member, before, self.before_validation, recent=True))
+            judge = binned.labelled(*self._labels(member, later, self.inside["validation"], recent=False))
+            threshold = self.config.early_stopping_threshold
+            return fit_stopped(member, self._parameters(member, before), train, judge, threshold, report)
+
+    def _fit(self, member: Member, stage: str, allowed: BoolArray, rounds: int) -> xgb.Booster:
+        refit = stage == "refit"
+        rows = self.window.chosen["all" if refit else self.teachers]
+        with (
+            self.meter.fit(
+                f"{member.name}: {stage}", member, 0.3 if refit else 0.3 / len(self.folds), rounds
+            ) as report,
+            self.window.binned.borrow() as binned,
+        ):
+            matrix = binned.labelled(*self._labels(member, rows, allowed, recent=refit))
+            return fit_rounds(self._parameters(member, rows), matrix, rounds, report)
+
+    def _fitted(self, boosters: list[xgb.Booster], rows: IntArray, allowed: BoolArray) -> Fitted:
+        target = self._target(VOLATILITY, rows)
+        used = allowed[self.window.places(rows)[1]] & np.isfinite(target)
+        linear = MedianRegression.fit(self.window.inputs(rows[used]), np.clip(target[used], -30.0, 30.0))
+        return Fitted.of(self.members, self.quantiles, boosters, linear)
+
+    def _forecast(self, fitted: Fitted, where: BoolArray, ensemble: Array, spread: Array) -> None:
+        """Fill the instants ``where`` (T,) of both grids."""
+        window = self.window
+        every = np.flatnonzero(where[window.places()[1]])
+        for start in range(0, len(every), BLOCK_ROWS):
+            rows = every[start : start + BLOCK_ROWS]
+            places = window.places(rows)
+            ensemble[places], spread[places] = fitted.forecast(
+                window.inputs(rows), window.ahead(rows, 0), window.volatility(rows), window.design, places[0]
+            )
