@@ -266,9 +266,6 @@ def train_price(
     record = night.record(time_split["fingerprint"], config, metrics=trained["metrics"], history=history)
     test = forecast_metrics(forecasts[forecasts[SPLIT] == "test"], by=[HORIZON]).iloc[0]
     night.progress.write(name, 1.0, {"mae": test["mae"], "rmae": test["rmae"]}, state="completed")
-    chart = charts.forecast_chart(
-        forecasts, region=charts.shown_region(forecasts[REGION].unique()), level=config.interval_level
-    )
     facts = {
         "price_unit": shown().price,
         "mae": test["mae"],
@@ -278,7 +275,7 @@ def train_price(
         "coverage": test["coverage"],
         "rows_left_out": model.provenance["rows_left_out"],
         "history": history,
-        "forecast_chart": chart,
+        "forecast_chart": charts.forecast_chart(forecasts, level=config.interval_level),
         "importance_chart": charts.importance_chart(importance),
         "importance": importance.head(12),  # a longer table would be hidden behind a click
         "importance_by_family": family_importance(importance),
@@ -325,7 +322,8 @@ def train_policy(
     region = charts.shown_region(tables)
     facts = {
         "regions": trained["regions"],
-        "policy_map": charts.policy_maps(tables[region], title=region),
+        "value_map": charts.value_map(tables[region], title=region),
+        "action_map": charts.action_map(tables[region], title=region),
         "learning_curve": charts.learning_curve(trained["learning"]),
         "provenance": record,
     }

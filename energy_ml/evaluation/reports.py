@@ -6,6 +6,10 @@ What belongs here: choosing what is shown and filling the templates. What doesn'
 
 from __future__ import annotations
 
+import base64
+import functools
+import gzip
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +18,6 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from energy_ml import __version__
 from energy_ml.display import shown
@@ -25,6 +28,8 @@ from energy_ml.evaluation.metrics import ForecastScores, family_importance, impo
 from energy_ml.evaluation.tables import DASH, Record, number
 from energy_ml.evaluation.verdicts import battery_lines, battery_verdict, earned_share, forecast_verdict, money
 from energy_ml.names import HORIZON, OUR_POLICY, POOLED, REGION, SPLIT, STRATEGY
+
+_ZOOM = "Drag to move, Shift and the wheel to zoom, double-click for all; values under the pointer."
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,14 @@ class BatteryResults:
 
 @dataclass
 class _Charts:
-    """Figures turned into numbered SVGs, so that ids on one page never collide."""
+    """A page's charts: what the script draws of them, and what is said about them."""
 
-    made: dict[str, dict[str, str]] = field(default_factory=dict)
+    payloads: dict[str, charts.Spec] = field(default_factory=dict)
+    said: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def add(self, name: str, figure: Figure, label: str, caption: str = "") -> None:
-        svg = charts.to_svg(figure, label=label, prefix=f"c{len(self.made) + 1}")
-        self.made[name] = {"svg": svg, "caption": caption}
+    def add(self, name: str, chart: charts.Chart, label: str, caption: str = "") -> None:
+        self.payloads[name] = chart.payload()
+        self.said[name] = {"name": name, "label": label, "caption": caption}
 
 
 def render_report(
@@ -110,7 +116,7 @@ def render_report(
     regions = sorted(str(region) for region in test[REGION].unique())
 
     pictures = _Charts()
-    _forecast_charts(pictures, forecasts, scores, charts.shown_region(regions))
+    _forecast_charts(pictures, forecasts, scores)
     pictures.add(
         "split",
         charts.split_timeline(split, [int(h) for h in scores.overall[HORIZON]]),
@@ -141,9 +147,8 @@ def render_report(
         "provenance_table": provenance_table,
         "provenance_rest": json.dumps(rest, indent=1, sort_keys=True),
         "level": f"{level:.0%}",
-        "charts": pictures.made,
     }
-    return _render("report.html.j2", page)
+    return _render("report.html.j2", page, pictures)
 
 
 def render_leaderboard(frame: pd.DataFrame, succession: pd.DataFrame) -> str:
@@ -168,7 +173,7 @@ def render_leaderboard(frame: pd.DataFrame, succession: pd.DataFrame) -> str:
     share = frame[frame["metric"] == "share"]
     champions = frame[frame["champion"].astype(bool)].drop_duplicates("model_id", keep="last")
     pictures = _Charts()
-    page: dict[str, object] = {"title": "energy_ml leaderboard", "charts": pictures.made}
+    page: dict[str, object] = {"title": "energy_ml leaderboard"}
     if len(skill):
         pictures.add(
             "skill",
@@ -184,18 +189,34 @@ def render_leaderboard(frame: pd.DataFrame, succession: pd.DataFrame) -> str:
     if len(succession):
         page["succession_table"] = tables.succession_table(succession)
     page["summary"] = f"{len(dates)} as-of date{'s' if len(dates) > 1 else ''}, {dates[0]} to {dates[-1]}"
-    return _render("leaderboard.html.j2", page)
+    return _render("leaderboard.html.j2", page, pictures)
 
 
-def _render(template: str, page: Mapping[str, object]) -> str:
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+@functools.cache
+def _scripts() -> dict[str, object]:
+    """The library that draws, packed, our script that unpacks it, and the hashes by which alone a browser runs them."""
+    script, library = (_TEMPLATES / "charts.js").read_text(), charts.drawing_script()
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, library)]
+    return {"script": script, "library": _packed(library), "hashes": hashes}
+
+
+def _render(template: str, page: Mapping[str, object], pictures: _Charts) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.ChainableUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(version=__version__, shown=shown(), **page)
+    drawn = {"charts": pictures.said, "chart_data": _packed(json.dumps(pictures.payloads)), **_scripts()}
+    return environment.get_template(template).render(version=__version__, shown=shown(), **drawn, **page)
 
 
 def _judged(split: Record, regions: Sequence[str], history: Record) -> str:
@@ -229,7 +250,7 @@ def _tiles(metrics: pd.DataFrame, pooled: pd.DataFrame, level: float, problems: 
     return [{"value": value, "name": name} for value, name in tiles]
 
 
-def _forecast_charts(pictures: _Charts, forecasts: ForecastResults, scores: ForecastScores, region: str) -> None:
+def _forecast_charts(pictures: _Charts, forecasts: ForecastResults, scores: ForecastScores) -> None:
     level, records = forecasts.interval_level, scores.overall.to_dict("records")
     said = ", ".join(f"{r[HORIZON]} min {r['rmae']:.3f}" for r in records)
     pictures.add(
@@ -240,9 +261,9 @@ def _forecast_charts(pictures: _Charts, forecasts: ForecastResults, scores: Fore
     )
     pictures.add(
         "forecasts",
-        charts.forecast_chart(forecasts.frame, region=region, level=level),
-        f"Forecasts, intervals and actual prices of {region} on the test part, one panel per horizon",
-        f"Region {region}. Each forecast is drawn at the time that it is for.",
+        charts.forecast_chart(forecasts.frame, level=level),
+        "Forecasts, intervals and actual prices of a region on the test part, at a horizon",
+        f"Each forecast is drawn at the time that it is for. {_ZOOM}",
     )
     pictures.add(
         "hours",
@@ -264,7 +285,12 @@ def _forecast_charts(pictures: _Charts, forecasts: ForecastResults, scores: Fore
     pictures.add(
         "importance",
         charts.importance_chart(forecasts.importance),
-        "Feature importance: top features, and share of each family per horizon",
+        "Feature importance: the features that models use most, over all horizons",
+    )
+    pictures.add(
+        "families",
+        charts.family_chart(forecasts.importance),
+        "Share of each family of features per horizon",
         _family_words(forecasts.importance),
     )
 
@@ -294,21 +320,28 @@ def _battery_charts(pictures: _Charts, battery: BatteryResults, pooled: pd.DataF
         "profit",
         charts.cumulative_profit(rows),
         "Cumulative profit of each strategy over the test part",
-        "The reference battery of each region, together. Energy in store is valued at the mean training price.",
+        f"Reference batteries of all regions together; energy in store is valued at the mean training price. {_ZOOM}",
     )
-    region = charts.shown_region(rows[REGION].astype(str).unique())
     pictures.add(
         "day",
-        charts.battery_day(rows, region=region),
-        f"Price of {region} with the policy's purchases and sales, and the battery's charge level",
+        charts.battery_day(battery.frame),
+        "Price with the policy's purchases and sales, and the battery's charge level",
+        _ZOOM,
     )
     if len(battery.learning):
         pictures.add("learning", charts.learning_curve(battery.learning), "Learning curve of the policy per region")
-    if region in battery.policy_tables:
+    if battery.policy_tables:
+        region = charts.shown_region(battery.policy_tables)
+        learned = battery.policy_tables[region]
         pictures.add(
-            "maps",
-            charts.policy_maps(battery.policy_tables[region], title=region),
-            f"Q-table of {region}: value of stored energy by hour and charge, and action by price and charge",
-            "What the policy has learned: an extra MWh is worth more before expensive hours and in an empty battery; "
-            "between buying and selling prices it waits.",
+            "value_map",
+            charts.value_map(learned, title=region),
+            f"Q-table of {region}: value of stored energy by hour and charge",
+            "What the policy has learned: an extra MWh is worth more before expensive hours and in an empty battery.",
+        )
+        pictures.add(
+            "action_map",
+            charts.action_map(learned, title=region),
+            f"Q-table of {region}: action by charge and by how much more a stored MWh is worth than the price",
+            "Between buying and selling prices it waits.",
         )

@@ -119,8 +119,8 @@ def _plain(name: str) -> Callable[[Record], Cell]:
 
 def _range(low: str, high: str, form: str) -> Callable[[Record], Cell]:
     def cell(record: Record) -> Cell:
-        ends = [float(record[low]), float(record[high])]
-        return Cell(" … ".join(_text(end, form) for end in ends) if all(map(math.isfinite, ends)) else DASH)
+        ends = [number(record[low], form).text, number(record[high], form).text]
+        return Cell(DASH if DASH in ends or ends[0] == ends[1] else " … ".join(ends))
 
     return cell
 
@@ -179,7 +179,7 @@ def detail_table(metrics: pd.DataFrame) -> Table:
         ("Horizon", _horizon),
         ("Forecasts", _numbers("n", ",.0f")),
         ("Bias", _numbers("bias", "+,.2f")),
-        ("… of the expected price", _numbers("expected_bias", "+,.2f")),
+        ("Bias of the expected price", _numbers("expected_bias", "+,.2f")),
         ("sMAPE", _numbers("smape", ".1%")),
         ("sMAPE, price stays", _numbers("persistence_smape", ".1%")),
         ("Prices that moved", _numbers("moved_share", ".0%")),
@@ -187,11 +187,11 @@ def detail_table(metrics: pd.DataFrame) -> Table:
         ("Direction right", _numbers("directional_accuracy", ".0%")),
         ("Spikes", _numbers("spikes", ",.0f")),
         ("Spike precision", _numbers("spike_precision", ".0%")),
-        ("… price stays", _numbers("persistence_spike_precision", ".0%")),
+        ("Spike precision, price stays", _numbers("persistence_spike_precision", ".0%")),
         ("Spike recall", _numbers("spike_recall", ".0%")),
-        ("… price stays", _numbers("persistence_spike_recall", ".0%")),
+        ("Spike recall, price stays", _numbers("persistence_spike_recall", ".0%")),
         ("Brier score of spikes", _numbers("spike_brier", ".4f")),
-        ("… price stays", _numbers("persistence_spike_brier", ".4f")),
+        ("Brier score, price stays", _numbers("persistence_spike_brier", ".4f")),
     ]
     return _table("More about the forecasts on test", metrics.to_dict("records"), columns)
 

@@ -71,16 +71,17 @@ def forecast_verdict(metrics: pd.DataFrame, level: float) -> Verdict:
             f"Forecasts lose to {_STAYS} at {every}: {_percent_range(worse['rmae'] - 1)} more error. Don't use them."
         )
     elif len(same) == len(table):
-        tone, sentence = "mixed", f"Forecasts are no better than {_STAYS} at {every}."
+        hardly = "hardly" if _clear(same).any() else "no"
+        tone, sentence = "mixed", f"Forecasts are {hardly} better than {_STAYS} at {every}."
     else:
         tone = "bad" if not len(better) else "mixed" if len(worse) or len(same) > len(better) else "good"
         parts = []
         if len(better):
             parts.append(f"beat {_STAYS} at {_horizons(better)} ({_percent_range(1 - better['rmae'])} less error)")
-        if len(same):
-            parts.append(
-                f"are no better at {_horizons(same)}" if parts else f"only equal {_STAYS} at {_horizons(same)}"
-            )
+        for rows, word in ((same[_clear(same)], "hardly"), (same[~_clear(same)], "no")):
+            if len(rows):
+                only = f"only equal {_STAYS} at {_horizons(rows)}"
+                parts.append(f"are {word} better at {_horizons(rows)}" if parts or word == "hardly" else only)
         if len(worse):
             lose = "lose" if parts else f"lose to {_STAYS}"
             parts.append(f"{lose} at {_horizons(worse)} ({_percent_range(worse['rmae'] - 1)} more error)")
@@ -114,6 +115,11 @@ def _weaknesses(table: pd.DataFrame, level: float) -> dict[str, str]:
         held = _join([f"{value:.1%}" for value in narrow["coverage"]])
         found["have too narrow intervals"] = f"The {level:.0%} intervals hold {held} at {_horizons(narrow)}."
     return found
+
+
+def _clear(table: pd.DataFrame) -> pd.Series:
+    """Which gains can't be chance, small as they may be."""
+    return (table["dm_p_value"] < 0.05) & (table["rmae"] < 1)
 
 
 def _significance_words(table: pd.DataFrame) -> str:

@@ -10,12 +10,11 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from upath import UPath
 
 from energy_ml.artifacts import to_jsonable
 from energy_ml.display import shown
-from energy_ml.evaluation.charts import to_markdown_image
+from energy_ml.evaluation.charts import Chart, to_markdown_image
 from energy_ml.features import feature_description
 
 
@@ -47,7 +46,7 @@ def columns_of(frame: pd.DataFrame) -> dg.TableSchema:
 
 
 def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Numpy scalars, timestamps, frames and figures as Dagster metadata (which rejects them as they are).
+    """Numpy scalars, timestamps, frames and charts as Dagster metadata (which rejects them as they are).
 
     Numbers are for reading: six significant digits.
     """
@@ -65,7 +64,7 @@ def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
             value = table(value)
         elif isinstance(value, PurePath | UPath):
             value = dg.MetadataValue.path(str(value))
-        elif isinstance(value, Figure):
+        elif isinstance(value, Chart):
             value = dg.MetadataValue.md(to_markdown_image(value))
         elif type(value) in (dict, list, tuple):  # not Dagster's own records, which are tuples too
             value = dg.MetadataValue.json(to_jsonable(value))

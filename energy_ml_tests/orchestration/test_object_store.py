@@ -59,7 +59,7 @@ def test_a_day_is_trained_from_and_into_an_object_store(
     assert run.error is None
     assert project.store.as_of_dates() == [last]
     assert set(project.store.read(last, "forecasts.parquet")["split"]) == {"train", "validation", "test"}
-    assert "<svg" in project.store.read(last, "report.html")
+    assert "chart-data" in project.store.read(last, "report.html")
     assert UPath(f"{bucket}/results/leaderboard.html").exists()
     assert backfill(last, last, only_missing=True) == [], "results in the store are found again"
 

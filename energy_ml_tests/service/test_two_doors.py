@@ -141,7 +141,7 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {FORBIDDEN}))
 
 
 def test_answers_load_neither_server_nor_orchestrator(later: Server) -> None:
-    forbidden = {"dagster", "fastapi", "starlette", "uvicorn", "celery", "matplotlib", "xgboost", "sklearn"}
+    forbidden = {"dagster", "fastapi", "starlette", "uvicorn", "celery", "vl_convert", "xgboost", "sklearn"}
     told = subprocess.run(
         [sys.executable, "-c", LOADS.replace("{FORBIDDEN}", repr(forbidden))],
         env=later.environment,
