@@ -141,7 +141,7 @@ def main() -> None:
     if options.measure:
         measure(options.measure, options.trees, options.until)
         return
-    from energy_ml.market_data.simulator import write_simulation
+    from energy_ml.market_data.simulator import Nodes, write_simulation
 
     print(f"CPU µs a row, (peak GB); {options.trees} trees, two horizons\n")
     print(f"| nodes | rows | {' | '.join(STAGES)} | together |\n|{'---|' * (len(STAGES) + 3)}")
@@ -149,9 +149,7 @@ def main() -> None:
         for nodes in options.nodes:
             folder = (options.keep or Path(scratch)) / str(nodes)
             if not folder.is_dir():
-                write_simulation(
-                    folder, WARM_UP + DAYS, start=START, interval_minutes=MINUTES, nodes=nodes, zones=min(nodes, 12)
-                )
+                write_simulation(folder, WARM_UP + DAYS, Nodes(nodes, min(nodes, 12)), START, interval_minutes=MINUTES)
             command = [sys.executable, __file__, "--measure", str(folder), "--trees", str(options.trees)]
             command += ["--until", options.until]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

@@ -280,16 +280,6 @@ def load_champion(models_dir: PathLike, relative_path: PathLike) -> Any:
     raise refused
 
 
-def champion_entry(models_dir: PathLike, relative_path: PathLike) -> dict[str, Any] | None:
-    """The registry's entry of the champion at that path (version, sha256, metadata, …); None if there is none.
-
-    Cheap enough to ask before each use whether a new champion should be loaded.
-    """
-    registry = read_registry(f"{models_dir}/{REGISTRY_FILE}")
-    model = _model_at(registry, PurePath(relative_path).as_posix()) if registry else None
-    return None if model is None else _version_of(model, model["champion"])
-
-
 def inside(folder: PathLike, relative: str) -> Any:
     """Where ``relative`` of a models folder lies, as a path (of an object store, if the folder is a URL).
 

@@ -32,14 +32,13 @@ from energy_ml.config import (
     settings_schema,
 )
 from energy_ml.display import showing, shown
-from energy_ml.errors import ConfigError, DataError, EnergyMLError, NoDataError, UnknownModelError
+from energy_ml.errors import ConfigError, EnergyMLError, NoDataError, UnknownModelError
 from energy_ml.fields import parse_date
 from energy_ml.names import AS_USUAL, METRICS_FILE, OUR_POLICY, REFERENCE, REGISTRY_FILE, REPORT_FILE
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from energy_ml.market_data.lake import FileInfo
     from energy_ml.model_management.registry import ModelRegistry
     from energy_ml.service.ml_service import MLService
 
@@ -135,19 +134,17 @@ def _simulate(
     zones: Annotated[int, typer.Option(min=1, help="Zones that the nodes lie in.")] = 12,
 ) -> None:
     """Make a simulated market: the sample with the defaults, or years of minutes as a stream of files."""
-    from energy_ml.market_data.simulator import write_simulation
+    from energy_ml.market_data.simulator import Nodes, write_simulation
 
     folder = output if output.is_absolute() else project_root() / output
     with _progress_bar("simulating") as (bar, task):
         paths = write_simulation(
             str(folder),
             days=days,
-            regions=regions,
+            regions=Nodes(nodes, zones) if nodes else regions,
             start=parse_date(start),
             interval_minutes=interval,
             seed=seed,
-            nodes=nodes,
-            zones=zones,
             progress=lambda fraction, _: bar.update(task, completed=fraction),
         )
     size = sum(path.stat().st_size for path in paths)
@@ -204,80 +201,36 @@ _MOST_REGIONS = 8
 @app.command("data")
 def _data(as_json: _AsJson = False) -> None:
     """What the data folder holds: files and what is wrong with them, days, regions, interval, horizons, holes."""
-    from energy_ml.training_window import interval_of, lake_of, newest, read_window
+    from energy_ml.training_window import data_facts
 
-    settings = _settings()
-    lake = lake_of(settings)
-    problems: dict[str, DataError] = {}
+    facts, problems = data_facts(_settings())
+    _emit(facts, as_json, lambda: _show_data(facts))
+    if "newest" in problems:
+        raise problems["newest"]
 
-    def told(about: str, ask: Callable[[], Any]) -> Any:
-        try:
-            return ask()
-        except DataError as error:
-            problems[about] = error
-            return None
 
-    files, skipped = lake.inventory(), lake.skipped()
-    coverage = told("coverage", lake.coverage)
-    latest = told("newest", lambda: newest(settings, lake))
-    window = None if latest is None else told("window", lambda: read_window(settings, lake, latest))
-    minutes = interval_of(settings, lake) if window is None else window.interval_minutes
-    days = [] if coverage is None else coverage.reset_index().astype({"day": str}).to_dict("records")
-    facts: dict[str, Any] = {
-        "data_dir": settings.data_dir,
-        "latest_complete_day": latest,
-        "start_date": settings.start_date,
-        "interval_minutes": minutes,
-        "horizons": [h for h in settings.horizons if not minutes or h % minutes == 0],
-        "unusable_horizons": [h for h in settings.horizons if minutes and h % minutes],
-        "training_window_days": settings.training_window_days,
-        "holes": (window.holes or None) if window else None,
-        "notes": list(
-            dict.fromkeys(
-                f"{p.message} ({p.file})" if p.file and not p.repaired else p.message
-                for p in (window.problems if window else [])
-                if p.kind == "naive_timestamps" or (not p.repaired and p.kind != "hole")
-            )
-        ),
-        "problems": {about: str(error) for about, error in problems.items()},
-        "files": [
-            {
-                "path": file.path,
-                "kind": file.kind,
-                "rows": file.rows,
-                "first": file.first,
-                "last": file.last,
-                "regions": list(file.regions),
-                "size": file.size,
-                "problem": file.problem,
-            }
-            for file in files
-        ],
-        "skipped": skipped,
-        "coverage": days,
-    }
-
-    def show() -> None:
-        _print_table(
-            settings.data_dir,
-            {
-                "file": "{name}",
-                "kind": lambda f: f["kind"],
-                "rows": "{rows:,}",
-                f"first ({shown().zone})": lambda f: shown().minute(f["first"]),
-                f"last ({shown().zone})": lambda f: shown().minute(f["last"]),
-                "problem": lambda f: f["problem"] or "",
-            },
-            _by_folder(files, settings.data_dir),
-            texts=2,
-        )
-        alike: dict[str, list[str]] = {}
-        for name, why in skipped.items():
-            alike.setdefault(why[:20], []).append(name)
-        for name, *others in alike.values():
-            more = f" and {len(others):,} like it" if others else ""
-            out.print(f"not read: {name}{more}: {skipped[name]}", markup=False, soft_wrap=True)
-        regions = [name for name in days[-1] if name != "day"] if days else []
+def _show_data(facts: _Row) -> None:
+    _print_table(
+        facts["data_dir"],
+        {
+            "file": "{name}",
+            "kind": lambda f: f["kind"],
+            "rows": "{rows:,}",
+            f"first ({shown().zone})": lambda f: shown().minute(f["first"]),
+            f"last ({shown().zone})": lambda f: shown().minute(f["last"]),
+            "problem": lambda f: f["problem"] or "",
+        },
+        _by_folder(facts["files"], facts["data_dir"]),
+        texts=2,
+    )
+    alike: dict[str, list[str]] = {}
+    for name, why in facts["skipped"].items():
+        alike.setdefault(why[:20], []).append(name)
+    for name, *others in alike.values():
+        more = f" and {len(others):,} like it" if others else ""
+        out.print(f"not read: {name}{more}: {facts['skipped'][name]}", markup=False, soft_wrap=True)
+    if days := facts["coverage"]:
+        regions = [name for name in days[-1] if name != "day"]
         columns: dict[str, _Cell] = {"day": "{day}", **{name: itemgetter(name) for name in regions}}
         if len(regions) > _MOST_REGIONS:
             columns = {
@@ -286,51 +239,46 @@ def _data(as_json: _AsJson = False) -> None:
                 "fewest rows": lambda row: min(row[name] for name in regions),
                 "most rows": lambda row: max(row[name] for name in regions),
             }
-        if days:
-            _print_table("\nprices per UTC day and region (last 14 days)", columns, days[-14:])
-        usable, not_usable = (", ".join(map(str, facts[name])) for name in ("horizons", "unusable_horizons"))
-        lines = []
-        if minutes:
-            off = f"; not multiples of the interval: {not_usable} (ENERGY_ML_HORIZONS)" if not_usable else ""
-            lines = [f"interval: {minutes} minutes", f"horizons: {usable or 'none'} minutes{off}"]
-        if latest:
-            lines.append(f"newest complete day: {latest}; data from {settings.start_date}")
-        if window:
-            lines.append(f"window of {settings.training_window_days} days up to it: {facts['holes'] or 'no holes'}")
-        lines += [
-            *(f"note: {words}" for words in facts["notes"]),
-            *(words for words in dict.fromkeys(facts["problems"].values()) if words != str(problems.get("newest"))),
-        ]
-        out.print("\n" + "\n".join(lines), markup=False)
-
-    _emit(facts, as_json, show)
-    if "newest" in problems:
-        raise problems["newest"]
+        _print_table("\nprices per UTC day and region (last 14 days)", columns, days[-14:])
+    usable, not_usable = (", ".join(map(str, facts[name])) for name in ("horizons", "unusable_horizons"))
+    lines, latest, minutes = [], facts["latest_complete_day"], facts["interval_minutes"]
+    if minutes:
+        off = f"; not multiples of the interval: {not_usable} (ENERGY_ML_HORIZONS)" if not_usable else ""
+        lines = [f"interval: {minutes} minutes", f"horizons: {usable or 'none'} minutes{off}"]
+    if latest:
+        lines.append(f"newest complete day: {latest}; data from {facts['start_date']}")
+    problems = facts["problems"]
+    if latest and "window" not in problems:
+        lines.append(f"window of {facts['training_window_days']} days up to it: {facts['holes'] or 'no holes'}")
+    lines += [f"note: {words}" for words in facts["notes"]]
+    lines += [words for words in dict.fromkeys(problems.values()) if words != problems.get("newest")]
+    out.print("\n" + "\n".join(lines), markup=False)
 
 
-def _by_folder(files: Sequence[FileInfo], root: str) -> list[dict[str, Any]]:
+def _by_folder(files: Sequence[_Row], root: str) -> list[_Row]:
     """A row for each file, or each folder as deep as there is room for; what is wrong stands by itself."""
-    paths = {file.path: file.path.removeprefix(root).lstrip("/").split("/") for file in files}
+    paths = {file["path"]: file["path"].removeprefix(root).lstrip("/").split("/") for file in files}
     deepest = max(map(len, paths.values()), default=0)
-    groups: dict[tuple[Any, ...], list[FileInfo]] = {}
+    groups: dict[tuple[str, ...], list[_Row]] = {}
     for depth in range(deepest, -1, -1):
         groups = {}
         for file in files:
-            groups.setdefault((*paths[file.path][:depth], file.kind, file.problem_kind), []).append(file)
+            groups.setdefault((*paths[file["path"]][:depth], file["kind"], file["problem_kind"]), []).append(file)
         if len(groups) <= _MOST_FILES:
             break
-    rows = []
+    rows: list[_Row] = []
     for (*parts, kind, _), held in groups.items():
+        path, problem = held[0]["path"], held[0]["problem"]
         alone = len(held) == 1
-        times = [moment for file in held for moment in (file.first, file.last) if moment is not None]
+        times = [moment for file in held for moment in (file["first"], file["last"]) if moment is not None]
         rows.append(
             {
-                "name": "/".join(paths[held[0].path] if alone else [*parts, f"{len(held):,} files"]),
+                "name": "/".join(paths[path] if alone else [*parts, f"{len(held):,} files"]),
                 "kind": kind,
-                "rows": sum(file.rows for file in held),
+                "rows": sum(file["rows"] for file in held),
                 "first": min(times, default=None),
                 "last": max(times, default=None),
-                "problem": held[0].problem if alone or not held[0].problem else f"{held[0].path}: {held[0].problem}",
+                "problem": problem if alone or not problem else f"{path}: {problem}",
             }
         )
     return rows

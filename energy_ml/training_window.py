@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,50 @@ def interval_of(settings: Settings, lake: ParquetLake) -> int | None:
         return lake.interval(settings.regions)
     except DataError:
         return None
+
+
+_OF_FILE = ("path", "kind", "rows", "first", "last", "regions", "size", "problem", "problem_kind")
+
+
+def data_facts(settings: Settings) -> tuple[dict[str, Any], dict[str, DataError]]:
+    """What the files hold and what is wrong with it, as ``energy-ml data`` shows it; and the errors, by what they stop
+    (``coverage``, ``newest`` or ``window``)."""
+    lake = lake_of(settings)
+    problems: dict[str, DataError] = {}
+
+    def told(about: str, ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except DataError as error:
+            problems[about] = error
+            return None
+
+    files, skipped = lake.inventory(), lake.skipped()
+    coverage = told("coverage", lake.coverage)
+    latest = told("newest", lambda: newest(settings, lake))
+    window = None if latest is None else told("window", lambda: read_window(settings, lake, latest))
+    minutes = interval_of(settings, lake) if window is None else window.interval_minutes
+    notes = [
+        f"{p.message} ({p.file})" if p.file and not p.repaired else p.message
+        for p in (window.problems if window else [])
+        if p.kind == "naive_timestamps" or (not p.repaired and p.kind != "hole")
+    ]
+    facts = {
+        "data_dir": settings.data_dir,
+        "latest_complete_day": latest,
+        "start_date": settings.start_date,
+        "interval_minutes": minutes,
+        "horizons": [h for h in settings.horizons if not minutes or h % minutes == 0],
+        "unusable_horizons": [h for h in settings.horizons if minutes and h % minutes],
+        "training_window_days": settings.training_window_days,
+        "holes": (window.holes or None) if window else None,
+        "notes": list(dict.fromkeys(notes)),
+        "problems": {about: str(error) for about, error in problems.items()},
+        "files": [{name: getattr(file, name) for name in _OF_FILE} for file in files],
+        "skipped": skipped,
+        "coverage": [] if coverage is None else coverage.reset_index().astype({"day": str}).to_dict("records"),
+    }
+    return facts, problems
 
 
 def lake_of(settings: Settings) -> ParquetLake:

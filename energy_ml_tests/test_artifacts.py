@@ -20,7 +20,6 @@ from energy_ml.artifacts import Complete, to_jsonable
 from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, RegistryError
 from energy_ml.model_management import (
     ModelRegistry,
-    champion_entry,
     load_artifact,
     load_champion,
     save_artifact,
@@ -86,7 +85,6 @@ def test_files_have_the_mode_that_the_umask_asks_for(tmp_path):
 def test_objects_in_a_store_are_put_as_a_whole():
     sha256 = save_artifact([1, 2], "memory://models/m.pkl")
     assert load_artifact("memory://models/m.pkl", sha256) == load_champion("memory://models", "m.pkl") == [1, 2]
-    assert champion_entry("memory://models", "m.pkl") is None
     write_atomically("memory://models/t.txt", lambda handle: handle.write(b"x") and None)
     with pytest.raises(ModelNotFoundError):
         load_artifact("memory://models/none.pkl")
@@ -236,12 +234,11 @@ def models(tmp_path):
 def test_without_a_registry_a_file_is_loaded_as_it_is(tmp_path):
     save_artifact("mine", tmp_path / SERVED)
     assert load_champion(tmp_path, SERVED) == "mine"
-    assert champion_entry(tmp_path, SERVED) is None
 
 
 def test_the_champion_is_loaded_and_known(models):
     assert load_champion(models, SERVED) == "one"
-    entry = champion_entry(models, SERVED)
+    entry = ModelRegistry(models / "registry.json").champion("price_prediction_15m")
     assert entry is not None and entry["version"] == V1 and entry["sha256"] == sha256_of(models / SERVED)
 
 
@@ -258,7 +255,7 @@ def test_models_in_an_object_store_are_checked_as_those_of_a_folder(models, tmp_
     bucket, crater = "memory://checked", tmp_path / "crater"
     for name, data in everything_in(models).items():
         write_atomically(f"{bucket}/{name}", data)
-    assert load_champion(bucket, SERVED) == "one" and champion_entry(bucket, SERVED)["version"] == V1
+    assert load_champion(bucket, SERVED) == "one"
     write_atomically(f"{bucket}/{SERVED}", pickle.dumps(Bomb(crater)))
     with pytest.raises(ArtifactError, match="doesn't know the file"):
         load_champion(bucket, SERVED)
@@ -382,7 +379,6 @@ def test_whatever_is_damaged_in_a_registry_is_said_in_words(models, monkeypatch,
         lambda: registry.register_model("price_prediction", model_id, new, models / SERVED),
         lambda: registry.prune(model_id, 1),
         lambda: load_champion(models, SERVED),
-        lambda: champion_entry(models, SERVED),
     ]
     refused = 0
     for path in _damages(json.loads(whole)):

@@ -106,3 +106,21 @@ def test_one_room_asks_the_lake_for_a_day_and_its_window(asked: str) -> None:
         if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", None)) == asked
     }
     assert callers == {"training_window.py"}
+
+
+WIDE = {
+    "_newest_row": "compiled: takes arrays and numbers alone",
+    "_market_state": "compiled: takes arrays and numbers alone",
+    "get_action": "six are promised by position, the rest are what a live call knows by name",
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_functions_can_be_taken_in_at_one_look(path: Path) -> None:
+    """At most 100 lines and 10 parameters, but for those that are listed with their reason."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            width = sum(argument.arg not in ("self", "cls") for argument in arguments)
+            assert (node.end_lineno or 0) - node.lineno < 100, f"{node.name} is long"
+            assert node.name in WIDE or width <= 10, f"{node.name} takes {width} parameters"

@@ -327,7 +327,6 @@ def build_price_features(
     include_time: bool = True,
     include_regional: bool = True,
     *,
-    include_market_state: bool = True,
     horizons: Sequence[int] = DEFAULT_HORIZONS,
     extra_columns: Sequence[str] = (),
     interval_minutes: int | None = None,
@@ -341,7 +340,7 @@ def build_price_features(
     price_col : currency/MWh.
     lags, windows : in intervals of the data; by default those of ``PricePredictionConfig``.
     regions : regions that count as "others", the first being the reference (see ``PriceFeatureSpec.regions``).
-    include_time, include_regional, include_market_state : whether these columns are computed.
+    include_time, include_regional : whether these columns are computed.
     horizons : minutes of the moves taken from yesterday and from the day profile.
     extra_columns : numeric columns that become features as they are, named ``extra_<column>``.
     interval_minutes : inferred from the timestamps by default.
@@ -361,7 +360,6 @@ def build_price_features(
         regions=None if regions is None else tuple(regions),
         include_time=include_time,
         include_regional=include_regional,
-        include_market_state=include_market_state,
         horizons=tuple(horizons),
         extra_columns=tuple(extra_columns),
     )

@@ -89,6 +89,7 @@ class Rows:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, kind: Kind, extra_columns: Sequence[str] | None) -> Rows:
+        """The rows of a frame, typed as ``normalise`` does; files and problems come from its ``attrs``."""
         before = [DataProblem(**p) for p in frame.attrs.get("problems", [])]
         sources = [(str(path), int(count)) for path, count in frame.attrs.get("sources", [])]
         in_order = isinstance(frame.index, pd.RangeIndex) and sum(count for _, count in sources) == len(frame)
@@ -216,6 +217,7 @@ class Rows:
         return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
     def example(self, mask: Booleans, column: str | None = None) -> str:
+        """The first row of ``mask`` in words, with the value of ``column``."""
         i = int(np.argmax(mask))
         text = f"{pd.Timestamp(int(self.times[i]), tz='UTC')} {self.names[self.keys[i]]}"
         return text if column is None else f"{text} {column} = {self.values[column][i]:g}"
@@ -229,6 +231,7 @@ class Rows:
         return self.sources[int(np.searchsorted(ends, row, side="right"))][0] if self.sources else None
 
     def to_frame(self, order: Integers) -> pd.DataFrame:
+        """The rows at the positions ``order`` as a long frame."""
         names = pd.Series(self.names, dtype=text_dtype())
         columns: dict[str, Any] = {
             TIMESTAMP: pd.DatetimeIndex(self.times[order].view("datetime64[ns]"), tz="UTC"),
@@ -240,10 +243,12 @@ class Rows:
 
 
 def text_dtype() -> Any:
+    """What pandas makes of texts here: str, or object before version 3."""
     return pd.Series(["a"]).dtype
 
 
 def nanoseconds(moment: pd.Timestamp | None) -> int | None:
+    """Nanoseconds since 1970 of a moment, UTC where it has no zone."""
     if moment is None:
         return None
     stamp = pd.Timestamp(moment)
@@ -252,6 +257,7 @@ def nanoseconds(moment: pd.Timestamp | None) -> int | None:
 
 
 def snap_jitter(rows: Rows) -> None:
+    """Round timestamps that are up to a second off to their minute."""
     nearest = (rows.times + MINUTE // 2) // MINUTE * MINUTE
     off = nearest - rows.times
     jitter = (off != 0) & (np.abs(off) <= _JITTER)
@@ -260,6 +266,7 @@ def snap_jitter(rows: Rows) -> None:
 
 
 def refuse_future(rows: Rows, now: pd.Timestamp | None) -> None:
+    """Refuse rows later than an hour from ``now``."""
     limit = pd.Timestamp(nanoseconds(pd.Timestamp.now("UTC") if now is None else now) or 0, tz="UTC") + FUTURE_TOLERANCE
     rows.refuse(
         TimestampError,

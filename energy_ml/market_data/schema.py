@@ -435,4 +435,5 @@ def _as_series(data: pa.Table | pd.DataFrame, name: str) -> pd.Series:
 
 
 def as_text(file: object | None) -> str | None:
+    """A file as a DataProblem names it."""
     return None if file is None else str(file)

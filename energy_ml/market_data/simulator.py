@@ -19,16 +19,16 @@ import datetime as dt
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.signal import lfilter
 from upath import UPath
 
+from energy_ml.arrays import Floats, Integers
 from energy_ml.config import SAMPLE_END, SAMPLE_START, SUPPORTED_INTERVALS
 from energy_ml.errors import ConfigError
 from energy_ml.names import BATTERY_ID, CAPACITY, CHARGE, NODES_FILE, POWER, PRICE, REGION, TIMESTAMP
@@ -43,8 +43,6 @@ SAMPLE_SEED = 42
 PRICE_FLOOR, PRICE_CAP = -500.0, 3000.0
 """Limits of the simulated market, currency/MWh."""
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 _LOCAL = ("", "file", "local")
 _MINUTES = 1440
@@ -101,7 +99,7 @@ class _Chain:
     stay_minutes: tuple[float, ...]
     following: tuple[tuple[float, ...], ...]
 
-    def day(self, rng: np.random.Generator) -> Ints:
+    def day(self, rng: np.random.Generator) -> Integers:
         """States of the next day's minutes; shape (1440,)."""
         states = np.empty(_MINUTES, dtype=np.int64)
         at = 0
@@ -250,6 +248,13 @@ class MarketSimulator:
         step = np.where(np.abs(imbalance) < _DEAD_BAND, 0.0, step)
         price: Floats = base + trait["scale"] * _balancing_cost(step)
         return np.clip(price, PRICE_FLOOR, PRICE_CAP).round(2)
+
+
+class Nodes(NamedTuple):
+    """Instead of regions: so many nodes in so many zones."""
+
+    nodes: int
+    zones: int = 12
 
 
 _POCKET_NODES = 20
@@ -438,37 +443,16 @@ def simulate_market(
     return pd.concat([b.to_pandas() for b in blocks], ignore_index=True)
 
 
-def simulate_batteries(
-    days: int = SAMPLE_DAYS,
-    regions: int | Sequence[str] = 5,
-    start: dt.date = SAMPLE_START,
-    interval_minutes: int = 1,
-    seed: int = SAMPLE_SEED,
-    batteries: int = 3,
-) -> pd.DataFrame:
-    """Telemetry of batteries in the market that ``simulate_market`` gives for the same arguments.
-
-    Columns timestamp, battery_id, region, charge_level_mwh (at the interval's start), capacity_mwh, power_mw (average
-    over the interval at the grid, buying positive).
-    """
-    _check(days, interval_minutes, seed)
-    specs = battery_specs(batteries)
-    blocks = [block for _, block in _stream(days, region_names(regions), start, interval_minutes, seed, specs)]
-    return pd.concat([b.to_pandas() for b in blocks], ignore_index=True)
-
-
 def write_simulation(
     output_dir: str | UPath,
     days: int = SAMPLE_DAYS,
-    regions: int | Sequence[str] = 5,
+    regions: int | Sequence[str] | Nodes = 5,
     start: dt.date = SAMPLE_START,
     interval_minutes: int = 1,
     seed: int = SAMPLE_SEED,
     batteries: int = 3,
     days_per_file: int = 30,
     *,
-    nodes: int = 0,
-    zones: int = 12,
     progress: Callable[[float, dict[str, Any]], None] | None = None,
 ) -> list[UPath]:
     """Write simulated prices and telemetry as parquet files of ``days_per_file`` days each; returns their paths.
@@ -477,17 +461,19 @@ def write_simulation(
     one row group, so a year of ten regions needs no more than a day. Files appear whole or not at all: they are
     written beside under a hidden name, then renamed. Same arguments, same rows, whatever ``days_per_file`` is.
 
-    ``nodes`` instead of ``regions`` gives a nodal market of so many ``zones``, with ``nodes.parquet`` beside it.
+    ``Nodes`` as ``regions`` gives a nodal market, with ``nodes.parquet`` beside it.
 
     Raises ConfigError on impossible arguments.
     """
     _check(days, interval_minutes, seed)
-    market = NodalMarket(nodes, zones, start, seed, interval_minutes) if nodes else None
-    names, specs = market.regions if market else region_names(regions), battery_specs(batteries)
+    nodal = regions if isinstance(regions, Nodes) else None
+    market = NodalMarket(*nodal, start, seed, interval_minutes) if nodal else None
+    names = market.regions if market else region_names(cast("int | Sequence[str]", regions))
+    specs = battery_specs(batteries)
     if days_per_file < 1:
         raise ConfigError(f"days_per_file is {days_per_file}", expected="at least 1")
     about = {"seed": seed, "start": start.isoformat(), "interval_minutes": interval_minutes}
-    about |= {"nodes": nodes, "zones": zones} if nodes else {"regions": list(names)}
+    about |= nodal._asdict() if nodal else {"regions": list(names)}
     root = UPath(output_dir)
     root.mkdir(parents=True, exist_ok=True)
     paths: list[UPath] = []
@@ -599,7 +585,7 @@ def _stream(
         )
 
 
-def _stamps(times: Ints, width: int) -> pa.Array:
+def _stamps(times: Integers, width: int) -> pa.Array:
     return pa.array(np.repeat(times, width), pa.int64()).cast(pa.timestamp("us", "UTC"))
 
 

@@ -4,7 +4,6 @@ What belongs here: the registry and the files that it vouches for. What doesn't:
 """
 
 from energy_ml.artifacts import (
-    champion_entry,
     load_artifact,
     load_champion,
     save_artifact,
@@ -20,7 +19,6 @@ __all__ = [
     "VERSION_FORMAT",
     "Decision",
     "ModelRegistry",
-    "champion_entry",
     "compare_policies",
     "compare_price_models",
     "load_artifact",

@@ -5,7 +5,6 @@ share with it stand below both.
 """
 
 from energy_ml.artifacts import (
-    champion_entry,
     load_artifact,
     load_champion,
     read_artifact,
@@ -17,7 +16,6 @@ from energy_ml.artifacts import (
 )
 
 __all__ = [
-    "champion_entry",
     "load_artifact",
     "load_champion",
     "read_artifact",

@@ -46,6 +46,7 @@ class Counting:
         self.monitoring = monitoring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and count and time the answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

@@ -16,7 +16,7 @@ from energy_ml.features import PriceFeatureSpec, price_feature_cube, to_panel
 from energy_ml.features import neighbours as rules
 from energy_ml.features.neighbours import HANDFUL, NEAREST, choose, compared
 from energy_ml.features.price_features import price_features
-from energy_ml.market_data.simulator import NodalMarket, write_simulation
+from energy_ml.market_data.simulator import NodalMarket, Nodes, write_simulation
 from energy_ml.results import ResultsStore
 from energy_ml.training_window import lake_of, open_day
 from energy_ml_tests.features.frames import long_frame, price_matrix
@@ -102,7 +102,7 @@ def test_the_choice_goes_with_the_features_and_looks_at_their_first_days_alone()
 
 def test_zones_of_the_file_reach_the_features_of_a_day_and_stay_with_them(tmp_path: Path) -> None:
     start = dt.date(2026, 3, 2)
-    write_simulation(tmp_path / "lake", 6, start=start, interval_minutes=60, batteries=0, nodes=20, zones=2)
+    write_simulation(tmp_path / "lake", 6, Nodes(20, 2), start, interval_minutes=60, batteries=0)
     settings = Settings(data_dir=str(tmp_path / "lake"), start_date=start, training_window_days=5, horizons=(60,))
     lake = lake_of(settings)
     features = open_day(settings, lake, dt.date(2026, 3, 7)).features

@@ -215,14 +215,13 @@ def test_families_switch_off():
     for flag, families in (
         ("include_time", {"time"}),
         ("include_regional", {"regional"}),
-        ("include_market_state", {"changes", "day profile"}),
     ):
         some = build_price_features(frame, **{flag: False})
         assert not families & {feature_family(name) for name in feature_columns(some)}
         pd.testing.assert_frame_equal(some, full[some.columns])
-    assert (
-        feature_columns(build_price_features(frame, lags=[], windows=[], include_market_state=False))[0] == "price_now"
-    )
+    some = price_features(frame, PriceFeatureSpec(lags=(), windows=(), include_market_state=False))
+    assert feature_columns(some)[0] == "price_now"
+    assert not {"changes", "day profile"} & {feature_family(name) for name in feature_columns(some)}
 
 
 def test_extra_columns_become_features_and_spare_the_rest():

@@ -17,9 +17,9 @@ from energy_ml.market_data.simulator import (
     REGION_NAMES,
     MarketSimulator,
     NodalMarket,
+    Nodes,
     battery_specs,
     region_names,
-    simulate_batteries,
     simulate_market,
     write_simulation,
 )
@@ -140,8 +140,9 @@ def test_frames_keep_to_the_data_contract(interval):
 
 
 @pytest.mark.parametrize("interval", [1, 15])
-def test_batteries_obey_physics(interval):
-    frame = simulate_batteries(days=3, interval_minutes=interval, batteries=4)
+def test_batteries_obey_physics(interval, tmp_path):
+    write_simulation(tmp_path, days=3, interval_minutes=interval, batteries=4)
+    frame = pd.concat(map(pd.read_parquet, tmp_path.glob("batteries_*.parquet")), ignore_index=True)
     prices = simulate_market(days=3, interval_minutes=interval)
     assert clean_batteries(frame, now=NOW).problems == []
     assert frame["battery_id"].nunique() == 4
@@ -280,9 +281,7 @@ class TestNodes:
             np.testing.assert_array_equal(few.next_day(), many.next_day()[:, place])
 
     def test_files_beside_the_zones_file(self, tmp_path):
-        paths = write_simulation(
-            tmp_path, 2, start=dt.date(2026, 3, 2), interval_minutes=60, batteries=1, nodes=40, zones=4
-        )
+        paths = write_simulation(tmp_path, 2, Nodes(40, 4), dt.date(2026, 3, 2), interval_minutes=60, batteries=1)
         assert len(paths) == 3
         table = pd.read_parquet(tmp_path / "nodes.parquet")
         assert list(table) == ["node", "zone", "hub", "kind"]
@@ -293,4 +292,4 @@ class TestNodes:
         prices = lake.read_prices(start, start + pd.Timedelta(days=2))
         assert prices["region"].unique().tolist() == table["node"].tolist() == sorted(table["node"])
         with pytest.raises(ConfigError, match="zones"):
-            write_simulation(tmp_path, nodes=3, zones=4)
+            write_simulation(tmp_path, regions=Nodes(3, 4))

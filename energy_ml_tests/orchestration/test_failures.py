@@ -17,9 +17,9 @@ import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from energy_ml import cli
-from energy_ml.artifacts import champion_entry
 from energy_ml.errors import EnergyMLError, IntervalError
-from energy_ml.names import METRICS_FILE
+from energy_ml.model_management import ModelRegistry
+from energy_ml.names import METRICS_FILE, POLICY_ID
 from energy_ml.orchestration.instance import how_to_look, record_home
 from energy_ml.orchestration.launch import project_instance, run_job, what_failed
 from energy_ml.service import MLService
@@ -94,7 +94,7 @@ def test_a_damaged_record_of_runs_is_said_in_words(tmp_path: Path, monkeypatch: 
 
 def test_a_retry_from_failure_succeeds_though_a_champion_was_damaged_meanwhile(inside: Project) -> None:
     models, served = inside.root / "models", "rl_battery/battery_policy.pkl"
-    champion = champion_entry(models, served)
+    champion = ModelRegistry(models / "registry.json").champion(POLICY_ID)
     assert champion is not None
     for path in (models / served, models / champion["filepath"]):
         path.write_bytes(path.read_bytes()[:1000])
