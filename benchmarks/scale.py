@@ -103,7 +103,10 @@ def measure(folder: Path, trees: int, until: str) -> None:
         forecasts: Any = meter.run("forecast", lambda: day.forecasts(night, **frames).value)
         evaluation = meter.run("evaluate", lambda: day.evaluate(night, forecasts))
         if until != "evaluate":
-            policy = meter.run("policy", lambda: day.train_policy(night, features.value, split, forecasts))
+            policy = meter.run(
+                "policy",
+                lambda: day.train_policy(night, features.value, batteries.value, split, forecasts),
+            )
             tested = meter.run(
                 "backtest",
                 lambda: day.backtest(night, features.value, batteries.value, split, forecasts, policy.value),

@@ -15,6 +15,7 @@ import pandas as pd
 
 from energy_ml.arrays import Floats
 from energy_ml.config import Settings
+from energy_ml.display import shown_names
 from energy_ml.errors import DataError
 from energy_ml.evaluation.metrics import forecast_metrics, ks_distance, population_stability_index
 from energy_ml.features import feature_family
@@ -60,11 +61,11 @@ def regions_present(settings: Settings, prices: pd.DataFrame, problems: Sequence
     found = sorted(map(str, prices["region"].unique()))
     absent = sorted({str(p.example) for p in problems if p.kind == "region_absent"})
     total = len(found) + len(absent)
-    words = f"{len(found)} of {total} regions in the window: {', '.join(found)}"
+    words = f"{len(found)} of {total} regions in the window: {shown_names(found)}"
     return Check(
         "regions_present",
         not absent,
-        words if not absent else f"{words}; without prices: {', '.join(absent)}",
+        words if not absent else f"{words}; without prices: {shown_names(absent)}",
     )
 
 

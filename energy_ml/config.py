@@ -514,6 +514,11 @@ class Settings:
         None, "IANA time zone of timestamps that the files hold without one, such as Europe/Paris; none means UTC."
     )
     currency: str = setting("currency", "What prices are in, such as EUR, for people to read.")
+    battery_regions: tuple[str, ...] | None = setting(
+        None,
+        "Regions with a battery policy, backtested, reported: names, every, or own (where batteries of one's own are, "
+        "or ten where there are none); none means every one of up to 50, else own.",
+    )
     display_zone: str = setting("UTC", "IANA time zone of times that people read; days and all computing stay UTC.")
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
     operations: OperationsConfig = field(default_factory=OperationsConfig)

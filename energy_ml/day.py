@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from energy_ml import checks
 from energy_ml.artifacts import write_atomically
 from energy_ml.checks import Check
 from energy_ml.config import MLConfig, Settings
-from energy_ml.display import shown
+from energy_ml.display import shown, shown_names
 from energy_ml.evaluation import charts
 from energy_ml.evaluation.backtest_evaluator import backtest as run_backtest
 from energy_ml.evaluation.backtest_evaluator import (
@@ -79,7 +79,7 @@ from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.policy import LearnedPolicy
 from energy_ml.rl_battery.strategy import Blind
 from energy_ml.splits import PARTS, TimeSplit, window_of
-from energy_ml.training_window import newest, open_day, split_of
+from energy_ml.training_window import newest, open_day, policy_regions, split_of
 
 __all__ = [
     "Made",
@@ -169,10 +169,10 @@ def price_features(night: Night) -> Made:
         "window": f"{shown().minute(window.start)} … {shown().minute(window.end)} {shown().zone}",
         "price_unit": shown().price,
         "interval_minutes": window.interval_minutes,
-        "regions": ", ".join(sorted(features[REGION].unique())),
+        "regions": shown_names(features[REGION].unique()),
         "features": len(names),
         "families": pd.DataFrame({"family": families.index, "features": families.to_numpy()}),
-        "prices": features.groupby(REGION)[night.config.price_prediction.target_column].describe().reset_index(),
+        "prices": features.groupby(REGION)[night.config.price_prediction.target_column].describe()[:50].reset_index(),
         "warm_up_rows": int((~window.in_window).sum()),
         "data_fingerprint": window.fingerprint,
         "problems": "\n".join(p.message for p in window.problems) or "none",
@@ -304,13 +304,19 @@ def forecasts(night: Night, **by_horizon: pd.DataFrame) -> Made:
 
 
 def train_policy(
-    night: Night, price_features: pd.DataFrame, time_split: dict[str, object], forecasts: pd.DataFrame
+    night: Night,
+    price_features: pd.DataFrame,
+    battery_features: pd.DataFrame,
+    time_split: dict[str, object],
+    forecasts: pd.DataFrame,
 ) -> Made:
     """When to charge, hold and discharge: a plan on out-of-sample forecasts, corrected by tabular Q-learning."""
+    regions, homes = price_features[REGION].unique(), battery_features.get(REGION, pd.Series(dtype=object))
+    chosen = policy_regions(night.settings, list(regions), homes.dropna().unique())
     trained = BatteryRLTrainer(night.config).train_all(
-        sorted(price_features[REGION].unique()),
-        prices=night.prices_of(price_features),
-        forecasts=forecasts,
+        chosen,
+        prices=_of_regions(night.prices_of(price_features), chosen),
+        forecasts=_of_regions(forecasts, chosen),
         split=TimeSplit.from_dict(time_split),
         progress=night.progress.callback(POLICY_ID),
     )
@@ -336,6 +342,12 @@ def train_policy(
             Check("earns_on_validation", profit > 0, f"validation profit {profit:,.2f} over all regions"),
         ],
     )
+
+
+def _of_regions(frame: pd.DataFrame, regions: Collection[str]) -> pd.DataFrame:
+    """Rows of these regions; the frame itself where that is all of them."""
+    wanted = frame[REGION].isin(regions)
+    return frame if wanted.all() else frame[wanted]
 
 
 def evaluate(night: Night, forecasts: pd.DataFrame) -> Made:
@@ -373,12 +385,12 @@ def backtest(
 ) -> Made:
     """Every strategy on the test days: the policy, with forecasts and without, baselines and the optimum.
 
-    One reference battery in each region, and every battery of the settings and of the telemetry. Beside them the policy
-    alone, with the reference battery as most people would get it.
+    One reference battery in each region of the policy, and every battery of the settings and of the telemetry. Beside
+    them the policy alone, with the reference battery as most people would get it.
     """
     split, config = TimeSplit.from_dict(time_split), night.config.rl_battery
-    prices = night.prices_of(price_features)
-    regions = sorted(prices[REGION].unique())
+    regions = sorted(battery_policy.agents)
+    prices, forecasts = _of_regions(night.prices_of(price_features), regions), _of_regions(forecasts, regions)
     units = reference_units(regions, Battery.from_config(config), config.execution_delay)
     fleet, problems = own_units(battery_features, split, config, regions, night.config.batteries)
     policy = BatteryPolicy.of(battery_policy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -40,6 +40,17 @@ class Display:
         if moment is None:
             return None
         return f"{self.local(dt.datetime.fromisoformat(moment) if isinstance(moment, str) else moment):%Y-%m-%d %H:%M}"
+
+
+def shown_names(names: Iterable[str], most: int = 12) -> str:
+    """Names in order, of very many the first few and how many follow.
+
+    >>> shown_names(["b", "c", "a"], most=2)
+    'a, b and 1 more'
+    """
+    every = sorted(map(str, names))
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
 
 
 _shown: ContextVar[Display] = ContextVar("display")

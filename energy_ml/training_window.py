@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,28 @@ def deployment(environ: Mapping[str, str] | None = None) -> Settings:
         usual, held = settings.training_window_days, (last - first).days + 1
         told["training_window_days"] = max(usual, min(WINDOW_DAYS.get(interval, usual), held // 2))
     return replace(settings, **{name: value for name, value in told.items() if name in settings.left_open})
+
+
+MOST_POLICIES = 50
+"""Of more regions not every one gets a battery policy unasked."""
+
+
+def policy_regions(settings: Settings, regions: Sequence[str], homes: Iterable[str]) -> list[str]:
+    """Which of ``regions`` get a battery policy, as ``battery_regions`` says; in order.
+
+    ``homes`` are the regions of batteries that report telemetry; like those of the settings they always get one.
+    """
+    chosen = settings.battery_regions or (("every",) if len(regions) <= MOST_POLICIES else ("own",))
+    if chosen == ("every",):
+        return sorted(regions)
+    own = {*homes, *(entry.region for entry in settings.models.batteries if entry.region)} & set(regions)
+    if chosen == ("own",):
+        step = -(-len(regions) // 10)
+        return sorted(own or sorted(regions)[::step])
+    if unknown := sorted(set(chosen) - set(regions)):
+        expected = f"every, own or some of {', '.join(sorted(regions)[:20])}"
+        refuse(Settings, "battery_regions", unknown[0], expected)
+    return sorted(own | set(chosen))
 
 
 def interval_of(settings: Settings, lake: ParquetLake) -> int | None:
@@ -304,8 +326,8 @@ def window_features(
     """
     needed = prices[prices[TIMESTAMP] >= start - pd.Timedelta(minutes=WARM_UP_MINUTES)]
     spec = PriceFeatureSpec.from_config(config)
-    features = price_features(needed, spec, price_col=config.target_column, zones=zones)
-    return features[features[TIMESTAMP] >= start].reset_index(drop=True)
+    features = price_features(needed, spec, price_col=config.target_column, zones=zones, since=start)
+    return features.reset_index(drop=True)
 
 
 def split_of(start: pd.Timestamp, end: pd.Timestamp, config: PricePredictionConfig) -> TimeSplit:

@@ -308,6 +308,10 @@ def _newest(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return rows.sort_values([*by, "time"]).groupby(by, observed=True).tail(most).reset_index(drop=True)
 
 
+_MOST_CHOICES, _MOST_DOTS = 24, 60
+"""Regions to choose from in a chart, evenly by name, and to draw as dots, evenly from the lowest to the highest."""
+
+
 def _every(count: int, most: int = 300) -> Integers:
     """Positions of at most so many, evenly, with both ends."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
@@ -355,6 +359,8 @@ def forecast_chart(forecasts: pd.DataFrame, *, level: float) -> Chart:
     test = forecasts[forecasts[SPLIT] == "test"]
     if test.empty:
         return _empty("No test forecasts")
+    if len(names := np.sort(test[REGION].unique())) > _MOST_CHOICES:
+        test = test[test[REGION].isin(names[_every(len(names), _MOST_CHOICES)])]
     ahead = pd.to_timedelta(test[HORIZON], unit="min")
     rows = pd.DataFrame(
         {
@@ -397,6 +403,8 @@ def _by_horizon(y: Spec, all_regions: pd.DataFrame, by_region: pd.DataFrame, for
     """A diamond for all regions and a dot for each, per horizon."""
     name, title = str(y["field"]), str(y["title"])
     regions = by_region.dropna(subset=[name])[[HORIZON, REGION, name]].astype({REGION: str})
+    ranked = [part.sort_values(name) for _, part in regions.groupby(HORIZON)]
+    regions = pd.concat([part.iloc[_every(len(part), _MOST_DOTS)] for part in ranked] or [regions]).sort_index()
     table, value = _data(all_regions[[HORIZON, name]]), _said({name: title}, form)
     both = _said({REGION: "region"}) + value
     axis = {"labelExpr": "datum.value + ' min'", "labelAngle": 0}

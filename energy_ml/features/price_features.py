@@ -373,18 +373,25 @@ def price_features(
     price_col: str = "real_time_price",
     interval_minutes: int | None = None,
     zones: Mapping[str, str] | None = None,
+    since: pd.Timestamp | None = None,
 ) -> pd.DataFrame:
     """``build_price_features`` for a spec; the neighbours that it chooses go with the frame, in its ``attrs``.
 
-    ``zones`` name those of nodes, where known.
+    ``zones`` name those of nodes, where known; rows before ``since`` only fill lags and are left out.
     """
     df = with_region(df)
     panel = to_panel(df, [price_col, *spec.extra_columns], interval_minutes=interval_minutes)
     spec = replace(spec, neighbours=_chosen(panel, spec, zones) if spec.include_regional else None)
-    names, cube = price_feature_cube(panel, spec)
+    last, rows = None, panel.rows
+    if since is not None:
+        last = int((panel.times_ns >= since.value).sum())
+        kept = (df[TIMESTAMP] >= since).to_numpy()
+        df = df[kept]
+        rows = None if rows is None else rows[kept] - (len(panel.times_ns) - last) * len(panel.regions)
+    names, cube = price_feature_cube(panel, spec, last=last)
     flat = cube.reshape(len(names), -1)
-    if panel.rows is not None:
-        flat = flat[:, panel.rows]
+    if rows is not None:
+        flat = flat[:, rows]
     # One block without a copy: pandas keeps columns as the rows of its blocks.
     frame = pd.DataFrame(flat.T, columns=names, index=df.index, copy=False)
     if IS_FILLED in df.columns:

@@ -94,11 +94,11 @@ def judge_policy(
     execution_delay: int = 0,
     rule: PromotionConfig | None = None,
 ) -> Decision:
-    """Decide on a policy by its test profit, the reference battery in every region, against champion or holding.
+    """Decide on a policy by its test profit, the reference battery in each of its regions, against champion or holding.
 
     A champion that wasn't learned for all of the candidate's batteries can't stay: they would be served without.
     """
-    regions = sorted(map(str, prices[REGION].unique()))
+    regions = sorted(candidate.agents)
 
     def profits(learned: LearnedPolicy) -> Floats:
         strategy = BatteryPolicy.of(learned)

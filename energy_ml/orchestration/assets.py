@@ -258,7 +258,12 @@ def _policy_step() -> Step:
         day.train_policy,
         {"numba", "python"},
         _STORAGE,
-        inputs={"price_features": _FEATURES, "time_split": _SPLIT, "forecasts": _FORECASTS},
+        inputs={
+            "price_features": _FEATURES,
+            "battery_features": "features/battery_features",
+            "time_split": _SPLIT,
+            "forecasts": _FORECASTS,
+        },
         beside={
             "learning": ("rl_battery/learning", "rl_battery/learning.parquet"),
             "provenance": ("rl_battery/provenance", f"rl_battery/{POLICY_ID}.json"),

@@ -332,9 +332,8 @@ class PricePredictionTrainer:
         earlier = None
         if history is not None and len(history):
             spec = replace(PriceFeatureSpec.from_config(self.config), neighbours=frame.attrs.get(ATTRIBUTE))
-            earlier = price_features(history, spec, price_col=self.config.target_column)
             since = split.start - pd.Timedelta(days=self.config.history_days)
-            earlier = earlier[earlier["timestamp"] >= since]  # what is before fills lags
+            earlier = price_features(history, spec, price_col=self.config.target_column, since=since)
         window = prepare_window(
             frame,
             feature_cols,

@@ -688,3 +688,17 @@ def test_the_report_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
         assert not serious and not wrong
         words = window.locator("#registry td:last-child").first.bounding_box()
         assert words is not None and words["width"] > 200, "reasons are read in lines"
+
+
+def test_a_thousand_regions_are_a_distribution_with_the_best_and_the_worst() -> None:
+    rmae = np.linspace(0.8, 1.1, 1000)
+    by_region = pd.DataFrame({"region": [f"N{n:04d}" for n in range(1000)], "horizon_minutes": 5, "rmae": rmae})
+    rows = tables.region_table(by_region).rows
+    assert len(rows) == 13 and rows[0].name == "N0000" and rows[-1].name == "N0999"
+    assert [row.name for row in rows[5:8]] == [
+        f"{name} of 1,000 regions" for name in ("best tenth", "median", "worst tenth")
+    ]
+    assert len(tables.region_table(by_region[:30]).rows) == 30
+    every = pd.DataFrame({"horizon_minutes": [5], "rmae": 0.9, "seasonal_mae": 2.0, "persistence_mae": 1.0})
+    told = str(charts.rmae_by_horizon(every, by_region).spec)
+    assert "N0000" in told and "N0999" in told and len(re.findall(r"N\d{4}", told)) == 60

@@ -283,3 +283,14 @@ def test_an_output_array_may_be_used_again():
 def test_an_interval_out_of_the_ordinary_is_refused():
     with pytest.raises(IntervalError, match="7 minutes"):
         build_price_features(long_frame(price_matrix(10, 2, 1), 7))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_rows_before_a_time_only_fill_lags(shuffled: bool) -> None:
+    frame = long_frame(price_matrix(400, 3, 8, 0.02), 15)
+    frame = frame.sample(frac=1, random_state=1) if shuffled else frame
+    whole = price_features(frame, PriceFeatureSpec())
+    for since in (frame["timestamp"].min(), frame["timestamp"].max(), pd.Timestamp("2026-02-01 10:07", tz="UTC")):
+        part = price_features(frame, PriceFeatureSpec(), since=since)
+        pd.testing.assert_frame_equal(part, whole[whole["timestamp"] >= since], check_exact=True)
+    assert price_features(frame, PriceFeatureSpec(), since=pd.Timestamp("2027-01-01", tz="UTC")).empty

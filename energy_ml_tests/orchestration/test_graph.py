@@ -38,6 +38,7 @@ EDGES = {
     },
     "rl_battery/battery_policy": {
         "features/price_features",
+        "features/battery_features",
         "features/time_split",
         "price_prediction/forecasts",
     },

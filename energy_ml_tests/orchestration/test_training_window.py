@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from energy_ml import checks
+from energy_ml.config import BatteryEntry, MLConfig, Settings
+from energy_ml.errors import ConfigError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import REPORT_FILE
 from energy_ml.orchestration.schedules import build_schedules
@@ -18,7 +20,7 @@ from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.results import ResultsStore
 from energy_ml.rl_battery import BatteryRLTrainer
 from energy_ml.service.training_tasks import TrainingRequest, Trainings
-from energy_ml.training_window import newest, open_day
+from energy_ml.training_window import newest, open_day, policy_regions
 from energy_ml_tests.orchestration.project import DAYS, Project
 
 LATE = "DE"
@@ -75,3 +77,18 @@ def test_a_trainer_alone_learns_from_the_rows_of_the_nightly_run(
     assert names == day.feature_names
     prices = BatteryRLTrainer().load_data()
     assert (prices["timestamp"].min(), len(prices)) == (nightly["timestamp"].min(), len(nightly))
+
+
+def test_which_regions_get_a_policy() -> None:
+    """All of a few; of many those with batteries, or ten; the chosen, and always those with batteries."""
+    few, many = ["b", "a"], [f"N{n:03d}" for n in range(95)]
+    mine = MLConfig(batteries=(BatteryEntry("mine", region="N042"),))
+    assert policy_regions(Settings(), few, []) == ["a", "b"]
+    assert policy_regions(Settings(), many, []) == many[::10]
+    assert policy_regions(Settings(), many, ["N007", "elsewhere"]) == ["N007"]
+    assert policy_regions(Settings(models=mine), many, ["N007"]) == ["N007", "N042"]
+    assert policy_regions(Settings(battery_regions=("every",)), many, []) == many
+    assert policy_regions(Settings(battery_regions=("own",)), few, ["b"]) == ["b"]
+    assert policy_regions(Settings(battery_regions=("N001",), models=mine), many, []) == ["N001", "N042"]
+    with pytest.raises(ConfigError, match=r"ENERGY_ML_BATTERY_REGIONS.*gone"):
+        policy_regions(Settings(battery_regions=("N001", "gone")), many, [])
