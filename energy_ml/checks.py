@@ -19,14 +19,17 @@ from energy_ml.display import shown_names
 from energy_ml.errors import DataError
 from energy_ml.evaluation.metrics import forecast_metrics, ks_distance, population_stability_index
 from energy_ml.features import feature_family
+from energy_ml.features.covariates import covariate_of
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.schema import DataProblem
+from energy_ml.names import TIMESTAMP
 from energy_ml.splits import TimeSplit
 from energy_ml.training_window import due_day, newest
 
 _SAMPLE = 4000
 """Rows that a feature's distribution is taken from; more change the index by less than it wavers from day to day."""
 _CALENDAR = "time"
+_KNOWN_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,19 @@ def data_recent(settings: Settings, lake: ParquetLake, now: dt.datetime) -> Chec
         late <= 0,
         words if late <= 0 else f"input is {late} day{'s' if late > 1 else ''} late: {words}",
         {"days_late": max(late, 0)},
+    )
+
+
+def covariates_known(prices: pd.DataFrame) -> Check:
+    """Whether at most of the newest day's prices something is known of each covariate; forecasts do without it."""
+    newest = prices[prices[TIMESTAMP] >= prices[TIMESTAMP].max().floor("D")]
+    columns = {name: c for c in prices.columns if (name := covariate_of(str(c))) is not None}
+    shares = {name: float(newest[column].notna().mean()) for name, column in columns.items()}
+    words = ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) or "no covariates"
+    return Check(
+        "covariates_known",
+        all(share >= _KNOWN_SHARE for share in shares.values()),
+        f"known at the newest day's prices: {words}",
     )
 
 

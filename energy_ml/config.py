@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import math
 import os
+import re
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,10 +32,11 @@ from energy_ml.fields import (
     table_schema,
     variable,
 )
-from energy_ml.names import ACTIONS, AS_USUAL, FLEET, POOLED, REFERENCE
+from energy_ml.names import ACTIONS, AS_USUAL, FLEET, IS_FILLED, POOLED, PRICE, REFERENCE, REGION, TIMESTAMP
 
 __all__ = [
     "BatteryEntry",
+    "Covariate",
     "MLConfig",
     "OperationsConfig",
     "PricePredictionConfig",
@@ -57,6 +59,41 @@ SAMPLE_END = dt.date(2026, 2, 10)
 """Last day of that sample."""
 SUPPORTED_INTERVALS = (1, 5, 15, 30, 60)
 """Minutes between two rows that the project works with."""
+
+
+@contextlib.contextmanager
+def _naming(table: str, name: str, file: str | None) -> Iterator[None]:
+    entry = f"[[{table}]] {name!r}"
+    try:
+        yield
+    except ConfigError as error:
+        if error.found.startswith(entry):
+            raise
+        where = f"{entry} of {file}" if file else entry
+        raise ConfigError(f"{where}: {error.found}", expected=error.expected, remedy=error.remedy) from None
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """Something beside prices that models see: a column of files with available_at or, if observed, of price files."""
+
+    ENV: ClassVar[None] = None
+
+    name: str = setting("", "The column's name.")
+    known: str = setting(
+        "observed",
+        "observed: measured, known when its time is over. ahead: said of a time to come, such as a day-ahead price.",
+        choices=("observed", "ahead"),
+    )
+    is_price: bool = setting(False, "Whether it is a price, currency/MWh: then it counts by its distance to the price.")
+    delay_minutes: int = setting(0, "Minutes from its time, or from available_at, until it can be used here.", ">= 0")
+    minutes: int = setting(60, "Minutes that each of its values is of.", "> 0, <= 1440")
+    keep: bool = setting(False, "Whether it stays where it doesn't pay on validation; else models do without it there.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not re.fullmatch(r"[A-Za-z]\w*", self.name, re.ASCII) or self.name in (TIMESTAMP, REGION, PRICE, IS_FILLED):
+            refuse(type(self), "name", self.name, "the name of a column of numbers: letters, digits and _")
 
 
 @dataclass
@@ -132,6 +169,7 @@ class PricePredictionConfig:
         50_000.0, "Prices beyond this, currency/MWh either way, are taken for mistakes and refused.", "> 0"
     )
     extra_columns: list[str] = setting([], "Further numeric columns of the price files used as features.")
+    covariates: tuple[Covariate, ...] = ()
 
     def __post_init__(self) -> None:
         check(self)
@@ -140,6 +178,12 @@ class PricePredictionConfig:
         for name in ("price_lags", "rolling_windows", "horizons"):
             if not getattr(self, name):
                 refuse(type(self), name, [], "at least one whole number")
+        self.covariates = tuple(c if isinstance(c, Covariate) else Covariate(**c) for c in self.covariates)
+        names = [entry.name for entry in self.covariates]
+        for name in names:
+            if names.count(name) > 1:
+                with _naming("covariate", name, None):
+                    refuse(Covariate, "name", name, "distinct names")
 
 
 @dataclass
@@ -236,18 +280,6 @@ class RLBatteryConfig:
         return replace(self, wear_cost_per_mwh=wear, execution_delay=max(self.execution_delay, 1))
 
 
-@contextlib.contextmanager
-def _naming(name: str, file: str | None) -> Iterator[None]:
-    entry = f"[[battery]] {name!r}"
-    try:
-        yield
-    except ConfigError as error:
-        if error.found.startswith(entry):
-            raise
-        where = f"{entry} of {file}" if file else entry
-        raise ConfigError(f"{where}: {error.found}", expected=error.expected, remedy=error.remedy) from None
-
-
 class _Completed(RLBatteryConfig):
     """A config made of a ``BatteryEntry``: what is wrong in it has no variable."""
 
@@ -297,7 +329,7 @@ class BatteryEntry:
 
     def named(self) -> contextlib.AbstractContextManager[None]:
         """Within it, errors say which entry of which file they are about."""
-        return _naming(self.name, self.file_path)
+        return _naming("battery", self.name, self.file_path)
 
     def completed(
         self, reference: RLBatteryConfig, *, capacity_mwh: float | None = None, power_mw: float | None = None
@@ -357,6 +389,7 @@ def _check_zone(settings: object, name: str) -> None:
 
 CHECK_NAMES = (
     "data_recent",
+    "covariates_known",
     "regions_present",
     "features_stable",
     "newest_day_as_promised",
@@ -566,7 +599,10 @@ class Settings:
             promotion=promotion,
             operations=OperationsConfig(**of("operations")),
             models=MLConfig(
-                price_prediction=PricePredictionConfig(**of("prices")),
+                price_prediction=PricePredictionConfig(
+                    covariates=tuple(_covariate(values, environ) for values in entries.get("covariate", ())),
+                    **of("prices"),
+                ),
                 rl_battery=RLBatteryConfig(**of("rl_battery")),
                 batteries=tuple(_battery(values, environ) for values in entries.get("battery", ())),
                 **of("models"),
@@ -668,6 +704,7 @@ class ServiceSettings:
 TABLES: dict[str, type] = {
     "run": Settings,
     "prices": PricePredictionConfig,
+    "covariate": Covariate,
     "rl_battery": RLBatteryConfig,
     "battery": BatteryEntry,
     "models": MLConfig,
@@ -691,9 +728,14 @@ def _entries(environ: Mapping[str, str] | None) -> dict[str, Any]:
     return {} if file is None else read_file(file, TABLES, {"battery": "rl_battery"})
 
 
+def _covariate(values: Mapping[str, Any], environ: Mapping[str, str] | None) -> Covariate:
+    with _naming("covariate", values.get("name", ""), str(settings_file(environ))):
+        return Covariate(**given(Covariate, values))
+
+
 def _battery(values: Mapping[str, Any], environ: Mapping[str, str] | None) -> BatteryEntry:
     file = str(settings_file(environ))
-    with _naming(values.get("name", ""), file):
+    with _naming("battery", values.get("name", ""), file):
         return BatteryEntry(**given(BatteryEntry, values), file_path=file)
 
 
@@ -740,6 +782,10 @@ def setting_rows(environ: Mapping[str, str] | None = None) -> list[SettingRow]:
             text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             shown = "(hidden)" if meaning.secret and value is not None else "none" if value is None else text
             rows.append(SettingRow(table, name, where, shown, source, meaning.sentence))
+    for covariate in models.price_prediction.covariates:
+        meanings, where = settings_of(Covariate), f"covariate {covariate.name!r}"
+        told = {name: str(getattr(covariate, name)) for name in meanings if name != "name"}
+        rows += [SettingRow(where, n, "no variable", v, str(file), meanings[n].sentence) for n, v in told.items()]
     for entry in models.batteries:
         meanings, where = settings_of(BatteryEntry), f"battery {entry.name!r}"
         told = {"region": entry.region or "none", **entry.given}

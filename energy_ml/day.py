@@ -196,6 +196,7 @@ def price_features(night: Night) -> Made:
                 f"{repaired:,} of {len(features):,} prices weren't measured",
             ),
             checks.data_recent(night.settings, night.lake, dt.datetime.now(dt.UTC)),
+            checks.covariates_known(features),
             checks.regions_present(night.settings, features, window.problems),
             checks.features_stable(night.settings, features, names, day.split),
         ],
@@ -263,7 +264,10 @@ def train_price(
     forecasts: pd.DataFrame = trained["forecasts"]
     importance = model.importance_table()
     history = {**model.provenance["history"], "fingerprint": time_split["history_fingerprint"]}
-    record = night.record(time_split["fingerprint"], config, metrics=trained["metrics"], history=history)
+    covariates = model.provenance["covariates"]
+    record = night.record(
+        time_split["fingerprint"], config, metrics=trained["metrics"], history=history, covariates=covariates
+    )
     test = forecast_metrics(forecasts[forecasts[SPLIT] == "test"], by=[HORIZON]).iloc[0]
     night.progress.write(name, 1.0, {"mae": test["mae"], "rmae": test["rmae"]}, state="completed")
     facts = {
@@ -275,6 +279,7 @@ def train_price(
         "coverage": test["coverage"],
         "rows_left_out": model.provenance["rows_left_out"],
         "history": history,
+        "covariates": pd.DataFrame(covariates) if covariates else "none",
         "forecast_chart": charts.forecast_chart(forecasts, level=config.interval_level),
         "importance_chart": charts.importance_chart(importance),
         "importance": importance.head(12),  # a longer table would be hidden behind a click

@@ -21,6 +21,8 @@ POWER: Final = "power_mw"
 RATED_POWER: Final = "rated_power_mw"
 """What the battery can do at most, at the grid."""
 IS_FILLED: Final = "is_filled"
+AVAILABLE_AT: Final = "available_at"
+"""Of what is said of a time: from when on it could be known."""
 
 # --- columns of forecasts.parquet and battery_backtest.parquet ------------------------------------
 HORIZON: Final = "horizon_minutes"

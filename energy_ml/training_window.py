@@ -17,11 +17,12 @@ import pandas as pd
 from energy_ml.config import OperationsConfig, PricePredictionConfig, Settings, resolve_path
 from energy_ml.errors import DataError
 from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_columns
+from energy_ml.features.covariates import add_covariates
 from energy_ml.features.price_features import price_features
 from energy_ml.fields import refuse
 from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.market_data.window import PriceWindow, read_price_window, refuse_too_few
+from energy_ml.market_data.window import PriceWindow, fingerprint_of, read_price_window, refuse_too_few
 from energy_ml.names import REGION, TIMESTAMP
 from energy_ml.splits import TimeSplit, split_window, window_of
 
@@ -201,6 +202,9 @@ def read_window(
         max_gap_minutes=config.max_gap_minutes,
         max_abs_price=config.max_abs_price,
     )
+    if config.covariates:
+        prices = add_covariates(window.prices, lake, config.covariates, config.horizons)
+        window = replace(window, prices=prices, fingerprint=fingerprint_of(prices[window.in_window]))
     return refuse_too_few(
         window,
         split_of(window.start, window.end, config),
@@ -242,7 +246,9 @@ def read_history(
         except DataError:
             high = days - 1
         days = (low + high + 1) // 2
-    return best if len(best) > len(warm_up) else warm_up
+    if len(best) <= len(warm_up):
+        return warm_up
+    return add_covariates(best, lake, config.covariates, config.horizons)
 
 
 def with_history(

@@ -12,6 +12,7 @@ from energy_ml.config import (
     SAMPLE_START,
     TABLES,
     BatteryEntry,
+    Covariate,
     MLConfig,
     PricePredictionConfig,
     RLBatteryConfig,
@@ -124,7 +125,7 @@ def test_every_field_has_a_sentence_and_a_variable_of_its_own() -> None:
     assert len({row.variable for row in rows}) == len(rows)
     assert all(row.sentence.endswith(".") for row in rows)
     for kind in (PricePredictionConfig, RLBatteryConfig):
-        assert set(settings_of(kind)) == {field.name for field in dataclasses.fields(kind)}
+        assert set(settings_of(kind)) == {field.name for field in dataclasses.fields(kind)} - {"covariates"}
 
 
 def _another(row_name: str, value: str) -> str:
@@ -267,10 +268,29 @@ def test_the_file_is_refused_in_words(tmp_path: Path, text: str, said: str) -> N
 def test_schema_knows_each_entry_of_each_table() -> None:
     tables = settings_schema()["properties"]
     assert set(tables) == set(TABLES)
-    named = {(t, n) for t in tables if t != "battery" for n in tables[t]["properties"]}
+    named = {(t, n) for t in tables if t not in ("battery", "covariate") for n in tables[t]["properties"]}
     assert {(r.table, r.name) for r in setting_rows({})} == named
     entry = tables["battery"]["items"]
     assert set(entry["properties"]) == set(settings_of(BatteryEntry)) and entry["required"] == ["name"]
+
+
+def test_covariates_stand_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("[[covariate]]\nname = 'load'\n[[covariate]]\nname = 'da'\nknown = 'ahead'\nis_price = true\n")
+    environ = {"ENERGY_ML_CONFIG": str(file)}
+    models = Settings.from_env(environ).ml_config()
+    assert models.price_prediction.covariates == (Covariate("load"), Covariate("da", "ahead", True))
+    told = [(r.name, r.value, r.source) for r in setting_rows(environ) if r.table == "covariate 'da'"]
+    assert told[:2] == [("known", "ahead", str(file)), ("is_price", "True", str(file))]
+    for text, words in (
+        ("name = 'load'\nknown = 'soon'", "'load' of .*own.toml: known is 'soon'"),
+        ("name = 'region'", "name is 'region'"),
+        ("name = 'a b'", "letters, digits"),
+        ("name = 'load'\n[[covariate]]\nname = 'load'", "distinct names"),
+    ):
+        file.write_text(f"[[covariate]]\n{text}\n")
+        with pytest.raises(ConfigError, match=words):
+            Settings.from_env(environ)
 
 
 def test_secrets_are_not_shown() -> None:

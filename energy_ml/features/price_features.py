@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from energy_ml.config import PricePredictionConfig
+from energy_ml.config import Covariate, PricePredictionConfig
 from energy_ml.errors import ConfigError, UnknownRegionError
+from energy_ml.features.covariates import PREFIX, covariate_columns, with_unknown
 from energy_ml.features.lag_features import write_changes, write_lags
 from energy_ml.features.market_state_features import (
     DAY_MINUTES,
@@ -98,6 +99,15 @@ FEATURES: dict[str, dict[str, str]] = {
         r"dist_profile": "The price minus the usual one of this time of day, by the last five days",
         r"profile_move_(\d+)m": "What the usual price of the day does in the next {0} minutes",
     },
+    "covariates": {
+        r"covariate_(?:price|value)_(.+)_level": "{0}, the newest known",
+        r"covariate_price_(.+)_gap": "{0}, the newest known, minus the price now",
+        r"covariate_(?:price|value)_(.+)_change": "{0}, the newest known minus that an hour before it",
+        r"covariate_(?:price|value)_(.+)_distance": "{0}, the newest known minus the mean of the day before it",
+        r"covariate_value_(.+)_level_(\d+)m": "{0} in {1} minutes, as known now",
+        r"covariate_price_(.+)_gap_(\d+)m": "{0} in {1} minutes, as known now, minus the price now",
+        r"covariate_(?:price|value)_(.+)_move_(\d+)m": "{0} in {1} minutes minus that of now, as known now",
+    },
     "extra": {r"extra_(.+)": "Column {0} of the price files"},
 }
 """Feature families: the full-match patterns of their column names, each with what the column is."""
@@ -123,6 +133,9 @@ class PriceFeatureSpec:
     horizons: tuple[int, ...] = DEFAULT_HORIZONS
     """Minutes of the moves taken from yesterday and from the day profile."""
     extra_columns: tuple[str, ...] = ()
+    """Further columns of the price frames, those of covariates among them."""
+    covariates: tuple[Covariate, ...] = ()
+    """What the covariates' columns are made of; nothing here reads it."""
     neighbours: str | None = None
     """What ``neighbours.choose`` chose for a market of many regions; None: all pairs, or chosen anew by the data."""
 
@@ -145,7 +158,8 @@ class PriceFeatureSpec:
             regions=None if regions is None else tuple(regions),
             include_time=config.include_time_features,
             include_regional=config.include_regional_features,
-            extra_columns=tuple(config.extra_columns),
+            extra_columns=(*config.extra_columns, *covariate_columns(config.covariates, config.horizons)),
+            covariates=config.covariates,
         )
 
     @property
@@ -155,13 +169,14 @@ class PriceFeatureSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for provenance."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in self.__dict__.items()}
+        plain = {name: list(v) if isinstance(v, tuple) else v for name, v in self.__dict__.items()}
+        return plain | {"covariates": [asdict(covariate) for covariate in self.covariates]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PriceFeatureSpec:
         """The inverse of ``to_dict``."""
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**fields)
+        return cls(**fields | {"covariates": tuple(Covariate(**c) for c in fields.get("covariates", ()))})
 
 
 def feature_names(spec: PriceFeatureSpec, interval_minutes: int) -> list[str]:
@@ -183,7 +198,7 @@ def _names(spec: PriceFeatureSpec, interval_minutes: int) -> tuple[str, ...]:
         names += market_state_columns(spec.horizons, interval_minutes)
         if spec.include_regional:
             names += NEAREST_COLUMNS
-    return (*names, *(f"extra_{column}" for column in spec.extra_columns))
+    return (*names, *(c if c.startswith(PREFIX) else f"extra_{c}" for c in spec.extra_columns))
 
 
 WARM_UP_MINUTES = 6 * 1440
@@ -379,7 +394,7 @@ def price_features(
 
     ``zones`` name those of nodes, where known; rows before ``since`` only fill lags and are left out.
     """
-    df = with_region(df)
+    df = with_unknown(with_region(df), spec.extra_columns)
     panel = to_panel(df, [price_col, *spec.extra_columns], interval_minutes=interval_minutes)
     spec = replace(spec, neighbours=_chosen(panel, spec, zones) if spec.include_regional else None)
     last, rows = None, panel.rows

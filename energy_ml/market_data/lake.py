@@ -45,7 +45,7 @@ from energy_ml.market_data.schema import (
     read_kind,
     utc_timestamps,
 )
-from energy_ml.names import BATTERY_ID, CHARGE, NODES_FILE, PRICE, REGION, TIMESTAMP
+from energy_ml.names import AVAILABLE_AT, BATTERY_ID, CHARGE, NODES_FILE, PRICE, REGION, TIMESTAMP
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _MAGIC = b"PAR1"
@@ -328,6 +328,33 @@ class ParquetLake:
         start, end = _utc(start), _utc(end)
         footers = [f for f in self._scan() if f.info.kind == "batteries" and f.info.problem is None]
         return self._read(footers, "batteries", start, end, None, [])
+
+    def read_covariates(self, start: pd.Timestamp, end: pd.Timestamp, names: Sequence[str]) -> pd.DataFrame:
+        """What files say of times in the half-open UTC window in the columns ``names``, as far as they have them.
+
+        Columns ``timestamp`` (the time spoken of), ``available_at`` (NaT where a price file says it), ``region`` and
+        ``names``; n rows. What can't be read is left out and told in ``attrs["problems"]``: nothing depends on it.
+        """
+        start, end, frames, problems = _utc(start), _utc(end), [], list[str]()
+        for footer in self._scan():
+            stored = [] if footer.schema is None else footer.schema.names
+            kind, held = footer.info.kind, [name for name in names if name in stored]
+            if kind not in ("prices", "forecasts") or not held or footer.info.problem is not None:
+                continue
+            try:
+                rows = self._read([footer], kind, start, end, None, held)
+            except DataError as error:
+                problems.append(str(error))
+                continue
+            if len(rows):
+                if kind == "prices":
+                    rows[AVAILABLE_AT] = pd.Series(pd.NaT, rows.index, dtype="datetime64[ns, UTC]")
+                frames.append(rows)
+        columns = [TIMESTAMP, AVAILABLE_AT, REGION, *names]
+        frame = pd.concat(frames, ignore_index=True) if frames else _empty_frame("forecasts", list(names))
+        frame = frame.reindex(columns=columns)
+        frame.attrs = {"problems": problems}
+        return frame
 
     def _read(
         self,
@@ -889,4 +916,9 @@ def _empty_frame(kind: Kind, extras: list[str]) -> pd.DataFrame:
     return normalise(table, kind, extra_columns=extras)[0]
 
 
-_EMPTY_TYPES = {TIMESTAMP: pa.timestamp("ns", "UTC"), REGION: pa.string(), BATTERY_ID: pa.string()}
+_EMPTY_TYPES = {
+    TIMESTAMP: pa.timestamp("ns", "UTC"),
+    AVAILABLE_AT: pa.timestamp("ns", "UTC"),
+    REGION: pa.string(),
+    BATTERY_ID: pa.string(),
+}

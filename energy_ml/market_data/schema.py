@@ -21,17 +21,33 @@ from energy_ml.arrays import Booleans, Floats, Integers
 from energy_ml.errors import DataError, SchemaError, TimestampError
 from energy_ml.market_data.local_times import instants_of
 from energy_ml.market_data.text_times import parse_texts
-from energy_ml.names import BATTERY_ID, CAPACITY, CHARGE, IS_FILLED, POWER, PRICE, RATED_POWER, REGION, TIMESTAMP
+from energy_ml.names import (
+    AVAILABLE_AT,
+    BATTERY_ID,
+    CAPACITY,
+    CHARGE,
+    IS_FILLED,
+    POWER,
+    PRICE,
+    RATED_POWER,
+    REGION,
+    TIMESTAMP,
+)
 
-Kind = Literal["prices", "batteries"]
+Kind = Literal["prices", "batteries", "forecasts"]
 
-KEY_COLUMN: dict[Kind, str] = {"prices": REGION, "batteries": BATTERY_ID}
+KEY_COLUMN: dict[Kind, str] = {"prices": REGION, "batteries": BATTERY_ID, "forecasts": REGION}
 """Names the series that a row belongs to."""
 REQUIRED_COLUMNS: dict[Kind, tuple[str, ...]] = {
     "prices": (TIMESTAMP, REGION, PRICE),
     "batteries": (TIMESTAMP, BATTERY_ID, CHARGE, CAPACITY),
+    "forecasts": (TIMESTAMP, AVAILABLE_AT, REGION),
 }
-OPTIONAL_COLUMNS: dict[Kind, tuple[str, ...]] = {"prices": (), "batteries": (REGION, POWER, RATED_POWER)}
+OPTIONAL_COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "prices": (),
+    "batteries": (REGION, POWER, RATED_POWER),
+    "forecasts": (),
+}
 TEXT_COLUMNS = (REGION, BATTERY_ID)
 MISSING_WORDS = frozenset({"", "nan", "null", "none", "na", "n/a", "-"})
 """Texts in a numeric column that mean "no value"; compared in lower case, without surrounding spaces."""
@@ -65,6 +81,8 @@ def read_kind(schema: pa.Schema | Sequence[str], file: object | None = None) -> 
     names = list(schema.names) if isinstance(schema, pa.Schema) else [str(name) for name in schema]
     missing = {kind: [c for c in REQUIRED_COLUMNS[kind] if c not in names] for kind in get_args(Kind)}
     fitting: list[Kind] = [kind for kind in get_args(Kind) if not missing[kind]]
+    if len(fitting) > 1 and PRICE in names:  # prices may say when they became known
+        fitting = [kind for kind in fitting if kind != "forecasts"]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -75,13 +93,14 @@ def read_kind(schema: pa.Schema | Sequence[str], file: object | None = None) -> 
             remedy="write prices and battery telemetry to separate files",
         )
     near: Kind = "batteries" if {BATTERY_ID, CHARGE, CAPACITY} & set(names) else "prices"
+    near = "forecasts" if AVAILABLE_AT in names else near
     raise SchemaError(
         f"{near} lack column{'s' if len(missing[near]) > 1 else ''} {', '.join(map(repr, missing[near]))}; "
         f"found {', '.join(map(repr, names)) or 'no columns'}",
         file=file,
         column=missing[near][0],
         expected=f"prices with {', '.join(REQUIRED_COLUMNS['prices'])}, or batteries with "
-        f"{', '.join(REQUIRED_COLUMNS['batteries'])}",
+        f"{', '.join(REQUIRED_COLUMNS['batteries'])}, or forecasts with {', '.join(REQUIRED_COLUMNS['forecasts'])}",
         remedy="rename or add the column (names are case-sensitive), or move the file out of the data folder",
     )
 
@@ -140,8 +159,8 @@ def normalise(
     columns: dict[str, Any] = {}
     for name in wanted:
         column = _Column(_as_series(data, name), problems, file)
-        if name == TIMESTAMP:
-            columns[name] = utc_timestamps(data, KEY_COLUMN[kind], problems, file, zone)
+        if name in (TIMESTAMP, AVAILABLE_AT):
+            columns[name] = utc_timestamps(data, KEY_COLUMN[kind], problems, file, zone, name)
         elif name in TEXT_COLUMNS:
             columns[name] = _texts(column, required=name == KEY_COLUMN[kind])
         else:
@@ -150,15 +169,20 @@ def normalise(
 
 
 def utc_timestamps(
-    data: pa.Table | pd.DataFrame, key: str, problems: list[DataProblem], file: object | None, zone: str | None
+    data: pa.Table | pd.DataFrame,
+    key: str,
+    problems: list[DataProblem],
+    file: object | None,
+    zone: str | None,
+    name: str = TIMESTAMP,
 ) -> pd.DatetimeIndex:
-    """The timestamps of ``data`` as datetime64[ns, UTC], n; adds to ``problems`` what was assumed.
+    """The column ``name`` of ``data`` as datetime64[ns, UTC], n; adds to ``problems`` what was assumed.
 
     ``key`` names the column of the rows' series, where there is one. Raises TimestampError.
     """
     names = data.column_names if isinstance(data, pa.Table) else data.columns
     keys = _as_series(data, key).to_numpy() if key in names else np.zeros(len(data))
-    return _Timestamps(_Column(_as_series(data, TIMESTAMP), problems, file), zone, keys).read()
+    return _Timestamps(_Column(_as_series(data, name), problems, file), zone, keys).read()
 
 
 @dataclass(frozen=True)

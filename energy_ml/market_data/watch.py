@@ -100,7 +100,7 @@ def look(lake: ParquetLake, before: WatchState, *, now: float, settle_seconds: f
     at once are one change; a file that never rests holds the others up for ``PATIENCE`` settle times at most.
     """
     root = str(lake.root)
-    infos = {info.path.removeprefix(root).lstrip("/"): info for info in lake.inventory()}
+    infos = {info.path.removeprefix(root).lstrip("/"): info for info in lake.inventory() if info.kind != "forecasts"}
     known = {name: file.fingerprint for name, file in before.files.items()}
     fresh = {name: info for name, info in infos.items() if known.get(name) != info.fingerprint}
     pending = {

@@ -190,6 +190,7 @@ def _feature_steps(settings: Settings) -> list[Step]:
                 "window_complete": "The window is readable, on one interval, and holds enough of each region.",
                 "few_repairs": "Under 1 % of the window's prices weren't measured.",
                 "data_recent": "The day that should be there by now is there.",
+                "covariates_known": "Something is known of each covariate at nearly all of the newest day's prices.",
                 "regions_present": "Every region that the files know has prices.",
                 "features_stable": "The newest day's features are distributed as in training.",
             },

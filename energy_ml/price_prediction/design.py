@@ -20,6 +20,7 @@ import pandas as pd
 
 from energy_ml.artifacts import Complete
 from energy_ml.errors import SchemaError
+from energy_ml.features.covariates import with_unknown
 
 Array = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -30,7 +31,7 @@ LEVELS = re.compile(r"^(price_now|price_lag_\d+|rolling_(mean|min|max)_\d+)$")
 """Price levels: what they say, changes and distances from the current price say better."""
 IN_CURRENCY = re.compile(
     r"^(change_|dist_|spread_|others_change_|nearest_spread|nearest_distance|nearest_change_|abs_change_mean_"
-    r"|rolling_std_|last_change$|day_range$|yesterday_move_|profile_move_)"
+    r"|rolling_std_|last_change$|day_range$|yesterday_move_|profile_move_|covariate_price_)"
 )
 """Differences and sizes in currency/MWh: seen by models in units of the local volatility."""
 USUAL_SHARES = (0.03, 0.97)
@@ -89,6 +90,7 @@ class Design(Complete):
 
     def rows(self, frame: pd.DataFrame, price_col: str) -> Float32Array:
         """Input rows of a features frame, shape (n, len(names)), float32; NaN where a feature is unknown."""
+        frame = with_unknown(frame, self.features)
         missing = [name for name in self.features if name not in frame.columns]
         if missing:
             raise SchemaError(

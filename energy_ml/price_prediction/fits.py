@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from energy_ml.config import PricePredictionConfig
 from energy_ml.price_prediction.boosting import RoundCallback, booster_parameters, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES
-from energy_ml.price_prediction.design import to_arcsinh, to_volatility
+from energy_ml.price_prediction.design import from_volatility, to_arcsinh, to_volatility
 from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Preset
 from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted
@@ -157,6 +157,19 @@ class HorizonFits:
             for job in jobs:
                 job.result()
         return ensemble, spread, final.result(), rounds
+
+    def validation_losses(self) -> Array:
+        """Mean absolute error over regions at each instant of the validation part with an outcome, (n,), of the first
+        member alone, which saw nothing later than training."""
+        window = self.window
+        booster, _ = self._stop(self.members[0])
+        rows = window.chosen["validation"]
+        rows = rows[self.inside["validation"][window.places(rows)[1]]]
+        made = from_volatility(
+            window.ahead(rows, 0), booster.inplace_predict(window.inputs(rows)), window.volatility(rows)
+        )
+        loss = pd.Series(np.abs(made - window.ahead(rows, self.steps, measured=True)))
+        return np.asarray(loss.groupby(window.places(rows)[1]).mean().dropna(), dtype=np.float64)
 
     def _folds(self) -> list[tuple[BoolArray, BoolArray]]:
         """(held-out instants, instants that may teach) of each contiguous block of training time, purged on both

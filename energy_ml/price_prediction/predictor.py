@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from energy_ml.artifacts import load_champion, read_registry
-from energy_ml.config import PricePredictionConfig, resolve_path
+from energy_ml.config import Covariate, PricePredictionConfig, resolve_path
 from energy_ml.errors import (
     DataError,
     HistoryError,
@@ -40,8 +40,10 @@ from energy_ml.features import (
     required_history,
     to_panel,
 )
+from energy_ml.features.covariates import PREFIX, add_covariates, covariate_of, with_unknown
 from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns, with_region
 from energy_ml.features.price_features import price_features
+from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.rows import recent_interval
 from energy_ml.names import (
     IS_FILLED,
@@ -157,6 +159,33 @@ class PricePredictor:
         """Columns beside the price that the models of ``horizons`` (None: all) were trained with, and ask for."""
         specs = (self._spec(self.model(horizon)) for horizon in horizons or self.horizons)
         return list(dict.fromkeys(column for spec in specs for column in spec.extra_columns))
+
+    def covariates(self) -> tuple[tuple[Covariate, tuple[int, ...]], ...]:
+        """Covariates that models were trained with, each with the minutes ahead of those models."""
+        found: dict[Covariate, list[int]] = {}
+        for horizon in self.horizons:
+            for covariate in self._spec(self.model(horizon)).covariates:
+                found.setdefault(covariate, []).append(horizon)
+        return tuple((covariate, tuple(horizons)) for covariate, horizons in found.items())
+
+    def add_covariates(self, prices: pd.DataFrame | Panel, lake: ParquetLake) -> pd.DataFrame | Panel:
+        """Recent prices with what the lake's files say of the models' covariates, as known at each price.
+
+        Covariates whose columns are given stay as they are.
+        """
+        held = {covariate_of(name) for name in prices.columns}
+        for covariate, horizons in self.covariates():
+            if covariate.name in held:
+                continue
+            frame = prices.to_long() if isinstance(prices, Panel) else prices
+            made = add_covariates(frame, lake, [covariate], horizons)
+            if isinstance(prices, Panel):
+                shape = prices.values.T.shape
+                new = {name: made[name].to_numpy().reshape(shape) for name in made if name not in frame}
+                prices = replace(prices, columns={**prices.columns, **new})
+            else:
+                prices = made
+        return prices
 
     def use(self, models: dict[int, PricePredictionModel]) -> PricePredictor:
         """Serve these models instead of the folder's files (a trainer's ``models``, say). Returns itself."""
@@ -337,7 +366,7 @@ class PricePredictor:
 
     def _misfit(self, model: PricePredictionModel, data: pd.DataFrame | Panel, step: int | None) -> DataError | None:
         """What keeps the model from answering from prices of this step, if anything."""
-        extras = self._spec(model).extra_columns
+        extras = [name for name in self._spec(model).extra_columns if not name.startswith(PREFIX)]
         if missing := [name for name in extras if name not in data.columns]:
             return SchemaError(
                 f"the recent prices lack column {missing[0]!r}, which the models were trained with",
@@ -381,14 +410,15 @@ class PricePredictor:
         model, extras = self.model(horizons[0]), self.extra_columns(horizons)
         if isinstance(data, Panel):
             self._check(data, model, self._spec(model), now)
-            return data
+            unknown = {name: np.full(data.values.T.shape, np.nan) for name in extras if name not in data.columns}
+            return replace(data, columns={**data.columns, **unknown}) if unknown else data
         if REGION not in data.columns and region is None and len(model.regions) > 1:
             raise UnknownRegionError(
                 "the recent prices have no region column and no region was named",
                 expected=f"region= one of {', '.join(model.regions)}",
                 remedy="name the region that the prices are of",
             )
-        data = with_region(data, region or model.regions[0])
+        data = with_unknown(with_region(data, region or model.regions[0]), extras)
         spec = self._spec(model)
         columns = [model.price_col, *extras]
         if IS_FILLED in data.columns:
@@ -530,6 +560,8 @@ class PricePredictor:
             penalties = [] if seen else [UNSEEN]
             if without:
                 penalties.append(f"no recent prices of {', '.join(without)}, whose prices are features")
+            if silent := _silent(panel, self._spec(model), panel.regions.index(name)):
+                penalties.append(f"nothing is known of {', '.join(silent)}")
             if missing:
                 penalties.append(f"{missing} of the last {gone.shape[1]} prices weren't measured")
             rows.append(
@@ -561,6 +593,15 @@ def _recent_missing(panel: Panel, model: PricePredictionModel) -> npt.NDArray[np
     recent = slice(-recent_reach(model.feature_cols, model.interval_minutes) - 1, None)
     missing = np.isnan(panel.matrix(model.price_col)[:, recent])
     return missing | (panel.matrix(IS_FILLED)[:, recent] != 0) if IS_FILLED in panel.columns else missing
+
+
+def _silent(panel: Panel, spec: PriceFeatureSpec, place: int) -> list[str]:
+    """Covariates of which nothing is known at the newest instant of the region at ``place``."""
+    known: dict[str, bool] = {}
+    for column in spec.extra_columns:
+        if (name := covariate_of(column)) is not None:
+            known[name] = known.get(name, False) or bool(np.isfinite(panel.columns[column][-1, place]))
+    return [name for name, there in known.items() if not there]
 
 
 def _late_regions(panel: Panel) -> dict[str, pd.Timestamp | None]:

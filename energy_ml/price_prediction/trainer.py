@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from energy_ml import __version__
 from energy_ml.artifacts import folder_to_save, load_artifact, save_artifact, save_training_results
 from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.errors import ModelError, ModelNotFoundError
-from energy_ml.evaluation.metrics import forecast_metrics, spike_thresholds
+from energy_ml.evaluation.metrics import diebold_mariano, forecast_metrics, spike_thresholds
 from energy_ml.features import PriceFeatureSpec, feature_columns
+from energy_ml.features.covariates import PREFIX, covariate_of, of_horizon
 from energy_ml.features.neighbours import ATTRIBUTE
 from energy_ml.features.price_features import price_features
 from energy_ml.names import (
@@ -156,6 +157,7 @@ class PricePredictionTrainer:
 
         Raises HorizonError, SchemaError, SplitError.
         """
+        feature_cols, trials = self._paying(df_features, feature_cols, horizon, split, history)
         window = self._prepare(df_features, feature_cols, split, history)
         steps = window.steps_of(horizon)
         fits = HorizonFits(window, steps, self.config, threads=self.threads, device=self.device, progress=progress)
@@ -197,11 +199,12 @@ class PricePredictionTrainer:
             "interval_minutes": window.interval_minutes,
             "split": window.split.to_dict(),
             "regions": list(window.design.regions),
-            "config": dict(self.config.__dict__),
+            "config": asdict(self.config),
             "feature_spec": {
-                **PriceFeatureSpec.from_config(self.config, window.design.regions).to_dict(),
+                **self._spec(feature_cols, window.design.regions).to_dict(),
                 "neighbours": df_features.attrs.get(ATTRIBUTE),
             },
+            "covariates": trials,
             "best_iteration": rounds,
             "price_scale": scale,
             "rows_left_out": window.left_out(steps),
@@ -346,6 +349,62 @@ class PricePredictionTrainer:
         )
         self._prepared = asked, window
         return window
+
+    def _paying(
+        self,
+        frame: pd.DataFrame,
+        feature_cols: Sequence[str],
+        horizon: int,
+        split: TimeSplit | None,
+        history: pd.DataFrame | None,
+    ) -> tuple[list[str], list[dict[str, Any]]]:
+        """The columns that the model of ``horizon`` sees: of covariates its own, where they pay on validation. And per
+        covariate the error of one member there with it and without, and the p-value of no difference."""
+        own, entries = of_horizon(feature_cols, horizon), {c.name: c for c in self.config.covariates}
+        groups: dict[str, list[str]] = {}
+        for column in own:
+            if (name := covariate_of(column)) is not None:
+                groups.setdefault(name, []).append(column)
+        kept = [column for column in own if covariate_of(column) is None]
+        if not groups:
+            return kept, []
+        trials = []
+        before, steps = self._losses(frame, kept, horizon, split, history)
+        for name, columns in groups.items():
+            after, _ = self._losses(frame, [*kept, *columns], horizon, split, history)
+            error, without = float(after.mean()), float(before.mean())
+            pays = error < without
+            test = diebold_mariano(after, before, horizon=steps)
+            stays = pays or (name in entries and entries[name].keep)
+            trials.append(
+                {"covariate": name, "mae": error, "mae_without": without, "p_value": test.p_value, "kept": stays}
+            )
+            if stays:
+                kept, before = [*kept, *columns], after
+        return kept, trials
+
+    def _losses(
+        self,
+        frame: pd.DataFrame,
+        feature_cols: Sequence[str],
+        horizon: int,
+        split: TimeSplit | None,
+        history: pd.DataFrame | None,
+    ) -> tuple[Array, int]:
+        """``HorizonFits.validation_losses`` with these columns, and the horizon in intervals."""
+        window = self._prepare(frame, feature_cols, split, history)
+        steps = window.steps_of(horizon)
+        return HorizonFits(window, steps, self.config, device=self.device).validation_losses(), steps
+
+    def _spec(self, feature_cols: Sequence[str], regions: Sequence[str]) -> PriceFeatureSpec:
+        """What a model with these columns is asked with."""
+        spec = PriceFeatureSpec.from_config(self.config, regions)
+        names = {covariate_of(column) for column in feature_cols}
+        return replace(
+            spec,
+            extra_columns=tuple(c for c in spec.extra_columns if not c.startswith(PREFIX) or c in feature_cols),
+            covariates=tuple(c for c in spec.covariates if c.name in names),
+        )
 
     def _forecasts_frame(
         self,

@@ -32,6 +32,7 @@ from energy_ml.errors import (
 )
 from energy_ml.evaluation.leaderboard import daily_cash
 from energy_ml.features import Panel, PriceFeatureSpec, required_history
+from energy_ml.features.covariates import PREFIX
 from energy_ml.features.panel import timestamps_ns
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.rows import infer_interval
@@ -72,7 +73,7 @@ from energy_ml.service.answers import (
 from energy_ml.service.champions import Champion, Champions, ChampionSet, RegistryEntry, champion_of
 from energy_ml.service.own_batteries import OwnBattery, own_batteries
 from energy_ml.service.questions import PolicyQuestion, check_prices, question_of
-from energy_ml.service.recent import RecentMarket, RecentPrices
+from energy_ml.service.recent import Asked, RecentMarket, RecentPrices
 from energy_ml.training_window import deployment, lake_of
 
 log = logging.getLogger("energy_ml.service")
@@ -95,12 +96,12 @@ class _Asked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _View:
-    """A predictor over one set of price champions, how much history makes its forecasts exact, and what columns."""
+    """A predictor over one set of price champions, and what it is asked with: minutes of history that make its
+    forecasts exact, columns of the price files, covariates."""
 
     champions: Mapping[int, Champion]
     predictor: PricePredictor
-    history_minutes: int
-    extra_columns: list[str]
+    wanted: tuple[int, list[str], Asked]
 
 
 class MLService:
@@ -303,13 +304,15 @@ class MLService:
             return self._from_lake(horizons, regions, level)
         source: Source = "lake" if prices is None else "request"
         if prices is None:
-            recent = self.market.until(end, view.history_minutes, view.extra_columns)
+            recent = self.market.until(end, *view.wanted)
             prices = recent.frame
         if isinstance(prices, Panel):
             newest = pd.Timestamp(int(prices.times_ns[-1]), tz="UTC")
         else:
             check_prices(prices)
             newest = pd.Timestamp(int(timestamps_ns(prices[TIMESTAMP]).max()), tz="UTC") if len(prices) else None
+        if source == "request":
+            prices = view.predictor.add_covariates(prices, self.market.lake)
         age = self._age(newest, end)
         wanted, left_out = view.predictor.fitting(prices, horizons)
         rows = view.predictor.predict_rows(prices, wanted, regions, level=level, now=end)
@@ -510,7 +513,7 @@ class MLService:
         """The recent prices in a parquet file, as ``forecast`` and ``act`` take them. Raises DataErrors."""
         if not Path(file).exists():
             raise NoDataError("there is no such file", file=file, remedy="name a parquet file with recent prices")
-        minutes, columns = self._wanted()
+        minutes, columns, _ = self._wanted()
         lake = ParquetLake(str(Path(file).resolve()), self.settings.input_zone)
         return read_recent_prices(lake, minutes=minutes, columns=columns, **self._rules)
 
@@ -628,18 +631,20 @@ class MLService:
             * m.interval_minutes
             for m in models.values()
         )
-        return _View(champions, predictor, max(needed, HISTORY_MINUTES) + 60, predictor.extra_columns())
+        columns = [name for name in predictor.extra_columns() if not name.startswith(PREFIX)]
+        wanted = max(needed, HISTORY_MINUTES) + 60, columns, predictor.covariates()
+        return _View(champions, predictor, wanted)
 
-    def _wanted(self) -> tuple[int, list[str]]:
-        """Minutes of history, and columns beside the price, that answers are made from."""
+    def _wanted(self) -> tuple[int, list[str], Asked]:
+        """Minutes of history, columns beside the price and covariates, that answers are made from."""
         try:
             view = self._current_view()
         except EnergyMLError:  # prices can be shown, and a policy asked, without any price model
-            return 2 * HISTORY_MINUTES, []
-        return view.history_minutes, view.extra_columns
+            return 2 * HISTORY_MINUTES, [], ()
+        return view.wanted
 
     def _recent(self, end: pd.Timestamp | None) -> RecentPrices:
-        minutes, _ = self._wanted()
+        minutes, *_ = self._wanted()
         return self.market.prices(minutes) if end is None else self.market.until(end, minutes)
 
     def _live_view(self, view: _View, recent: RecentPrices) -> _View:
@@ -667,7 +672,7 @@ class MLService:
         self, horizons: Sequence[int] | None, regions: Sequence[str] | None, level: float | None
     ) -> list[ForecastAnswer]:
         view = self._current_view()
-        recent = self.market.prices(view.history_minutes, view.extra_columns)
+        recent = self.market.prices(*view.wanted)
         age = self._age(recent.newest, None)
         names = list(regions or recent.regions)
         with self._lock:

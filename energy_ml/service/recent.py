@@ -14,11 +14,15 @@ from typing import Any
 
 import pandas as pd
 
+from energy_ml.config import Covariate
+from energy_ml.features.covariates import add_covariates
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.telemetry import rated_power
 from energy_ml.market_data.window import read_recent_prices
 from energy_ml.names import BATTERY_ID, CHARGE, POWER, PRICE, RATED_POWER, REGION, TIMESTAMP
 
+Asked = tuple[tuple[Covariate, tuple[int, ...]], ...]
+"""Covariates with the minutes ahead of the models that see them, as ``PricePredictor.covariates`` gives them."""
 DISCHARGED = "discharged_mwh"
 """Column: what was drawn from a battery's cells on the newest UTC day, MWh."""
 _LOOK_SECONDS = 1.0
@@ -56,28 +60,33 @@ class RecentMarket:
         self._prices: dict[object, tuple[float, object, RecentPrices]] = {}
         self._batteries: tuple[object, pd.DataFrame] | None = None
 
-    def prices(self, minutes: int, columns: Sequence[str] = ()) -> RecentPrices:
-        """The last ``minutes`` of prices, with further ``columns``. Looks for new files at most once a second.
+    def prices(self, minutes: int, columns: Sequence[str] = (), covariates: Asked = ()) -> RecentPrices:
+        """The last ``minutes`` of prices, with further ``columns`` and those of ``covariates``. Looks for new files at
+        most once a second.
 
         Raises the lake's DataErrors.
         """
-        wanted = minutes, tuple(columns)
+        wanted = minutes, tuple(columns), covariates
         with self._lock:
             looked, marks, kept = self._prices.get(wanted, (-math.inf, None, None))
             if kept is None or time.monotonic() - looked >= _LOOK_SECONDS:
-                found = self._marks("prices")
+                found = self._marks("prices"), self._marks("forecasts") if covariates else ()
                 if kept is None or found != marks:
-                    kept = self.until(None, minutes, columns)
+                    kept = self.until(None, minutes, columns, covariates)
                 self._prices[wanted] = time.monotonic(), found, kept
             return kept
 
-    def until(self, end: pd.Timestamp | None, minutes: int, columns: Sequence[str] = ()) -> RecentPrices:
+    def until(
+        self, end: pd.Timestamp | None, minutes: int, columns: Sequence[str] = (), covariates: Asked = ()
+    ) -> RecentPrices:
         """``minutes`` of prices up to and including ``end``, or to the newest. Raises the lake's DataErrors."""
         # Prices of the time to come, published ahead, aren't the present one.
         stop = (self._clock() if end is None else end) + pd.Timedelta(nanoseconds=1)
         frame = read_recent_prices(
             self.lake, minutes=minutes, until=stop, regions=self._regions, columns=columns, **self._rules
         )
+        for covariate, horizons in covariates:
+            frame = add_covariates(frame, self.lake, [covariate], horizons)
         return _recent(frame)
 
     def batteries(self) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy_ml.config import PricePredictionConfig
+from energy_ml.config import Covariate, PricePredictionConfig
 from energy_ml.errors import ConfigError, IntervalError, SchemaError, UnknownRegionError
 from energy_ml.features import (
     FAMILIES,
@@ -24,6 +24,7 @@ from energy_ml.features import (
     required_history,
     to_panel,
 )
+from energy_ml.features.covariates import covariate_columns
 from energy_ml.features.price_features import price_features
 from energy_ml_tests.features.frames import by_cell, long_frame, price_frames, price_matrix
 
@@ -243,10 +244,15 @@ def test_another_price_column_and_a_readonly_one():
 
 
 def test_every_column_has_one_family_and_says_what_it_is():
-    names = feature_names(PriceFeatureSpec(extra_columns=("load",)), 1)
+    covariates = [Covariate("load"), Covariate("wind", "ahead"), Covariate("gas", is_price=True)]
+    covariates.append(Covariate("day_ahead", "ahead", is_price=True))
+    names = feature_names(PriceFeatureSpec(extra_columns=("load", *covariate_columns(covariates, [15]))), 1)
     assert len(set(names)) == len(names)
     assert {feature_family(name) for name in names} == set(FAMILIES)
     assert feature_description("rolling_max_15") == "The max of the last 15 prices"
+    assert feature_description("covariate_price_day_ahead_gap_15m") == (
+        "day ahead in 15 minutes, as known now, minus the price now"
+    )
     assert feature_description("half_day_sin") == "The sin of the way through the half day, UTC"
     described = {feature_description(name) for name in names}
     assert None not in described and len(described) == len(names) - 1, "minute of day and of hour share a line"
