@@ -432,6 +432,8 @@ def _read_registry_bytes(path: PathLike) -> tuple[bytes, dict[str, Any]] | None:
         )
     try:
         registry = json.loads(data)
+        if rb"\ud" in data.lower():
+            json.dumps(registry, ensure_ascii=False).encode()  # half a pair is read, but could never be written again
         if not isinstance(registry["models"], dict):
             raise TypeError("'models' is no object")
         for name, model in registry["models"].items():

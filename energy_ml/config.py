@@ -675,7 +675,7 @@ class ServiceSettings:
     stale_after_minutes: float = setting(30.0, "Older data is flagged stale in the answer.", ">= 0")
     max_age_minutes: float | None = setting(None, "Older data is refused; none never refuses.", ">= 0")
     trainings_per_hour: int = setting(12, "Trainings that may be started in an hour.", "> 0")
-    timeout_seconds: float = setting(30.0, "For receiving headers, for a body and for answering.", "> 0")
+    timeout_seconds: float = setting(30.0, "For receiving headers, for a body and for answering.", "> 0, <= 3600")
     dagster_url: str = setting("http://127.0.0.1:3000", "Where Dagster's UI is, for the page's links to runs.")
     max_sockets: int = setting(1000, "WebSocket clients at once.", "> 0")
     max_connections: int = setting(2000, "Connections at once, WebSockets included; more are closed.", "> 0")

@@ -336,6 +336,7 @@ def test_a_change_between_the_two_reads_is_read_again(models, monkeypatch):
         b'{"models": {"m": {"type": "x"}}}',
         b'{"models": {"m": {"versions": [1]}}}',
         b"\xff",
+        b'{"models": {}, "history": [], "note": "half a pair: \\uD800"}',
     ],
 )
 def test_a_damaged_registry_names_its_backup(models, content):

@@ -486,7 +486,7 @@ class ModelRegistry:
             journal = json.loads(self._pending.read_bytes())
             files = [name for name in journal["files"] if isinstance(name, str)]
             return files if journal["sequence"] <= registry["sequence"] else []
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []
 
     def _commit(self, registry: dict[str, Any], *events: dict[str, Any]) -> None:

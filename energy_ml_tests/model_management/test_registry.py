@@ -398,6 +398,25 @@ def test_history_only_grows_and_moves_out_when_it_is_long(registry, folder, monk
         registry.history()
 
 
+@pytest.mark.parametrize(
+    "journal",
+    [b"", b"\xff", b"[" * 100_000, b"null", b'{"sequence": 1, "files": "registry.json"}']
+    + [json.dumps({"sequence": 0, "files": [name]}).encode() for name in
+       ("../../victim.txt", "link/versions/v20260101_000000/model_15min.pkl", "registry.json", ".", "a\0b", "x" * 999)],
+)  # fmt: skip
+def test_a_forged_journal_costs_nobody_a_file(registry, folder, journal):
+    outside = folder.parent / "outside/versions/v20260101_000000/model_15min.pkl"
+    outside.parent.mkdir(parents=True)
+    register(registry, V[0])
+    for path in (outside, folder.parent / "victim.txt"):
+        path.write_text("kept")
+    (folder / "link").symlink_to(folder.parent / "outside")
+    registry._pending.write_bytes(journal)
+    registry.new_version()
+    assert registry.verify() == [] and registry.version(MODEL, V[0])
+    assert outside.exists() and (folder.parent / "victim.txt").exists()
+
+
 # --- failure ---------------------------------------------------------------------------------------------------------
 
 

@@ -116,6 +116,7 @@ def test_tokens_of_sockets_come_as_subprotocols() -> None:
         {"ENERGY_ML_API_MAX_BODY_BYTES": "many"},
         {"ENERGY_ML_API_MAX_PRICES": "-1"},
         {"ENERGY_ML_API_TIMEOUT_SECONDS": "0"},
+        {"ENERGY_ML_API_TIMEOUT_SECONDS": "inf"},
     ],
 )
 def test_nonsense_in_settings_is_refused(environment: dict[str, str]) -> None:
