@@ -33,7 +33,7 @@ from energy_ml.errors import (
     UnknownRegionError,
     UnreadableFileError,
 )
-from energy_ml.market_data.rows import infer_interval, unsupported_interval
+from energy_ml.market_data.rows import infer_interval, rows_by_code, unsupported_interval
 from energy_ml.market_data.schema import (
     KEY_COLUMN,
     MISSING_WORDS,
@@ -509,8 +509,9 @@ class ParquetLake:
             times, keys, names = self._keys(footer, groups)
             inside = (times >= start) & (times < end)
             times, keys = times[inside], keys[inside]
-            for code in np.unique(keys):
-                found.setdefault(names[code], []).append(times[keys == code])
+            for name, rows in zip(names, rows_by_code(keys, len(names)), strict=True):
+                if len(rows):
+                    found.setdefault(name, []).append(times[rows])
         return _DayRows(day, {name: np.unique(np.concatenate(parts)) for name, parts in found.items()})
 
     def _keys(self, footer: _Footer, groups: list[int] | None) -> tuple[Integers, Integers, list[str]]:
@@ -853,7 +854,7 @@ def _rows_per_day(times: Integers, keys: Integers, names: list[str]) -> pd.DataF
     day0 = int(times.min() // _DAY_NS)
     size = (int(times.max() // _DAY_NS) - day0 + 1) * len(order)
     if _has_repeats(times, columns):
-        own = [np.unique(times[columns == c]) for c in range(len(order))]
+        own = [np.unique(times[rows]) for rows in rows_by_code(columns, len(order))]
         columns = np.repeat(np.arange(len(order)), [len(o) for o in own])
         times = np.concatenate(own)
     table = np.bincount((times // _DAY_NS - day0) * len(order) + columns, minlength=size).reshape(-1, len(order))
@@ -864,8 +865,8 @@ def _rows_per_day(times: Integers, keys: Integers, names: list[str]) -> pd.DataF
 
 def _has_repeats(times: Integers, columns: Integers) -> bool:
     """Whether a (time, column) pair occurs twice; rows that ascend within a column are recognised without sorting."""
-    for code in np.unique(columns):
-        own = times[columns == code]
+    for rows in rows_by_code(columns, int(columns.max()) + 1):
+        own = times[rows]
         if not (np.diff(own) > 0).all() and len(np.unique(own)) < len(own):
             return True
     return False
@@ -894,7 +895,8 @@ def _covers(frame: pd.DataFrame, start: pd.Timestamp, end: pd.Timestamp, regions
         return False
     times = pd.DatetimeIndex(frame[TIMESTAMP]).asi8
     codes, names = pd.factorize(frame[REGION])
-    own = {str(name): np.unique(times[codes == code]) for code, name in enumerate(names)}
+    parts = zip(names, rows_by_code(codes, len(names)), strict=True)
+    own = {str(name): np.unique(times[rows]) for name, rows in parts}
     minutes = infer_interval(list(own.values()))
     if minutes is None:
         return False

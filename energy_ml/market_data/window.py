@@ -15,6 +15,7 @@ import pandas as pd
 from energy_ml.errors import DataError, IncompleteWindowError, NoDataError
 from energy_ml.market_data.cleaning import MAX_ABS_PRICE, CleanPrices, DataProblem, clean_prices
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.rows import rows_by_code
 from energy_ml.market_data.schema import as_text
 from energy_ml.names import PRICE, REGION, TIMESTAMP
 from energy_ml.splits import PARTS, TimeSplit
@@ -120,7 +121,8 @@ def refuse_too_few(
     """
     inside = window.prices[window.in_window]
     measured = inside[~inside["is_filled"]]
-    times, regions = pd.DatetimeIndex(measured["timestamp"]), measured["region"].to_numpy()
+    times, (codes, found) = pd.DatetimeIndex(measured["timestamp"]), pd.factorize(measured["region"])
+    own = dict(zip(map(str, found), rows_by_code(codes, len(found)), strict=True))
     names = sorted(map(str, inside["region"].unique()))
     per_day = _DAY_MINUTES / window.interval_minutes
     length = {name: (np.subtract(*reversed(split.bounds(name)))) / pd.Timedelta(days=1) for name in PARTS}
@@ -128,7 +130,7 @@ def refuse_too_few(
     bad: dict[str, str] = {}
     lost = 0
     for name in names:
-        mine = times[regions == name]
+        mine = times[own.get(name, [])]
         days = {part: int(split.mask(mine, part).sum()) / per_day for part in PARTS}
         words = [] if days["train"] >= least else [f"has {days['train']:.1f} days to train on"]
         for part in ("validation", "test"):
