@@ -7,7 +7,7 @@ EXTRAS := celery postgres s3 markets
 INSTALLED_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := demo
-.PHONY: help demo test lint ui audit lock clean
+.PHONY: help demo test lint docs ui audit lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ lint: $(INSTALLED_TEST) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED_TEST) ## the pages of docs/ as a site in site/; a dead link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 ui: $(INSTALLED) ## Dagster in the browser
 	$(BIN)/dagster dev
@@ -52,4 +55,4 @@ $(INSTALLED_TEST): $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 clean: ## remove environment, runs, models and results
-	rm -rf $(VENV) .venv-tools .dagster .tmp_dagster_home_* models results
+	rm -rf $(VENV) .venv-tools .dagster .tmp_dagster_home_* models results site

@@ -1,6 +1,7 @@
-"""The README's commands and Python example, run as they stand on a small project."""
+"""The README's commands and Python example and the notebook, run as they stand on a small project."""
 
 import datetime as dt
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from energy_ml.config import project_root, setting_rows, settings_page
 from energy_ml.market_data.simulator import write_simulation
 
 README = (project_root() / "README.md").read_text()
+PAGES = [project_root() / "README.md", *sorted((project_root() / "docs").glob("*.md"))]
 
 
 def _blocks(language: str) -> list[str]:
@@ -64,9 +66,29 @@ def test_shell_commands_and_python_example(project: tuple[Path, dict[str, str]])
     assert re.search(r"^(charge|hold|discharge) ", done.stdout, flags=re.MULTILINE)
 
 
-def test_every_setting_of_the_readme_exists() -> None:
+def test_the_notebook_runs(project: tuple[Path, dict[str, str]]) -> None:
+    """Its cells in their order, on what the README's commands have left behind."""
+    root, environment = project
+    cells = json.loads((project_root() / "docs/from_python.ipynb").read_text())["cells"]
+    assert all(cell.get("outputs", []) == [] for cell in cells), (
+        "outputs aren't kept: they would be older than the code"
+    )
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "A stored MWh is worth" in done.stdout and "price_stays" in done.stdout and "'rmae'" in done.stdout
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_every_setting_of_the_pages_exists() -> None:
     known = {row.variable for row in setting_rows({})} | {"ENERGY_ML_CONFIG", "ENERGY_ML_PROJECT_ROOT"}
-    assert set(re.findall(r"`(ENERGY_ML_\w+)`", README)) <= known
+    known |= {"ENERGY_ML_POSTGRES_URL"}  # Dagster's own, in deploy/dagster.postgres.yaml
+    for page in PAGES:
+        assert set(re.findall(r"`(ENERGY_ML_\w+)`", page.read_text())) <= known, page.name
 
 
 def test_the_page_of_settings_is_made_from_the_fields() -> None:
@@ -74,10 +96,13 @@ def test_the_page_of_settings_is_made_from_the_fields() -> None:
 
 
 def test_pictures_and_links_are_there() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
+    links = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)]+)\)", page.read_text())]
+    assert {page.name for page, _ in links} >= {"README.md", "nightly.md", "architecture.md"}
+    for page, target in links:
         path, _, heading = target.partition("#")
-        if not target.startswith("http"):
-            assert (project_root() / path).exists(), target
+        if target.startswith("http"):
+            continue
+        assert (page.parent / path).exists(), (page.name, target)
         if heading:
-            headings = re.findall(r"^#+ (.+)$", (project_root() / path).read_text(), flags=re.MULTILINE)
+            headings = re.findall(r"^#+ (.+)$", (page.parent / path).read_text(), flags=re.MULTILINE)
             assert heading in [re.sub(r"[^\w -]", "", name).lower().replace(" ", "-") for name in headings], target
