@@ -32,7 +32,8 @@ MEMORY_MINUTES = 2880
 MIN_SCORES = 40
 """Fewer outcomes than this correct nothing."""
 LEARNING_RATE = 0.1
-"""Step of the working miscoverage, as a share of the nominal one: what is missed more often learns faster."""
+"""Step of the working miscoverage, as a share of the nominal one: what is missed more often learns faster. It is
+divided by the root of the horizon's steps: outcomes of overlapping forecasts say the same, late, and overshoot."""
 TIGHTEST, WIDEST = 3.0, 0.2
 """The working miscoverage stays within these multiples of the nominal one."""
 
@@ -93,7 +94,7 @@ class OnlineConformal:
             self.next_slot,
             self.miss,
             self.pending,
-            1 - np.array(LEVELS),
+            LEARNING_RATE / self.steps**0.5,
             out,
         )
         return out
@@ -153,7 +154,7 @@ def _run(
     next_slot: IntArray,
     miss: Array,
     pending: Array,
-    nominal: Array,
+    rate: float,
     out: Array,
 ) -> None:
     levels, memory = scores.shape[1], scores.shape[2]
@@ -169,8 +170,8 @@ def _run(
                     # covers more than what anybody was given.
                     low, high = due[width + 2 * level], due[width + 2 * level + 1]
                     outside = 1.0 if actual < low or actual > high else 0.0
-                    target = nominal[level]
-                    moved = miss[r, level] + LEARNING_RATE * target * (target - outside)
+                    target = 1.0 - LEVELS[level]
+                    moved = miss[r, level] + rate * target * (target - outside)
                     miss[r, level] = min(max(moved, WIDEST * target), TIGHTEST * target)
                     score = max(due[levels - 1 - level] - actual, actual - due[levels + 1 + level])
                     _replace(scores[r, level], filled[r], history[r, level, slot], score)

@@ -27,6 +27,9 @@ HALF_LIVES_MINUTES = (720.0, 5760.0)
 averaged."""
 DOUBT = 1.0
 """So many standard errors must another factor be ahead of one."""
+LARGEST_SAY = 5.0
+"""An outcome speaks for or against a factor with at most so many usual moves: an hour of spikes isn't a day's
+evidence."""
 PRIOR_OUTCOMES = 10.0
 POOLED = 0.1
 """Weight of the other regions' outcomes in a region's choice: a region alone is noisy, all together are deaf."""
@@ -152,12 +155,14 @@ def _run(
             before, forecast = pending[r, 0, 0], pending[r, 0, 1]
             if np.isfinite(actual) and np.isfinite(before) and np.isfinite(forecast):
                 for m in range(decay.shape[0]):
-                    for g in range(GRID.shape[0]):
-                        more = abs(actual - before - GRID[g] * (forecast - before)) - abs(actual - forecast)
-                        loss[m, r, g] += more
-                        square[m, r, g] += more * more
                     size[m, r] += abs(forecast - before)
                     count[m, r] += 1.0
+                    most = LARGEST_SAY * size[m, r] / count[m, r]
+                    for g in range(GRID.shape[0]):
+                        more = abs(actual - before - GRID[g] * (forecast - before)) - abs(actual - forecast)
+                        more = min(max(more, -most), most)
+                        loss[m, r, g] += more
+                        square[m, r, g] += more * more
             for k in range(steps - 1):
                 pending[r, k, 0], pending[r, k, 1] = pending[r, k + 1, 0], pending[r, k + 1, 1]
             pending[r, steps - 1, 0], pending[r, steps - 1, 1] = price[r, t], ensemble[r, t]

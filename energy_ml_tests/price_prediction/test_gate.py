@@ -43,6 +43,17 @@ def test_chance_alone_never_turns_a_right_ensemble_down() -> None:
         assert np.isclose(factors, 1).mean() > 0.98  # without doubt 68 to 91 %
 
 
+def test_an_hour_of_spikes_does_not_outweigh_days_of_skill() -> None:
+    """A day and a half of good forecasts, then an hour in which prices jump by thousands, each time the other way."""
+    price, steps = market(4, 500), 1
+    price[:, 440:452] += 5000 * (-1.0) ** np.arange(12)
+    good = price.copy()
+    good[:, :-1] += 0.5 * (price[:, 1:] - price[:, :-1])
+    good[:, 440:452] = 2 * price[:, 440:452] - good[:, 440:452]
+    factors = (OnlineGate(2, steps, 5).run(price, good) - price) / np.where(good == price, np.nan, good - price)
+    assert (factors[:, 455:-1] > 0.6).all()  # with all their say the spikes make it 0
+
+
 def test_a_state_saved_before_its_doubt_was_kept_begins_afresh() -> None:
     price = market(3)
     gate = OnlineGate(2, 3, 5)
