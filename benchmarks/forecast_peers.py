@@ -8,10 +8,10 @@ Each peer runs with ``--peer NAME`` in whatever Python has it and leaves its for
 (finished ones are kept); the last call, without ``--peer``, scores all that is there on the rows that all of them have.
 Libraries: ``mlforecast``, ``skforecast``, ``darts`` or ``openstef`` (Python 3.12), each with ``lightgbm``.
 
-The same for all: windows of ``--days`` days and nothing before them, 70 % training, 15 % validation, 15 % test by time;
-models see nothing after the second boundary and are fitted once; a forecast from every origin of the test part, with
-all prices up to it known. The peers get what makes them best on such prices, not what their tutorials show: changes
-instead of levels, absolute loss, and trees as in ``LIGHTGBM``, the best of those tried on development windows.
+The same for all: windows of ``--days`` days, 70 % training, 15 % validation, 15 % test by time, and ``--history`` days
+before them; models see nothing after the second boundary and are fitted once; a forecast from every origin of the test
+part, with all prices up to it known. The peers get what makes them best on such prices, not what their tutorials show:
+changes instead of levels, absolute loss, and trees as in ``LIGHTGBM``, the best of those tried on development windows.
 """
 
 from __future__ import annotations
@@ -333,21 +333,27 @@ PEERS: dict[str, tuple[Callable[[pd.DataFrame, int, list[int]], Array], tuple[st
     "openstef": (openstef, ("openstef_models", "openstef_core", "lightgbm")),
 }
 OURS = ("ours-fast", "ours-best")
-BASELINES = ("price stays", "seasonal naive")
+BASELINES = ("price stays", "seasonal naive", "seasonal median")
+"""The last two: the price of the target's time a day before, and the median of that of a week's days."""
 
 
 # --- windows ---------------------------------------------------------------------------------------------------------
 
 
-def run_peer(name: str, frame: pd.DataFrame, as_of: pd.Timestamp, days: int, horizons: list[int]) -> pd.DataFrame:
+def run_peer(name: str, frame: pd.DataFrame, as_of: pd.Timestamp, options: argparse.Namespace) -> pd.DataFrame:
     """Forecasts of one window: timestamp, region, horizon_minutes, price_forecast."""
+    days, horizons = options.days, options.horizons
     start, end = as_of + pd.Timedelta(days=1 - days), as_of + pd.Timedelta(days=1)
-    window = frame[(frame["timestamp"] >= start) & (frame["timestamp"] < end)].reset_index(drop=True)
+    first = start - pd.Timedelta(days=options.history)
+    window = frame[(frame["timestamp"] >= first) & (frame["timestamp"] < end)].reset_index(drop=True)
     columns = ["timestamp", "region", "horizon_minutes", "price_forecast"]
     if name in OURS:
         from energy_ml.config import MLConfig, PricePredictionConfig
+        from energy_ml.market_data.cleaning import clean_prices
         from energy_ml.price_prediction.walk_forward import walk_forward
 
+        if options.history:
+            window = clean_prices(window, end=end).frame
         config = MLConfig(
             price_prediction=PricePredictionConfig(horizons=horizons, preset=name.removeprefix("ours-")), n_jobs=THREADS
         )
@@ -392,7 +398,7 @@ def make(options: argparse.Namespace, frame: pd.DataFrame, windows: dict[int, pd
         wall, cpu = time.perf_counter(), time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            forecasts = run_peer(options.peer, frame, as_of, options.days, options.horizons)
+            forecasts = run_peer(options.peer, frame, as_of, options)
         spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
         path.with_suffix(".json").write_text(json.dumps(spent))
         forecasts.to_parquet(path.with_suffix(".part"), index=False)
@@ -444,7 +450,8 @@ def score(options: argparse.Namespace, frame: pd.DataFrame, windows: dict[int, p
 
         actual = at(table["timestamp"] + ahead)
         table["price stays"] = at(table["timestamp"])
-        table["seasonal naive"] = at(table["timestamp"] + ahead - pd.Timedelta(days=1))
+        before = [at(table["timestamp"] + ahead - pd.Timedelta(days=day)) for day in range(1, 8)]
+        table["seasonal naive"], table["seasonal median"] = before[0], np.nanmedian(before, axis=0)
         # As in the trainer: only targets inside the window.
         inside = (table["timestamp"] + ahead < date + pd.Timedelta(days=1)).to_numpy() & np.isfinite(actual)
         for name in (*BASELINES, *peers):
@@ -486,6 +493,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer", choices=[*OURS, *PEERS], help="make this one's forecasts; without: score")
     parser.add_argument("--only", nargs="+", help="score these alone")
     parser.add_argument("--days", type=int, default=10)
+    parser.add_argument("--history", type=int, default=0, help="days before each window that teach too")
+    parser.add_argument("--as-of", default=None, help="last days of the windows, instead of consecutive ones")
     parser.add_argument("--first", default=None, help="first day of window 0 (default: first whole UTC day)")
     parser.add_argument("--windows", default="all", help="numbers of the windows, such as 0,3,6 (default: all)")
     parser.add_argument("--horizons", type=lambda text: [int(h) for h in text.split(",")], default=[5, 15, 30, 60])
@@ -504,6 +513,8 @@ def main() -> None:
     count = int((frame["timestamp"].max().floor("D") - first) / pd.Timedelta(days=options.days))
     chosen = range(count) if options.windows == "all" else [int(part) for part in options.windows.split(",")]
     windows = {n: first + pd.Timedelta(days=options.days * (n + 1) - 1) for n in chosen}
+    if options.as_of:
+        windows = {n: pd.Timestamp(day, tz="UTC") for n, day in enumerate(options.as_of.split(","))}
     make(options, frame, windows) if options.peer else score(options, frame, windows)
 
 

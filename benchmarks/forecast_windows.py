@@ -1,6 +1,6 @@
-"""Forecast errors and interval coverage over many windows of any price parquet, beside "the price stays".
+"""Forecast errors and interval coverage over many windows of any price parquets, beside "the price stays".
 
-Usage: python benchmarks/forecast_windows.py prices.parquet [--days 10] [--windows all|0,3,6] [--preset best]
+Usage: python benchmarks/forecast_windows.py prices.parquet ... [--history 0,60] [--windows all|0,3,6] [--preset best]
 
 Cuts the data into consecutive windows of ``--days`` days, trains the shipped defaults on each (70/15/15 % by time) and
 scores the test part of each. rMAE is the pooled absolute error over that of persistence; means over windows are
@@ -8,9 +8,10 @@ geometric. ``--coverage`` asks instead how many outcomes intervals of several le
 a change of regime: the last hour's realised volatility above the training part's 95 % quantile, one hour after it was
 below the median.
 
-``--as-of 2025-03-31,2025-04-29`` takes these days instead of consecutive windows. To compare windows of different
-lengths on the same prices, ``--score-days 1.5`` scores only so many of the last days, and ``--part-days 1.5`` makes
-validation and test part so long whatever the window is, instead of 15 % each.
+``--as-of 2025-03-31,2025-04-29`` takes those of these days that a file has, instead of consecutive windows. At the end
+stands one table: a line for each file and each ``--history``. To compare windows of different lengths on the same
+prices, ``--score-days 1.5`` scores only so many of the last days, and ``--part-days 1.5`` makes validation and test
+part so long whatever the window is, instead of 15 % each.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from energy_ml.splits import split_window, window_of
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("prices", type=Path, help="parquet with timestamp, region, real_time_price")
+    parser.add_argument("prices", type=Path, nargs="+", help="parquets with timestamp, region, real_time_price")
     parser.add_argument("--days", type=int, default=10)
-    parser.add_argument("--history", type=int, default=0, help="days before each window that teach too")
+    parser.add_argument("--history", default="0", help="days before each window that teach too, such as 0,60")
     parser.add_argument("--first", default=None, help="first day of the first window (default: first whole UTC day)")
     parser.add_argument("--windows", default="all", help="numbers of the windows, such as 0,3,6 (default: all)")
     parser.add_argument("--horizons", default="5,15,30,60")
@@ -98,36 +99,26 @@ def coverage(args: argparse.Namespace, read: ReadPrices, dates: list[dt.date], c
     print(pd.DataFrame(table).to_string(float_format="{:.3f}".format))
 
 
-def main() -> None:
-    args = arguments()
-    frame = pd.read_parquet(args.prices, columns=["timestamp", "region", "real_time_price"])
-    frame["timestamp"] = pd.to_datetime(frame["timestamp"], utc=True)
+def windows_of(args: argparse.Namespace, frame: pd.DataFrame) -> dict[int, dt.date]:
+    """Last days of the windows that are asked for, by number."""
     first = pd.Timestamp(args.first, tz="UTC") if args.first else frame["timestamp"].min().ceil("D")
     after = frame["timestamp"].max().floor("D")
+    if args.as_of:
+        days = [pd.Timestamp(day, tz="UTC") for day in args.as_of.split(",")]
+        return {n: day.date() for n, day in enumerate(days) if first < day <= after}
     count = int((after - first) / pd.Timedelta(days=args.days))
     chosen = range(count) if args.windows == "all" else [int(part) for part in args.windows.split(",")]
-    windows = {n: (first + pd.Timedelta(days=args.days * (n + 1) - 1)).date() for n in chosen}
-    if args.as_of:
-        windows = {n: dt.date.fromisoformat(day) for n, day in enumerate(args.as_of.split(","))}
-    horizons = [int(part) for part in args.horizons.split(",")]
-    settings = PricePredictionConfig(horizons=horizons, preset=args.preset)
-    if args.part_days is not None:
-        part = args.part_days / args.days
-        settings = replace(settings, train_end_pct=1 - 2 * part, val_end_pct=1 - part)
-    config = MLConfig(price_prediction=settings, n_jobs=args.threads)
+    return {n: (first + pd.Timedelta(days=args.days * (n + 1) - 1)).date() for n in chosen}
 
-    def read(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
-        if args.history:
-            start -= pd.Timedelta(days=args.history) + pd.Timedelta(minutes=WARM_UP_MINUTES)
-        rows = frame[(frame["timestamp"] >= start) & (frame["timestamp"] < end)]
-        return clean_prices(rows, end=end).frame if args.history else rows.reset_index(drop=True)
 
-    if args.coverage:
-        coverage(args, read, list(windows.values()), config)
-        return
+def errors(
+    args: argparse.Namespace, read: ReadPrices, windows: dict[int, dt.date], config: MLConfig
+) -> tuple[pd.DataFrame, float]:
+    """Prints each window's figures and all windows' per horizon; the table of every window and horizon, and the CPU
+    seconds of a window."""
+    horizons = config.price_prediction.horizons
     evaluator = PricePredictionEvaluator(config)
-    rows, regions = [], []
-    print(f"{len(frame):,} rows, {len(windows)} windows of {args.days} days, preset {args.preset}")
+    rows, regions, begun = [], [], time.process_time()
     for number, as_of in windows.items():
         started, cpu = time.perf_counter(), time.process_time()
         forecasts = walk_forward(read, [as_of], config, days=args.days, horizons=horizons, cache_dir=args.cache)
@@ -157,8 +148,47 @@ def main() -> None:
             f"  {wins:7d}/{losses:<6d}  {of['coverage'].mean():8.3f}  {region.min():12.3f}"
             f"  {of['winkler'].mean():7.0f}  {of['mean_width'].mean():6.0f}"
         )
-    mean = np.mean([geometric_mean(every.loc[every["horizon_minutes"] == h, "rmae"]) for h in horizons])
-    print(f"mean over horizons: {mean:.4f}")
+    return every, (time.process_time() - begun) / len(windows)
+
+
+def main() -> None:
+    args = arguments()
+    horizons = [int(part) for part in args.horizons.split(",")]
+    settings = PricePredictionConfig(horizons=horizons, preset=args.preset)
+    if args.part_days is not None:
+        part = args.part_days / args.days
+        settings = replace(settings, train_end_pct=1 - 2 * part, val_end_pct=1 - part)
+    config = MLConfig(price_prediction=settings, n_jobs=args.threads)
+    lines = []
+    for path in args.prices:
+        frame = pd.read_parquet(path, columns=["timestamp", "region", "real_time_price"])
+        frame["timestamp"] = pd.to_datetime(frame["timestamp"], utc=True)
+        windows = windows_of(args, frame)
+        for history in [int(part) for part in args.history.split(",")]:
+
+            def read(
+                start: pd.Timestamp, end: pd.Timestamp, frame: pd.DataFrame = frame, history: int = history
+            ) -> pd.DataFrame:
+                if history:
+                    start -= pd.Timedelta(days=history) + pd.Timedelta(minutes=WARM_UP_MINUTES)
+                rows = frame[(frame["timestamp"] >= start) & (frame["timestamp"] < end)]
+                return clean_prices(rows, end=end).frame if history else rows.reset_index(drop=True)
+
+            name = f"{path.stem}, {args.days} days" + (f" and {history} before" if history else "")
+            print(f"\n{name}: {len(windows)} windows, preset {args.preset}")
+            if args.coverage:
+                coverage(args, read, list(windows.values()), config)
+                continue
+            every, cpu = errors(args, read, windows, config)
+            by = [every[every["horizon_minutes"] == h] for h in horizons]
+            means = [geometric_mean(of["rmae"]) for of in by]
+            cells = [*(f"{mean:.3f}" for mean in means), f"{np.mean(means):.3f}", f"{every['rmae'].max():.3f}"]
+            cells += [" / ".join(f"{of['winkler'].mean():.0f}" for of in by), f"{cpu:.0f} s"]
+            lines.append(f"| {name} | {len(windows)} | " + " | ".join(cells) + " |")
+    if lines:
+        heads = ["", "windows", *(f"{h} min" for h in horizons), "mean", "worst", "Winkler at 90 %", "CPU"]
+        print("\n| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+        print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -163,7 +163,8 @@ def prepare_window(
                 remedy="use a longer window (ENERGY_ML_TRAINING_WINDOW_DAYS) or finer data",
             )
     design = Design.plan(feature_cols, panel.regions, outcome[part == 0])
-    preset = preset.for_span((split.train_end - split.start) / pd.Timedelta(days=1))
+    days = (split.train_end - split.start) / pd.Timedelta(days=1)
+    preset = preset.for_span(days, history=frame is not window)
     max_rows = preset.max_rows
     rng = np.random.default_rng(seed)
     train = _thin(np.flatnonzero(known & (part_of_row == 0)), max_rows, rng)

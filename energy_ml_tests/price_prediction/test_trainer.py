@@ -280,6 +280,13 @@ def test_longer_windows_get_more_rows_up_to_a_limit() -> None:
     assert month.members == week.members, "n_estimators bounds trees whatever the window"
 
 
+def test_with_history_quantiles_are_learned_at_double_the_rate() -> None:
+    week = preset_of(PricePredictionConfig(preset="best"))
+    taught, alone = week.for_span(7.0, history=True).quantiles, week.for_span(7.0).quantiles
+    assert dict(taught.params)["eta"] == 2 * dict(alone.params)["eta"]
+    assert week.for_span(7.0, history=True).members == week.members and alone == week.quantiles
+
+
 def test_fits_of_a_long_window_may_use_more_rows(prices: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     features, names = PricePredictionTrainer(small_config()).prepare_data(prices)
     split = whole_split(prices)
