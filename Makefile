@@ -7,7 +7,7 @@ EXTRAS := celery postgres s3 markets
 INSTALLED_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := demo
-.PHONY: help demo test lint docs ui audit lock clean
+.PHONY: help demo test lint docs pictures ui audit lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ lint: $(INSTALLED_TEST) ## style and types
 
 docs: $(INSTALLED_TEST) ## the pages of docs/ as a site in site/; a dead link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+pictures: $(INSTALLED_TEST) ## the pictures of README and docs, from today's code; some minutes
+	$(BIN)/python docs/pictures.py
 
 ui: $(INSTALLED) ## Dagster in the browser
 	$(BIN)/dagster dev
