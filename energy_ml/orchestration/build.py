@@ -13,7 +13,13 @@ from energy_ml.orchestration.assets import all_assets
 from energy_ml.orchestration.executors import build_executor
 from energy_ml.orchestration.io_managers import ResultsIOManager
 from energy_ml.orchestration.jobs import build_jobs
-from energy_ml.orchestration.resources import LakeResource, RegistryResource, ResultsResource, TrainerResource
+from energy_ml.orchestration.resources import (
+    LakeResource,
+    RegistryResource,
+    ResultsResource,
+    TrainerResource,
+    TrainingResource,
+)
 from energy_ml.orchestration.schedules import build_schedules
 from energy_ml.orchestration.sensors import build_sensors
 from energy_ml.orchestration.shell import check_asked
@@ -37,6 +43,7 @@ def build_definitions(
             "results": results,
             "registry": RegistryResource(models_dir=settings.models_dir),
             "price_trainer": TrainerResource(),
+            "training": TrainingResource(preset=None, training_window_days=None),
             "io_manager": ResultsIOManager(
                 results=results,
                 locks_dir=f"{settings.models_dir}/.locks" if settings.executor == "in_process" else None,

@@ -4,10 +4,13 @@ What belongs here: where data, results and models are, and the progress log of a
 Concept: https://docs.dagster.io/guides/build/external-resources
 """
 
-import dagster as dg
-from pydantic import PrivateAttr
+from dataclasses import replace
+from typing import Any
 
-from energy_ml.config import MLConfig
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from energy_ml.config import MLConfig, Settings
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.price_prediction import PricePredictionTrainer
@@ -50,6 +53,18 @@ class TrainerResource(dg.ConfigurableResource[None]):
         if self._trainer is None:
             self._trainer = PricePredictionTrainer(config)
         return self._trainer
+
+
+class TrainingResource(dg.ConfigurableResource[None]):
+    """What a run may do otherwise than the settings say, in the launchpad; its horizons are the assets selected."""
+
+    preset: str | None = Field(None, description="fast or best; none as the settings say")
+    training_window_days: int | None = Field(None, description="days that are trained on; none as the settings say")
+
+    def of(self, settings: Settings) -> Settings:
+        """The settings of this run. Raises ConfigError for what can't be."""
+        said: dict[str, Any] = {"preset": self.preset, "training_window_days": self.training_window_days}
+        return replace(settings, **{name: value for name, value in said.items() if value is not None})
 
 
 class RegistryResource(dg.ConfigurableResource[None]):

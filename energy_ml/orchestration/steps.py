@@ -6,6 +6,8 @@ Concept: https://docs.dagster.io/guides/build/assets/defining-assets
 """
 
 import datetime as dt
+import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from energy_ml.checks import Check
 from energy_ml.config import Settings
 from energy_ml.day import Made, Night
 from energy_ml.display import showing
-from energy_ml.errors import DataError, EnergyMLError
+from energy_ml.errors import ConfigError, DataError, EnergyMLError
 from energy_ml.orchestration.io_managers import FILE, Reader, keep, recorded_digest
 from energy_ml.orchestration.metadata import columns_of, to_metadata
 from energy_ml.orchestration.partitions import as_of_days, trailing_window
@@ -27,7 +29,7 @@ from energy_ml.orchestration.shell import backfill_policy
 
 ROLE = "energy_ml/role"
 """Tag of every asset: ``input``, a step's ``result``, what it leaves ``beside`` it, or an ``overview`` of all days."""
-RESOURCES = {"lake", "results", "registry", "price_trainer"}
+RESOURCES = {"lake", "results", "registry", "price_trainer", "training"}
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,15 @@ def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefiniti
         days = context.partition_keys  # mostly one; each of a range in turn, so that one at a time is in memory
         found: dict[str, list[Check]] = {}
         for day in days:
-            night = night_of(settings, context, day)
+            try:
+                night = night_of(settings, context, day)
+            except ConfigError as error:  # of the launchpad
+                raise dg.Failure(str(error), allow_retries=False) from error
+            read = {name: of_day(day) for name, of_day in inputs.items()}
             try:
                 with showing(settings.display):
-                    made = step.run(night, **{name: read(day) for name, read in inputs.items()})
-                    newest = _keep(context, step, made, day)
+                    made = step.run(night, **read)
+                    newest = _keep(context, step, made, day, read)
             except EnergyMLError as error:
                 said = _of_days(days, day, str(error))
                 yield from _tell(context, step, night, error, said)
@@ -132,6 +138,7 @@ def _tell(
 def night_of(settings: Settings, context: dg.AssetExecutionContext, day: str) -> Night:
     """What the run's resources say of the night of as-of date ``day``."""
     given = context.resources
+    settings = given.training.of(settings)
     return Night(
         settings,
         dt.date.fromisoformat(day),
@@ -169,7 +176,7 @@ def _declared(step: Step, output: str, path: str, file: str) -> dg.AssetOut:
     return dg.AssetOut(
         key=key_of(path),
         description=description,
-        metadata={FILE: file},
+        metadata={FILE: file, **_source(step)},
         kinds=step.kinds if main else {file.rpartition(".")[2]},
         owners=[step.owner],
         code_version=__version__,
@@ -179,7 +186,32 @@ def _declared(step: Step, output: str, path: str, file: str) -> dg.AssetOut:
     )
 
 
-def _keep(context: dg.AssetExecutionContext, step: Step, made: Made, day: str) -> dict[str, Any]:
+def _source(step: Step) -> dict[str, Any]:
+    """Where the code of a step is."""
+    code = inspect.unwrap(step.run.func if isinstance(step.run, functools.partial) else step.run)
+    file, line = str(inspect.getsourcefile(code)), inspect.getsourcelines(code)[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        place = dg.LocalFileCodeReference(file_path=file, line_number=line, label=step.key)
+        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
+
+
+def _lineage(step: Step, value: object, read: Mapping[str, object]) -> dict[str, Any]:
+    """Columns that a frame has from frames it was made of: those of the same name."""
+    if not isinstance(value, pd.DataFrame):
+        return {}
+    frames = [(key_of(step.inputs[name]), frame) for name, frame in read.items() if isinstance(frame, pd.DataFrame)]
+    found = {
+        str(column): [dg.TableColumnDep(key, str(column)) for key, frame in frames if column in frame]
+        for column in value.columns
+    }
+    known = {column: deps for column, deps in found.items() if deps}
+    return {"dagster/column_lineage": dg.TableColumnLineage(known)} if known else {}
+
+
+def _keep(
+    context: dg.AssetExecutionContext, step: Step, made: Made, day: str, read: Mapping[str, object]
+) -> dict[str, Any]:
     """Write what nobody will be handed, tell the facts of the rest; returns the outputs that are asked for.
 
     The IO manager is handed the outputs of the newest day: those of days before it in a range are written here.
@@ -190,7 +222,7 @@ def _keep(context: dg.AssetExecutionContext, step: Step, made: Made, day: str) -
         if main and not asked_for:
             continue
         value = made.value if main else made.files[output]
-        facts = {**_size_of(value), **(made.facts if main else {})}
+        facts = {**_size_of(value), **_lineage(step, value, read), **(made.facts if main else {})}
         if not asked_for or day != context.partition_keys[-1]:
             facts |= keep(store, day, file, value)
         if asked_for:

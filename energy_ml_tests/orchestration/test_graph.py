@@ -2,6 +2,7 @@
 
 import datetime as dt
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY
 from energy_ml.orchestration.launch import MODULE
 from energy_ml.orchestration.steps import ROLE
+from energy_ml_tests.orchestration.project import DAYS, Project
 
 SETTINGS = Settings.from_env({})
 DEFS = build_definitions(SETTINGS)
@@ -151,6 +153,31 @@ def test_every_asset_says_its_version_and_role_and_every_check_is_of_a_day() -> 
     assert {len(found) for found in by_role.values()} == {2, 1, len(day_steps(SETTINGS))}
     days = GRAPH.get(_node("evaluation/report")).partitions_def
     assert {GRAPH.get_check_spec(check).partitions_def for check in GRAPH.asset_check_keys} == {days}
+
+
+def test_every_computed_asset_links_to_the_code_of_its_step() -> None:
+    for step in day_steps(SETTINGS):
+        (place,) = GRAPH.get(_node(step.key)).metadata["dagster/code_references"].code_references
+        code = Path(place.file_path).read_text().splitlines()[place.line_number - 1]
+        assert code.startswith(f"def {getattr(step.run, 'func', step.run).__name__}(")
+
+
+def test_a_run_may_have_a_window_of_its_own(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    job = build_definitions(project.settings).resolve_job_def(RETRAIN)
+    day, features = project.day(DAYS), [_node("features/price_features"), _node("features/time_split")]
+
+    def run(**config: object) -> dg.ExecuteInProcessResult:
+        said = {"resources": {"training": {"config": config}}}
+        with dg.DagsterInstance.ephemeral() as instance:
+            return job.execute_in_process(
+                said, instance, day.isoformat(), asset_selection=features, raise_on_error=False
+            )
+
+    assert run(training_window_days=3).success
+    split = project.store.read(day, "features/time_split.json")
+    assert split["start"].startswith(str(day - dt.timedelta(days=2)))
+    assert not run(preset="slow").success
 
 
 def test_checks_warn_unless_the_settings_let_them_block() -> None:
