@@ -538,7 +538,7 @@ class Settings:
     regions: tuple[str, ...] | None = setting(None, "Regions that are trained and served; none or all means all.")
     training_window_days: int = setting(10, "Days that an as-of date is trained on.", ">= 3")
     executor: str = setting(
-        "in_process", "Where the steps of a run are computed.", choices=("in_process", "multiprocess", "celery")
+        "in_process", "Where the steps of a run are computed.", choices=("in_process", "multiprocess", "celery", "k8s")
     )
     preset: str = setting(
         "best", "How many members the ensemble has and how slowly they learn.", choices=("fast", "best")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import json
 import os
 import re
@@ -14,6 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from energy_ml.config import Settings, setting_rows
+from energy_ml.errors import ConfigError
+from energy_ml.orchestration.executors import build_executor
 from energy_ml_tests.orchestration.servers import free_port, need, process, wait_for_port
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
@@ -142,3 +146,37 @@ def test_an_audit_fails_where_there_is_a_remedy(tmp_path: Path, packages: object
     audit = [sys.executable, DEPLOY.parent / ".ci/audit.py", fake]
     done = subprocess.run(audit, capture_output=True, text=True, check=False)
     assert done.returncode == code and said in done.stdout, done
+
+
+def test_kubernetes_gets_an_executor_or_a_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(executor="k8s")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "dagster_k8s", None)
+        with pytest.raises(ConfigError, match=r"energy_ml\[k8s"):
+            build_executor(settings)
+    launcher = pytest.importorskip("dagster_k8s")
+    assert build_executor(settings).name == launcher.k8s_job_executor.name
+
+
+def test_the_helm_values_name_what_there_is() -> None:
+    values = yaml.safe_load((DEPLOY / "k8s.yaml").read_text())
+    (ours,) = values["dagster-user-deployments"]["deployments"]
+    assert importlib.util.find_spec(ours["dagsterApiGrpcArgs"][1]) is not None
+    given = {entry["name"]: entry["value"] for entry in ours["env"]}
+    settings = Settings.from_env(given)  # an impossible value raises
+    assert settings.executor == "in_process" and settings.results_dir == "s3://results"
+    assert given.keys() <= {row.variable for row in setting_rows()}
+    assert settings.models_dir in {mount["mountPath"] for mount in ours["volumeMounts"]}
+    assert {m["name"] for m in ours["volumeMounts"]} == {v["name"] for v in ours["volumes"]}
+    limits = values["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]["tagConcurrencyLimits"]
+    instance = yaml.safe_load((DEPLOY / "dagster.postgres.yaml").read_text())
+    assert limits == instance["concurrency"]["runs"]["tag_concurrency_limits"]
+    pytest.importorskip("dagster_k8s")
+    from dagster._config import process_config, resolve_to_config_type
+    from dagster_k8s import K8sRunLauncher
+
+    asked = values["runLauncher"]["config"]["k8sRunLauncher"]
+    config = {"service_account_name": "x", "instance_config_map": "x", "dagster_home": "/x"}
+    config |= {"image_pull_policy": asked["imagePullPolicy"], "resources": asked["resources"]}
+    found = process_config(resolve_to_config_type(K8sRunLauncher.config_type()), config)
+    assert found.success, found.errors

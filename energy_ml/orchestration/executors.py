@@ -47,6 +47,15 @@ def _chosen(settings: Settings) -> dg.ExecutorDefinition:
         return dg.in_process_executor
     if name == "multiprocess":
         return dg.multiprocess_executor.configured({"max_concurrent": 2})
+    if name == "k8s":
+        try:
+            from dagster_k8s import k8s_job_executor
+        except ImportError as error:
+            raise ConfigError(
+                "ENERGY_ML_EXECUTOR is k8s, but dagster-k8s isn't installed",
+                remedy="install the extra: pip install 'energy_ml[k8s,postgres]'",
+            ) from error
+        return k8s_job_executor
     try:
         from dagster_celery import celery_executor
     except ImportError as error:

@@ -456,7 +456,7 @@ class Trainings:
 
     def _settings_of(self, record: _Record) -> Settings:
         """Narrowed trainings stay on this machine: workers elsewhere know neither their folder nor their horizons."""
-        narrowed = record["narrowed"] and self.settings.executor == "celery"
+        narrowed = record["narrowed"] and self.settings.executor in ("celery", "k8s")
         return replace(self.settings, executor="in_process") if narrowed else self.settings
 
 
