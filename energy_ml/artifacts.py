@@ -19,17 +19,22 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NotRequired, TypeVar, cast
 
 import joblib
 import numpy as np
+from typing_extensions import TypedDict
 
 from energy_ml.config import resolve_path
 from energy_ml.errors import ArtifactError, ModelNotFoundError, RegistryError
 from energy_ml.names import REGISTRY_FILE, TRAINING_RESULTS_FILE, horizon_of_id, price_model_name
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 PathLike = str | os.PathLike[str]
 Content = bytes | Callable[[BinaryIO], None]
+_T = TypeVar("_T")
 
 log = logging.getLogger("energy_ml")
 
@@ -120,7 +125,10 @@ def folder_to_save(output_dir: PathLike) -> Path:
 
 
 def save_training_results(
-    folder: PathLike, trained: Mapping[str, tuple[PathLike, str, Mapping[str, object]]], *, temp_prefix: str = ".tmp-"
+    folder: PathLike,
+    trained: Mapping[str, tuple[PathLike, str | None, Mapping[str, object]]],
+    *,
+    temp_prefix: str = ".tmp-",
 ) -> None:
     """Write ``training_results.json`` beside models: per model id its ``file``, ``sha256`` and what is known of it.
 
@@ -238,7 +246,7 @@ def unpickle(data: bytes, path: PathLike) -> Any:
         ) from error
 
 
-def read_registry(path: PathLike) -> dict[str, Any] | None:
+def read_registry(path: PathLike) -> Registry | None:
     """What ``registry.json`` holds; None when there is no registry yet. Needs no lock: the file is only ever replaced.
 
     Raises RegistryError when the file is damaged, or gone while its backup is still there.
@@ -301,14 +309,14 @@ def inside(folder: PathLike, relative: str) -> Any:
     )
 
 
-def _champion_bytes(folder: PathLike, relative: str, registry: dict[str, Any]) -> bytes:
+def _champion_bytes(folder: PathLike, relative: str, registry: Registry) -> bytes:
     path = inside(folder, relative)
     served, model = _read_bytes(path), _model_at(registry, relative)
     if model is None:
         if served is None:
             read_artifact(path)  # says in words that it is missing
         raise _unknown(path, "a file of a model that the registry lists")
-    champion = _version_of(model, model["champion"])
+    champion = version_of(model, model["champion"])
     known = {version["sha256"] for version in model["details"].values()}
     if champion is None:
         if served is None or "retired" in model:
@@ -331,9 +339,9 @@ def _champion_bytes(folder: PathLike, relative: str, registry: dict[str, Any]) -
     return kept
 
 
-def lost_champion(folder: PathLike, model: Mapping[str, Any]) -> str | None:
+def lost_champion(folder: PathLike, model: Model) -> str | None:
     """In words, that a champion's file is gone and its copy under ``versions/`` serves; None while it is there."""
-    path, champion = inside(folder, model["champion_path"]), _version_of(model, model["champion"])
+    path, champion = inside(folder, model["champion_path"]), version_of(model, model["champion"])
     if champion is None or path.exists():
         return None
     return f"{path} is missing; {champion['filepath']} serves in its place; put it back with `energy-ml models repair`"
@@ -347,13 +355,13 @@ def _unknown(path: Path, expected: str, found: str | None = None) -> ArtifactErr
     )
 
 
-def _model_at(registry: dict[str, Any], relative: str) -> dict[str, Any] | None:
+def _model_at(registry: Registry, relative: str) -> Model | None:
     return next((m for m in registry["models"].values() if m["champion_path"] == relative), None)
 
 
-def _version_of(model: Mapping[str, Any], version: str | None) -> dict[str, Any] | None:
-    entry: dict[str, Any] | None = model["details"].get(version)
-    return entry
+def version_of(model: Model, version: str | None) -> Version | None:
+    """The entry of a version of ``model``; None where there is none."""
+    return None if version is None else model["details"].get(version)
 
 
 def champion_path(model_type: str, model_id: str) -> str:
@@ -362,38 +370,79 @@ def champion_path(model_type: str, model_id: str) -> str:
     return f"{model_type}/{model_id if horizon is None else price_model_name(horizon)}.pkl"
 
 
-_OF_MODEL = {"type": str, "champion_path": str, "champion": str | None, "latest": str | None, "champions": list[str]}
-_OF_VERSION = {"version": str, "filepath": str, "sha256": str | None, "size": int | None,
-               "registered_at": str | None, "metadata": dict, "decision": dict | None}  # fmt: skip
-_UNKNOWN: dict[str, Any] = {"sha256": None, "size": None, "registered_at": None, "metadata": {}}
-_OF_EVENT = {"seq": int, "time": str, "event": str, "model_id": str | None, "version": str | None, "who": str | None,
-             "reason": str | None}  # fmt: skip
+_ADAPTERS: dict[object, TypeAdapter[Any]] = {}
 
 
-def _shaped(what: str, value: Any, shape: Mapping[str, Any]) -> None:
-    """Raise TypeError unless ``value`` is an object whose fields have these types."""
-    if not isinstance(value, dict):
-        raise TypeError(f"{what} is no object")
-    for name, kind in shape.items():
-        items, kind = (value[name], str) if kind == list[str] else ([value[name]], kind)
-        if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
-            raise TypeError(f"{name} of {what} is {value[name]!r}")
+class Version(TypedDict):
+    """A version as the registry knows it; ``filepath`` is relative to its folder, ``size`` in bytes."""
+
+    version: str
+    filepath: str
+    sha256: str | None
+    size: int | None
+    registered_at: str | None
+    metadata: dict[str, Any]
+    decision: NotRequired[dict[str, Any] | None]
 
 
-def checked_events(events: Any) -> list[dict[str, Any]]:
-    """The registry's events, each of the right form. Raises TypeError or KeyError."""
-    if not isinstance(events, list):
-        raise TypeError(f"the history is {events!r}")
-    for place, event in enumerate(events):
-        _shaped(f"event {place}", event, _OF_EVENT)
-    return events
+class Model(TypedDict):
+    """A model: ``versions`` are names, newest first, ``details`` their entries; ``champions`` the succession."""
+
+    type: str
+    champion_path: str
+    latest: str | None
+    champion: str | None
+    champions: list[str]
+    versions: list[str]
+    details: dict[str, Version]
+    retired: NotRequired[str]
 
 
-def _complete(folder: PathLike, model_id: str, model: dict[str, Any]) -> None:
+class ListedModel(Model):
+    """A model with its name."""
+
+    model_id: str
+
+
+class Event(TypedDict):
+    """Something that happened to a version. Some have more: ``sha256``, ``previous``, ``champion``, ``decision``."""
+
+    seq: int
+    time: str
+    event: str
+    model_id: str | None
+    version: str | None
+    who: str | None
+    reason: str | None
+
+
+class Registry(TypedDict):
+    """What ``registry.json`` holds; ``sequence`` is the last event's number."""
+
+    models: dict[str, Model]
+    sequence: int
+    history: list[Event]
+    last_version: NotRequired[str]
+
+
+def checked(kind: type[_T], value: object) -> _T:
+    """``value``, if it has the form of ``kind`` (a type of the registry). Raises TypeError naming what hasn't."""
+    from pydantic import TypeAdapter, ValidationError  # only where a registry is read
+
+    adapter = _ADAPTERS.get(kind) or _ADAPTERS.setdefault(kind, TypeAdapter(kind))
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TypeError(f"{'.'.join(map(str, first['loc'])) or 'all of it'}: {first['msg']}") from None
+    return cast(_T, value)
+
+
+def _complete(model_id: str, model: dict[str, Any]) -> None:
     """Give a model's entry its present form: ``versions`` are names, newest first, and ``details`` stand beside.
 
     Before, ``versions`` held the details themselves. A file of bare names is complete too: what isn't known is null.
-    Raises TypeError or KeyError for what can't be, and RegistryError for a path that leads out of the folder.
+    Raises TypeError or KeyError for what can't be.
     """
     listed = model["versions"]
     if not isinstance(listed, list):
@@ -404,20 +453,35 @@ def _complete(folder: PathLike, model_id: str, model: dict[str, Any]) -> None:
     model.setdefault("latest", names[0] if names else None)
     champion = model.setdefault("champion", None)
     model.setdefault("champions", [] if champion is None else [champion])
-    _shaped(model_id, model, _OF_MODEL)
-    inside(folder, model["champion_path"])
-    for name in names:
-        own = f"{model['type']}/versions/{name}/{PurePosixPath(model['champion_path']).name}"
-        entry = details.setdefault(name, {"version": name, "filepath": own, "sha256": None})
-        details[name] = entry = {**_UNKNOWN, **entry}
-        _shaped(f"{model_id} {name}", {"decision": None, **entry}, _OF_VERSION)
-        if entry["version"] != name:
-            raise ValueError(f"{model_id} {name} says that it is {entry['version']}")
-        inside(folder, entry["filepath"])
-    model["versions"], model["details"] = names, {name: details[name] for name in names}
+    home, file = f"{model['type']}/versions", PurePosixPath(model["champion_path"]).name
+    unknown: dict[str, object] = {"sha256": None, "size": None, "registered_at": None, "metadata": {}}
+    model["versions"] = names
+    model["details"] = {
+        name: unknown | {"version": name, "filepath": f"{home}/{name}/{file}"} | details.get(name, {}) for name in names
+    }
 
 
-def _read_registry_bytes(path: PathLike) -> tuple[bytes, dict[str, Any]] | None:
+def _parse(data: bytes, folder: PathLike) -> Registry:
+    """The registry in ``data``. Raises what ``_read_registry_bytes`` calls damage, and RegistryError for a path that
+    leads out of the folder."""
+    found = json.loads(data)
+    if rb"\ud" in data.lower():
+        json.dumps(found, ensure_ascii=False).encode()  # half a pair is read, but could never be written again
+    for model_id, model in found["models"].items():
+        _complete(model_id, model)
+    history = checked(list[Event], found.setdefault("history", []))
+    found.setdefault("sequence", max((event["seq"] for event in history), default=0))
+    registry = checked(Registry, found)
+    for model_id, model in registry["models"].items():
+        inside(folder, model["champion_path"])
+        for name, entry in model["details"].items():
+            inside(folder, entry["filepath"])
+            if entry["version"] != name:
+                raise ValueError(f"{model_id} {name} says that it is {entry['version']}")
+    return registry
+
+
+def _read_registry_bytes(path: PathLike) -> tuple[bytes, Registry] | None:
     backup = f"{path}.bak"
     data = _read_bytes(path)
     if data is None:
@@ -431,16 +495,7 @@ def _read_registry_bytes(path: PathLike) -> tuple[bytes, dict[str, Any]] | None:
             remedy=f"copy {backup} (the state before the last change) to it; or remove the backup too, to begin anew",
         )
     try:
-        registry = json.loads(data)
-        if rb"\ud" in data.lower():
-            json.dumps(registry, ensure_ascii=False).encode()  # half a pair is read, but could never be written again
-        if not isinstance(registry["models"], dict):
-            raise TypeError("'models' is no object")
-        for name, model in registry["models"].items():
-            _complete(_place(path).parent, name, model)
-        last = max((event["seq"] for event in checked_events(registry.setdefault("history", []))), default=0)
-        _shaped("the registry", registry, {"sequence": int} if "sequence" in registry else {})
-        registry.setdefault("sequence", last)
+        registry = _parse(data, _place(path).parent)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RegistryError(
             f"{path} ({len(data):,} bytes) is damaged: {type(error).__name__}: {error}",

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
 
+from energy_ml.artifacts import Version, version_of
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.names import horizon_of_id
 
-Judge = Callable[[dict[str, Any] | None], Decision]
+Judge = Callable[[Version | None], Decision]
 """Given the champion's registry entry (None if there is none), the decision on the new version."""
 
 _ATTEMPTS = 5
@@ -70,7 +70,7 @@ def retire_unfit(
     """
     retired = {}
     for model in registry.list_models():
-        champion, horizon = model["details"].get(model["champion"]), horizon_of_id(model["model_id"])
+        champion, horizon = version_of(model, model["champion"]), horizon_of_id(model["model_id"])
         if champion is None or str(champion["metadata"].get("as_of") or "") > as_of:
             continue
         try:

@@ -24,12 +24,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
 from energy_ml import artifacts
-from energy_ml.artifacts import PathLike, inside
+from energy_ml.artifacts import Event, ListedModel, Model, PathLike, Registry, Version, inside
 from energy_ml.config import resolve_path
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError, UnknownModelError
 from energy_ml.model_management.comparison import Decision, compare_metadata, other_differences
@@ -86,21 +86,21 @@ class ModelRegistry:
 
     # --- reading: no lock, because registry.json is only ever replaced as a whole ------------------------------------
 
-    def list_models(self) -> list[dict[str, Any]]:
+    def list_models(self) -> list[ListedModel]:
         """All models by id, each as its entry with its ``model_id``; empty when there is no registry yet."""
         return [{"model_id": model_id, **model} for model_id, model in sorted(self._read()["models"].items())]
 
-    def get_latest_version(self, model_id: str) -> dict[str, Any] | None:
+    def get_latest_version(self, model_id: str) -> Version | None:
         """The entry of the newest registered version, champion or not; None when there is none."""
         model = self._read()["models"].get(model_id)
         return None if model is None or model["latest"] is None else _find(model, model_id, model["latest"])
 
-    def champion(self, model_id: str) -> dict[str, Any] | None:
+    def champion(self, model_id: str) -> Version | None:
         """The entry of the version that serves; None when there is none (yet)."""
         model = self._read()["models"].get(model_id)
         return None if model is None or model["champion"] is None else _find(model, model_id, model["champion"])
 
-    def version(self, model_id: str, version: str) -> dict[str, Any]:
+    def version(self, model_id: str, version: str) -> Version:
         """The entry of one version. Raises UnknownModelError when it isn't registered."""
         return _find(_model(self._read(), model_id), model_id, version)
 
@@ -137,7 +137,7 @@ class ModelRegistry:
             "others": other_differences(first["metadata"], second["metadata"]),
         }
 
-    def history(self, model_id: str | None = None) -> list[dict[str, Any]]:
+    def history(self, model_id: str | None = None) -> list[Event]:
         """Every event since the registry was begun, oldest first; of one model, or of all.
 
         Each has ``seq`` (1, 2, 3, …), ``time``, ``event`` (registered, promoted, kept, rolled_back, retired, pruned,
@@ -147,7 +147,7 @@ class ModelRegistry:
         events = {event["seq"]: event for event in self._read()["history"]}
         for segment in sorted(self._segments.glob("events-*.json")):
             try:
-                found = artifacts.checked_events(json.loads(segment.read_bytes()))
+                found = artifacts.checked(list[Event], json.loads(segment.read_bytes()))
                 events.update((event["seq"], event) for event in found)
             except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 raise RegistryError(
@@ -247,7 +247,7 @@ class ModelRegistry:
         reason: str,
         who: str,
         decision: Decision | Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Version:
         """Make a version champion: the registry says so and its file lies at the champion's path. Returns its entry.
 
         By hand any version may be promoted, an older one too; ``decide`` is what the rule uses.
@@ -258,7 +258,7 @@ class ModelRegistry:
 
     def decide(
         self, model_id: str, version: str, decision: Decision, *, who: str, against: str | None
-    ) -> dict[str, Any] | None:
+    ) -> Version | None:
         """Carry out and record the promotion rule's decision. Returns the champion's entry (None: still none).
 
         ``against`` is the champion that the decision compared with, None if there was none. When another one has taken
@@ -284,7 +284,7 @@ class ModelRegistry:
             )
             return None if model["champion"] is None else _find(model, model_id, model["champion"])
 
-    def rollback(self, model_id: str, *, reason: str, who: str) -> dict[str, Any]:
+    def rollback(self, model_id: str, *, reason: str, who: str) -> Version:
         """Make the previous champion champion again; repeated, the one before it. Returns its entry. Undoes ``retire``.
 
         Raises PromotionError when there is none, or when it was pruned.
@@ -306,7 +306,7 @@ class ModelRegistry:
                 self._commit(registry, event)
             return entry
 
-    def retire(self, model_id: str, *, reason: str, who: str) -> dict[str, Any]:
+    def retire(self, model_id: str, *, reason: str, who: str) -> Version:
         """Let a model serve no longer; ``promote`` and ``rollback`` bring it back. Returns the last champion's entry.
 
         Its versions stay. Raises PromotionError when there is no champion.
@@ -368,9 +368,9 @@ class ModelRegistry:
     def write_training_results(self) -> None:
         """Write ``<type>/training_results.json`` beside the champions: what each was trained on and how it did."""
         with self._changing() as registry, self._several_files(registry):
-            by_type: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {}
+            by_type: dict[str, dict[str, tuple[str, str | None, dict[str, Any]]]] = {}
             for model_id, model in registry["models"].items():
-                if (champion := model["details"].get(model["champion"])) is not None:
+                if (champion := artifacts.version_of(model, model["champion"])) is not None:
                     facts = {"version": champion["version"], **champion["metadata"]}
                     trained = model["champion_path"], champion["sha256"], facts
                     by_type.setdefault(model["type"], {})[model_id] = trained
@@ -433,11 +433,11 @@ class ModelRegistry:
 
     # --- the machinery -----------------------------------------------------------------------------------------------
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> Registry:
         return artifacts.read_registry(self.path) or {"models": {}, "sequence": 0, "history": []}
 
     @contextlib.contextmanager
-    def _changing(self, *, recover: bool = True) -> Iterator[dict[str, Any]]:
+    def _changing(self, *, recover: bool = True) -> Iterator[Registry]:
         """The registry as it is, with the lock held; first cleans up after a writer that died."""
         lock_path = self.path.with_name(self.path.name + ".lock")
         lock = FileLock(lock_path, timeout=self._lock_timeout, poll_interval=_POLL_SECONDS)
@@ -465,7 +465,7 @@ class ModelRegistry:
             lock.release()
 
     @contextlib.contextmanager
-    def _several_files(self, registry: dict[str, Any], *files: str) -> Iterator[None]:
+    def _several_files(self, registry: Registry, *files: str) -> Iterator[None]:
         """Keep a journal while more than one file is changing; ``files`` are those that are made or deleted.
 
         It outlives an error or a death on purpose. At the end what the registry names no longer is deleted.
@@ -480,7 +480,7 @@ class ModelRegistry:
         with contextlib.suppress(OSError):  # everything is done; a journal that stays costs the next writer a look
             self._pending.unlink(missing_ok=True)
 
-    def _journal(self, registry: dict[str, Any]) -> list[str]:
+    def _journal(self, registry: Registry) -> list[str]:
         """The files that a dead writer made or was deleting; none if an older registry has been put back since."""
         try:
             journal = json.loads(self._pending.read_bytes())
@@ -489,10 +489,10 @@ class ModelRegistry:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []
 
-    def _commit(self, registry: dict[str, Any], *events: dict[str, Any]) -> None:
+    def _commit(self, registry: Registry, *events: dict[str, Any]) -> None:
         for event in events:
             registry["sequence"] += 1
-            registry["history"].append({"seq": registry["sequence"], "time": self._now(), **event})
+            registry["history"].append(cast(Event, {"seq": registry["sequence"], "time": self._now(), **event}))
         if len(registry["history"]) > HISTORY_TAIL:
             older = registry["history"][: -(HISTORY_TAIL // 2)]
             name = f"events-{older[0]['seq']:09d}-{older[-1]['seq']:09d}.json"
@@ -505,7 +505,7 @@ class ModelRegistry:
         artifacts.write_atomically(self.path, _render(registry).encode(), temp_prefix=_TEMP)
 
     @contextlib.contextmanager
-    def _champion_file(self, registry: dict[str, Any], model: dict[str, Any], entry: dict[str, Any]) -> Iterator[None]:
+    def _champion_file(self, registry: Registry, model: Model, entry: Version) -> Iterator[None]:
         """Stage the entry's bytes beside the champion's path; rename them over it after the body has committed."""
         data = artifacts.read_artifact(self.folder / entry["filepath"], entry["sha256"])
         entry["sha256"], entry["size"] = artifacts.digest(data), len(data)
@@ -523,13 +523,13 @@ class ModelRegistry:
 
     def _promote(
         self,
-        registry: dict[str, Any],
+        registry: Registry,
         model_id: str,
         version: str,
         reason: str,
         who: str,
         decision: Decision | Mapping[str, Any] | None,
-    ) -> dict[str, Any]:
+    ) -> Version:
         model = _model(registry, model_id)
         entry = _find(model, model_id, version)
         if model["champion"] == version and self._digest_of(model["champion_path"]) == entry["sha256"]:
@@ -544,7 +544,7 @@ class ModelRegistry:
             self._commit(registry, _event("promoted", model_id, version, who, reason, **details))
         return entry
 
-    def _recover(self, registry: dict[str, Any], *, by_hand: bool = False) -> list[str]:
+    def _recover(self, registry: Registry, *, by_hand: bool = False) -> list[str]:
         """Finish or undo what a dead writer left, by its journal alone, and put champions' files right."""
         journal = self._journal(registry)
         homes = {self.folder, self._segments, self._aside, *((self.folder / name).parent for name in journal)}
@@ -553,7 +553,7 @@ class ModelRegistry:
         done = [f"deleted {path.name}, which wasn't finished" for path in sorted(unfinished) if self._delete(path)]
         done += [f"deleted {name}, which a dead writer left" for name in self._discard(registry, journal)]
         for model in registry["models"].values():
-            entry = model["details"].get(model["champion"])
+            entry = artifacts.version_of(model, model["champion"])
             if entry is None or entry["sha256"] is None:
                 continue
             served, own = self._digest_of(model["champion_path"]), self._digest_of(entry["filepath"])
@@ -571,7 +571,7 @@ class ModelRegistry:
         self._unmark()
         return done
 
-    def _strangers(self, registry: dict[str, Any]) -> list[str]:
+    def _strangers(self, registry: Registry) -> list[str]:
         """Artefacts under ``versions/`` that no entry names; what isn't one by place and name is nobody's business."""
         models = registry["models"]
         named = {v["filepath"] for model in models.values() for v in model["details"].values()}
@@ -586,7 +586,7 @@ class ModelRegistry:
                     found.append(name)
         return sorted(found)
 
-    def _discard(self, registry: dict[str, Any], files: Iterable[str]) -> list[str]:
+    def _discard(self, registry: Registry, files: Iterable[str]) -> list[str]:
         """Delete artefacts that no entry names, and files of retired champions whose version is still there."""
         models = list(registry["models"].values())
         named = {v["filepath"] for model in models for v in model["details"].values()}
@@ -619,11 +619,11 @@ class ModelRegistry:
         return any(part.is_symlink() for part in (path, *path.parents) if self.folder in part.parents)
 
     @staticmethod
-    def _knows(model: dict[str, Any], sha256: str | None) -> bool:
+    def _knows(model: Model, sha256: str | None) -> bool:
         """Whether nothing is lost with a file of that digest (None: no file): a version has the same bytes."""
         return sha256 is None or any(version["sha256"] == sha256 for version in model["details"].values())
 
-    def _set_aside(self, model: dict[str, Any]) -> list[str]:
+    def _set_aside(self, model: Model) -> list[str]:
         """Copy what lies at the champion's path and nobody knows to ``quarantine/``, and say why beside it."""
         name = model["champion_path"]
         if self._knows(model, sha256 := self._digest_of(name)):
@@ -642,7 +642,7 @@ class ModelRegistry:
             return {}
         return {k: v for k, v in facts.items() if k not in _OF_FILE} if facts.get("sha256") == sha256 else {}
 
-    def _entry(self, version: str, relative: str, data: bytes, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def _entry(self, version: str, relative: str, data: bytes, metadata: dict[str, Any]) -> Version:
         return {
             "version": version,
             "filepath": relative,
@@ -662,7 +662,7 @@ class ModelRegistry:
         return self._clock().astimezone(dt.UTC).isoformat(timespec="seconds")
 
 
-def _new_model(registry: dict[str, Any], model_type: str, model_id: str) -> dict[str, Any]:
+def _new_model(registry: Registry, model_type: str, model_id: str) -> Model:
     path = artifacts.champion_path(model_type, model_id)
     for other, model in registry["models"].items():
         if model["champion_path"] == path:
@@ -682,27 +682,25 @@ def _new_model(registry: dict[str, Any], model_type: str, model_id: str) -> dict
     }
 
 
-def _order(model: dict[str, Any]) -> None:
+def _order(model: Model) -> None:
     """``versions`` and ``latest`` as ``details`` has them."""
     model["versions"] = sorted(model["details"], reverse=True)
     model["latest"] = model["versions"][0] if model["versions"] else None
 
 
-def _model(registry: dict[str, Any], model_id: str) -> dict[str, Any]:
+def _model(registry: Registry, model_id: str) -> Model:
     if model_id not in registry["models"]:
         raise UnknownModelError(
             f"There is no model {model_id!r}",
             expected=f"one of {', '.join(sorted(registry['models'])) or 'none: nothing is registered yet'}",
             remedy="see `energy-ml models list`, or train first (energy-ml retrain)",
         )
-    model: dict[str, Any] = registry["models"][model_id]
-    return model
+    return registry["models"][model_id]
 
 
-def _find(model: dict[str, Any], model_id: str, version: str) -> dict[str, Any]:
+def _find(model: Model, model_id: str, version: str) -> Version:
     if version in model["details"]:
-        entry: dict[str, Any] = model["details"][version]
-        return entry
+        return model["details"][version]
     raise UnknownModelError(
         f"{model_id} has no version {version!r}",
         expected=f"one of {', '.join(model['versions']) or 'none'}",
@@ -726,13 +724,13 @@ def _differs(path: str, found: str | None) -> str:
     return f"{path} is missing or unreadable" if found is None else f"{path} has another SHA-256 ({found})"
 
 
-def _lines(items: list[dict[str, Any]], indent: str = "") -> str:
+def _lines(items: list[Event], indent: str = "") -> str:
     """A JSON array with one item per line: readable, diffable, and encoded by the fast encoder."""
     rows = ",\n".join(f"{indent}  {json.dumps(item, ensure_ascii=False)}" for item in items)
     return f"[\n{rows}\n{indent}]" if items else "[]"
 
 
-def _render(registry: dict[str, Any]) -> str:
+def _render(registry: Registry) -> str:
     models = []
     for model_id, model in sorted(registry["models"].items()):
         fields = [f"      {json.dumps(k)}: {json.dumps(v)}" for k, v in model.items() if k != "details"]

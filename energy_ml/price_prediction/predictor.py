@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from energy_ml.artifacts import load_champion, read_registry
+from energy_ml.artifacts import Registry, load_champion, read_registry
 from energy_ml.config import Covariate, PricePredictionConfig, resolve_path
 from energy_ml.errors import (
     DataError,
@@ -124,7 +124,7 @@ class PricePredictor:
             self._listed = (stamp, self._horizons_of(read_registry(registry)))
         return self._listed[1]
 
-    def _horizons_of(self, registry: dict[str, Any] | None) -> list[int]:
+    def _horizons_of(self, registry: Registry | None) -> list[int]:
         names = {path.name for path in self.models_dir.glob("model_*min.pkl")}
         if registry is not None:
             places = {Path(m["champion_path"]): m for m in registry["models"].values() if "retired" not in m}

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from energy_ml.artifacts import load_champion, lost_champion, read_registry
+from energy_ml.artifacts import Model, load_champion, lost_champion, read_registry, version_of
 from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError
 from energy_ml.names import REGISTRY_FILE
 from energy_ml.price_prediction.model import PricePredictionModel
@@ -56,7 +56,7 @@ class ChampionSet:
     """Everything that serves at one instant: champions in memory, all of the registry's models, what is wrong."""
 
     loaded: Mapping[str, Champion] = field(default_factory=dict)
-    listed: Mapping[str, RegistryEntry] = field(default_factory=dict)
+    listed: Mapping[str, Model] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     """Model id, or ``registry``, -> what is wrong, in words."""
 
@@ -234,10 +234,9 @@ class Champions:
         self._retry_at = time.monotonic() + _RETRY_SECONDS
 
 
-def champion_of(model: RegistryEntry) -> RegistryEntry:
+def champion_of(model: Model) -> RegistryEntry:
     """The champion's version of a registry entry; empty if none was promoted."""
-    champion: RegistryEntry = model["details"].get(model["champion"], {})
-    return champion
+    return cast(RegistryEntry, version_of(model, model["champion"]) or {})
 
 
 def _checked(model_id: str, loaded: Any) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
+from energy_ml.artifacts import Model
 from energy_ml.config import ServiceSettings, Settings
 from energy_ml.errors import (
     EnergyMLError,
@@ -70,7 +71,7 @@ from energy_ml.service.answers import (
     ResultsOut,
     Source,
 )
-from energy_ml.service.champions import Champion, Champions, ChampionSet, RegistryEntry, champion_of
+from energy_ml.service.champions import Champion, Champions, ChampionSet, champion_of
 from energy_ml.service.own_batteries import OwnBattery, own_batteries
 from energy_ml.service.questions import PolicyQuestion, check_prices, question_of
 from energy_ml.service.recent import Asked, RecentMarket, RecentPrices
@@ -164,7 +165,7 @@ class MLService:
         entry = self._listed(now, model_id)
         history: list[dict[str, object]] = [
             {
-                **{name: version[name] for name in _REGISTRY_FIELDS if version.get(name) is not None},
+                **{name: value for name, value in version.items() if name in _REGISTRY_FIELDS and value is not None},
                 "as_of": version.get("metadata", {}).get("as_of"),
                 "metrics": version.get("metadata", {}).get("metrics", {}),
             }
@@ -590,7 +591,7 @@ class MLService:
         )
 
     @staticmethod
-    def _listed(now: ChampionSet, model_id: str) -> RegistryEntry:
+    def _listed(now: ChampionSet, model_id: str) -> Model:
         if model_id not in now.listed:
             raise ModelNotFoundError(
                 f"there is no model {model_id!r}",
