@@ -151,6 +151,22 @@ def _simulate(
     out.print(f"{len(paths)} file{'s' if len(paths) != 1 else ''}, {size / 1e6:,.1f} MB, in {folder}")
 
 
+@app.command("compact")
+def _compact(
+    output: Annotated[Path, typer.Argument(help="New folder for the files.")],
+) -> None:
+    """Rewrite the data folder once: a file for each zone, or 512 regions, and month, which a zone reads alone."""
+    from upath import UPath
+
+    from energy_ml.market_data.compact import compact
+    from energy_ml.training_window import lake_of
+
+    with _progress_bar("rewriting") as (bar, task):
+        paths = compact(lake_of(_settings()), UPath(output), lambda done: bar.update(task, completed=done))
+    size = sum(path.stat().st_size for path in paths)
+    out.print(f"{len(paths)} files, {size / 1e6:,.1f} MB; ENERGY_ML_DATA_DIR={output.resolve()}", soft_wrap=True)
+
+
 @app.command("fetch")
 def _fetch(
     market: Annotated[str | None, typer.Argument(help="Market, as in --list; default: ENERGY_ML_MARKET.")] = None,

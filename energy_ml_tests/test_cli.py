@@ -99,6 +99,11 @@ def test_simulate_and_data(run, tmp_path: Path) -> None:
     assert facts["latest_complete_day"] == "2026-03-03"
     assert {f["kind"] for f in facts["files"]} == {"prices", "batteries"}
     assert [day["FR"] for day in facts["coverage"]] == [96, 96, 96]
+    assert run("compact", str(tmp_path / "new"))[0] == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "batteries_2026-03_000_all.parquet",
+        "prices_2026-03_000_all.parquet",
+    ]
     code, table, _ = run("data")
     assert code == 0 and "newest complete day: 2026-03-03" in table
     assert max(map(len, table.splitlines())) <= 100

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -33,6 +34,7 @@ from energy_ml.errors import (
     UnknownRegionError,
     UnreadableFileError,
 )
+from energy_ml.market_data.part_file import CONTENT, KEYS
 from energy_ml.market_data.rows import infer_interval, rows_by_code, unsupported_interval
 from energy_ml.market_data.schema import (
     KEY_COLUMN,
@@ -643,12 +645,15 @@ class ParquetLake:
                     return problem("incomplete", message, size, mark.hexdigest())
                 length = int.from_bytes(tail[:4], "little")
                 handle.seek(max(size - 8 - length, 0))
-                mark.update(handle.read(length))
+                ending = handle.read(length)
+                mark.update(ending)
                 handle.seek(0)
                 checksums = [str(details[key]) for key in _CHECKSUMS if details.get(key)]
                 if checksums:
                     mark.update(checksums[0].encode())
-                elif size <= _HASHED_WHOLE:  # a corrected price may leave size and footer as they were
+                elif (
+                    size <= _HASHED_WHOLE and CONTENT not in ending
+                ):  # a corrected price may leave size and footer as they were
                     mark.update(handle.read())
                     handle.seek(0)
                 file = pq.ParquetFile(handle)
@@ -687,7 +692,10 @@ class ParquetLake:
             first, last = int(times.min()), int(times.max())
         else:
             first, last = int(footer.group_first.min()), int(footer.group_last.max())
-        if all(pair is not None and pair[0] == pair[1] for pair in footer.group_keys):
+        said = (metadata.metadata or {}).get(KEYS)
+        if said is not None:
+            names = set(json.loads(said))
+        elif all(pair is not None and pair[0] == pair[1] for pair in footer.group_keys):
             names = {pair[0] for pair in footer.group_keys if pair is not None}
         else:  # the footer knows only the extremes; the column itself is tiny, being dictionary-encoded
             column = pq.ParquetFile(handle, read_dictionary=[key]).read(columns=[key]).column(0)

@@ -24,13 +24,13 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy.signal import lfilter
 from upath import UPath
 
 from energy_ml.arrays import Floats, Integers
 from energy_ml.config import SAMPLE_END, SAMPLE_START, SUPPORTED_INTERVALS
 from energy_ml.errors import ConfigError
+from energy_ml.market_data.part_file import PartFile
 from energy_ml.names import BATTERY_ID, CAPACITY, CHARGE, NODES_FILE, POWER, PRICE, REGION, TIMESTAMP
 
 REGION_NAMES = (
@@ -44,7 +44,6 @@ PRICE_FLOOR, PRICE_CAP = -500.0, 3000.0
 """Limits of the simulated market, currency/MWh."""
 
 
-_LOCAL = ("", "file", "local")
 _MINUTES = 1440
 _QUARTER = 15
 _COMMON = 10_000  # stands in for a region's number where random numbers are common to all
@@ -474,20 +473,21 @@ def write_simulation(
         raise ConfigError(f"days_per_file is {days_per_file}", expected="at least 1")
     about = {"seed": seed, "start": start.isoformat(), "interval_minutes": interval_minutes}
     about |= nodal._asdict() if nodal else {"regions": list(names)}
+    metadata = {"energy_ml.simulation": json.dumps(about)}
     root = UPath(output_dir)
     root.mkdir(parents=True, exist_ok=True)
     paths: list[UPath] = []
     if market:
-        target = _PartFile(root / NODES_FILE, about)
+        target = PartFile(root / NODES_FILE, metadata)
         target.write(market.table)
         paths.append(target.finish())
     stream = _stream(days, names, start, interval_minutes, seed, specs, market)
     for first in range(0, days, days_per_file):
         count = min(days_per_file, days - first)
         span = f"{start + dt.timedelta(days=first)}_{start + dt.timedelta(days=first + count - 1)}"
-        targets = [_PartFile(root / f"prices_{span}.parquet", about)]
+        targets = [PartFile(root / f"prices_{span}.parquet", metadata)]
         if specs:
-            targets.append(_PartFile(root / f"batteries_{span}.parquet", about))
+            targets.append(PartFile(root / f"batteries_{span}.parquet", metadata))
         try:
             for done in range(first, first + count):
                 for target, block in zip(targets, next(stream), strict=False):
@@ -500,40 +500,6 @@ def write_simulation(
             raise
         paths += [target.finish() for target in targets]
     return paths
-
-
-class _PartFile:
-    """A parquet file that gets its name only once it is whole."""
-
-    def __init__(self, path: UPath, about: dict[str, Any]) -> None:
-        self.path, self.about = path, about
-        self.beside = path.with_name(f".{path.name}.part")
-        self._handle: Any = None
-        self._writer: pq.ParquetWriter | None = None
-
-    def write(self, block: pa.Table) -> None:
-        if self._writer is None:
-            self._handle = self.beside.open("wb")
-            schema = block.schema.with_metadata({"energy_ml.simulation": json.dumps(self.about)})
-            self._writer = pq.ParquetWriter(self._handle, schema, compression="zstd", compression_level=9)
-        self._writer.write_table(block, row_group_size=len(block))
-
-    def finish(self) -> UPath:
-        if self._writer is not None:
-            self._writer.close()
-        self._handle.close()
-        if self.path.protocol in _LOCAL:
-            self.beside.replace(self.path)
-        else:  # object stores have no rename that replaces; moving copies whole objects, which appear at once
-            self.path.unlink(missing_ok=True)
-            self.path.fs.mv(self.beside.path, self.path.path)
-        return self.path
-
-    def discard(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._handle.close()
-            self.beside.unlink(missing_ok=True)
 
 
 def _check(days: int, interval_minutes: int, seed: int) -> None:
