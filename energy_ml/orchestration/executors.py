@@ -55,7 +55,8 @@ def _chosen(settings: Settings) -> dg.ExecutorDefinition:
                 "ENERGY_ML_EXECUTOR is k8s, but dagster-k8s isn't installed",
                 remedy="install the extra: pip install 'energy_ml[k8s,postgres]'",
             ) from error
-        return k8s_job_executor
+        executor: dg.ExecutorDefinition = k8s_job_executor
+        return executor
     try:
         from dagster_celery import celery_executor
     except ImportError as error:
