@@ -56,7 +56,7 @@ def lake_of(path: Path, published: float, zone: str, folder: Path) -> ParquetLak
 
 def forecasts(prices: pd.DataFrame, config: PricePredictionConfig, threads: int) -> tuple[pd.DataFrame, dict[int, Any]]:
     """Test forecasts of all horizons, and what the trial on validation said, by horizon."""
-    trainer = PricePredictionTrainer(MLConfig(price_prediction=config, n_jobs=threads))
+    trainer = PricePredictionTrainer(MLConfig(price_prediction=config, n_jobs=threads, verbose=False))
     features, names = trainer.prepare_data(prices)
     split = split_window(prices["timestamp"].min(), prices["timestamp"].max() + pd.Timedelta(minutes=5))
     parts, trials = [], {}
@@ -76,7 +76,9 @@ def compare(
     without, _ = forecasts(window, plain, threads)
     known, trials = forecasts(add_covariates(window, lake, seen.covariates, seen.horizons), seen, threads)
     key = ["timestamp", "region", "horizon_minutes"]
-    both = without.merge(known[[*key, "price_forecast"]], on=key, suffixes=("", "_with")).dropna()
+    both = without.merge(known[[*key, "price_forecast"]], on=key, suffixes=("", "_with")).dropna(
+        subset=["price_actual"]
+    )
     rows = []
     for horizon, of in both.groupby("horizon_minutes"):
         named = {"without": "price_forecast", "with": "price_forecast_with", "stays": "price_now"}

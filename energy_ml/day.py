@@ -532,15 +532,17 @@ def report(
     battery_summary: dict[str, Any],
     learning: pd.DataFrame,
     registry_entry: dict[str, dict[str, object]],
-    price_provenance: dict[str, object],
-    **importance: pd.DataFrame,
+    **by_horizon: Any,
 ) -> Made:
     """One self-contained HTML page: verdicts, forecasts, intervals, the battery's day, what was decided and why."""
     config, summary = night.config, pd.DataFrame(battery_summary["summary"])
     scores = ForecastScores.from_records(price_evaluation)
     test = scores.part("test").overall
-    looked_at = [importance[f"importance_{h}"].assign(**{HORIZON: h}) for h in night.settings.horizons]
-    record = night.record(time_split["fingerprint"], config, history=price_provenance["history"])
+    looked_at = [by_horizon[f"importance_{h}"].assign(**{HORIZON: h}) for h in night.settings.horizons]
+    told = {h: by_horizon[f"provenance_{h}"] for h in night.settings.horizons}
+    covariates = [{HORIZON: h, **trial} for h, record in told.items() for trial in record.get("covariates", ())]
+    history = next(iter(told.values()))["history"]
+    record = night.record(time_split["fingerprint"], config, history=history, covariates=covariates)
     html = render_report(
         as_of=str(night.as_of),
         split=time_split,

@@ -97,7 +97,8 @@ def render_report(
     forecasts, battery : what the day made; the test part is judged.
     decisions : model id -> decision (``promote``, ``reason``, ``version``).
     problems : DataProblems as dicts.
-    provenance : the record of ``energy_ml.provenance``; ``history`` in it says what taught beside the window.
+    provenance : the record of ``energy_ml.provenance``; ``history`` in it says what taught beside the window,
+        ``covariates`` what each of them was worth.
 
     Raises
     ------
@@ -137,6 +138,7 @@ def render_report(
         "region_table": tables.region_table(scores.by_region),
         "detail_table": tables.detail_table(scores.overall),
         "interval_table": tables.interval_table(scores.overall, scores.by_region, level),
+        "covariate_table": tables.covariate_table(trials) if (trials := provenance.get("covariates")) else None,
         "rows_table": tables.rows_table(split["rows"]),
         "rival_table": tables.rival_table(against),
         "earnings_table": tables.earnings_table(pooled),

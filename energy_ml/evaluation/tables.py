@@ -6,7 +6,7 @@ What belongs here: what a table shows of the figures. What doesn't: computing th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,6 +224,20 @@ def interval_table(metrics: pd.DataFrame, by_region: pd.DataFrame, level: float)
     ]
     note = f"width and scores in {shown().price}; less is better"
     return _table("Intervals on test", metrics.to_dict("records"), columns, note)
+
+
+def covariate_table(trials: Sequence[Record]) -> Table:
+    """Show what each covariate was worth to each horizon on the validation part."""
+    columns: _Columns = [
+        ("Horizon", _horizon),
+        ("Covariate", _words("covariate")),
+        ("Error with", _numbers("mae")),
+        ("Without", _numbers("mae_without")),
+        ("p-value", lambda trial: _p_value({"dm_p_value": trial["p_value"]})),
+        ("Used", lambda trial: Cell("yes" if trial["kept"] else "no")),
+    ]
+    note = "One member of the ensemble alone, on the validation part; what doesn't lower its error there isn't used."
+    return _table("What covariates are worth", trials, columns, note)
 
 
 def rows_table(counts: Mapping[str, Record]) -> Table:

@@ -159,7 +159,7 @@ def day_steps(settings: Settings) -> list[Step]:
                 "battery_summary": "evaluation/battery_summary",
                 "learning": "rl_battery/learning",
                 "registry_entry": "model_management/registry_entry",
-                "price_provenance": f"price_prediction/provenance_{horizons[0]}min",
+                **{f"provenance_{h}": f"price_prediction/provenance_{h}min" for h in horizons},
                 **{f"importance_{h}": f"price_prediction/importance_{h}min" for h in horizons},
             },
             beside={"metrics": ("evaluation/metrics", METRICS_FILE)},

@@ -318,6 +318,16 @@ def test_report_of_data_without_a_problem():
     assert "No problem was found" in text and "problems found in the input data" in text
 
 
+def test_what_covariates_are_worth_stands_in_the_report() -> None:
+    assert "What covariates are worth" not in reports.render_report(**arguments())
+    trial = {"horizon_minutes": 60, "covariate": "day_ahead", "mae": 7.5, "mae_without": 8.25, "p_value": 0.0311}
+    made = arguments()
+    made["provenance"] = {**made["provenance"], "covariates": [{**trial, "kept": True}]}
+    text = reports.render_report(**made)
+    row = text[text.index("What covariates are worth") :].partition("</table>")[0]
+    assert all(figure in row for figure in ("60 min", "day_ahead", "7.50", "8.25", "0.031", "yes"))
+
+
 def test_report_needs_test_rows():
     frame = make_forecasts({15: 0.9})
     with pytest.raises(DataError, match="no test rows"):

@@ -71,7 +71,7 @@ EDGES = {
         "evaluation/battery_summary",
         "rl_battery/learning",
         "model_management/registry_entry",
-        "price_prediction/provenance_1min",
+        *{f"price_prediction/provenance_{h}min" for h in (1, 5, 15, 60)},
         *{f"price_prediction/importance_{h}min" for h in (1, 5, 15, 60)},
     },
     "evaluation/leaderboard": {"evaluation/report"},
