@@ -797,6 +797,20 @@ def _models_retire(model_id: _ModelId, reason: _Reason, who: _Who, as_json: _AsJ
     _emit(entry, as_json, lambda: out.print(f"{model_id}: {entry['version']} is retired; nothing serves"))
 
 
+@_models_app.command("export")
+def _models_export(
+    model_id: _ModelId,
+    form: Annotated[Literal["mlflow", "xgboost-json"], typer.Option("--format", help="What other programs take.")],
+    to: Annotated[Path, typer.Option(help="Folder for the model's own folder.")] = Path("export"),
+    as_json: _AsJson = False,
+) -> None:
+    """Write a champion for other programs: a folder for mlflow.pyfunc, or its boosters as XGBoost's JSON."""
+    from energy_ml.model_management.mlflow_mirror import export
+
+    files = [str(path) for path in export(_registry(), model_id, form, to)]
+    _emit(files, as_json, lambda: out.print("\n".join(files), soft_wrap=True))
+
+
 @_models_app.command("adopt")
 def _models_adopt(who: _Who, as_json: _AsJson = False) -> None:
     """Register artefacts under versions/ that registry.json doesn't know, as after it was lost."""

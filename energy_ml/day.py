@@ -41,6 +41,7 @@ from energy_ml.features import build_battery_features, feature_columns, feature_
 from energy_ml.market_data.cleaning import clean_batteries
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.window import fingerprint_of
+from energy_ml.model_management import mlflow_mirror
 from energy_ml.model_management.challenge import judge_policy, judge_price_model
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.promotion import register_and_decide, retire_unfit
@@ -578,6 +579,7 @@ def report(
     }
     facts = {
         "report": night.store.path(night.as_of, REPORT_FILE),
+        "mlflow": mlflow_mirror.mirror(night.registry, str(night.as_of), registry_entry, html, night.run_id),
         "price_unit": shown().price,
         "prices": test[[HORIZON, "mae", "persistence_mae", "rmae"]],
         "battery": pooled[["strategy", "profit", "share"]],
