@@ -418,6 +418,9 @@ class OperationsConfig:
     alert_webhook: str | None = setting(
         None, "http(s) address that gets a JSON message about each failed run.", secret=True
     )
+    service_url: str | None = setting(
+        None, "Where people open the service, such as https://prices.example; Dagster links reports there."
+    )
     celery_broker: str = setting(
         "redis://localhost:6379/0",
         "Where the celery executor puts its tasks; must be the workers' own.",
@@ -452,7 +455,7 @@ class OperationsConfig:
         if not (colon and hours.isdigit() and minutes.isdigit() and int(hours) < 24 and int(minutes) < 60):
             refuse(type(self), "nightly_at", self.nightly_at, "a time of day as HH:MM")
         _check_zone(self, "nightly_zone")
-        for name in ("alert_webhook", "market_mirror"):
+        for name in ("alert_webhook", "market_mirror", "service_url"):
             address = getattr(self, name)
             if address is not None and not address.startswith(("http://", "https://")):
                 refuse(type(self), name, address, "an address that begins with http:// or https://")

@@ -566,7 +566,7 @@ def report(
         problems=[*time_split["problems"], *battery_summary["problems"]],
         provenance=record,
     )
-    pooled = pool_summary(summary)
+    pooled, page = pool_summary(summary), night.settings.operations.service_url
     metrics = {
         "as_of": str(night.as_of),
         "prices": scores.overall[scores.overall[SPLIT] == "test"].to_dict("records"),
@@ -580,6 +580,7 @@ def report(
     facts = {
         "report": night.store.path(night.as_of, REPORT_FILE),
         "mlflow": mlflow_mirror.mirror(night.registry, str(night.as_of), registry_entry, html, night.run_id),
+        "report_page": f"{page.rstrip('/')}/reports/{night.as_of}" if page else None,
         "price_unit": shown().price,
         "prices": test[[HORIZON, "mae", "persistence_mae", "rmae"]],
         "battery": pooled[["strategy", "profit", "share"]],

@@ -143,6 +143,7 @@ def _another(row_name: str, value: str) -> str:
         "alert_webhook": "https://example.org/hook",
         "market": "elexon",
         "market_mirror": "https://example.org/mirror",
+        "service_url": "https://example.org",
         "regions": "FR",
         "extra_columns": "load",
         "start_date": "2026-01-31",

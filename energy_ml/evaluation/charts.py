@@ -439,7 +439,7 @@ def rmae_by_horizon(metrics: pd.DataFrame, by_region: pd.DataFrame) -> Chart:
     )
     scale = {"domain": [low - room, high + 2 * room], "nice": False}
     y = _of("rmae", title="error ÷ that of “the price stays”", scale=scale)
-    place = {"x": _of(HORIZON, "ordinal"), "y": _of("rmae") | _NO_ZERO, "text": {"field": "name"}}
+    place = {"x": {"field": HORIZON, "type": "ordinal"}, "y": y, "text": {"field": "name"}}
     words = _mark("text", place, data=_data(yesterday), dy=-8, lineBreak="\n", fontSize=10.5, color="#8A5F00")
     return _by_horizon(y, metrics, by_region, ".3f", [*_line_at("y", 1.0, "the price stays"), words])
 

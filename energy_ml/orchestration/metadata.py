@@ -64,6 +64,8 @@ def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
             value = table(value)
         elif isinstance(value, PurePath | UPath):
             value = dg.MetadataValue.path(str(value))
+        elif isinstance(value, str) and value.startswith(("http://", "https://")):
+            value = dg.MetadataValue.url(value)
         elif isinstance(value, Chart):
             value = dg.MetadataValue.md(to_markdown_image(value))
         elif type(value) in (dict, list, tuple):  # not Dagster's own records, which are tuples too

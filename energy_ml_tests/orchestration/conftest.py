@@ -17,7 +17,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     The tests that share it, in one worker of xdist, leave its champions loadable.
     """
-    made = Project.make(tmp_path_factory.mktemp("project"))
+    made = Project.make(tmp_path_factory.mktemp("project"), SERVICE_URL="http://trader.example:8000/")
     done = made.run(
         "dagster", "asset", "materialize", "-m", "energy_ml.definitions", "--select", "*", "--partition", "2026-01-06"
     )

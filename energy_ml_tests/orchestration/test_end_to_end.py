@@ -67,7 +67,13 @@ def test_history_is_on_record_in_the_project(inside: Project) -> None:
         (run,) = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": "2026-01-06"}))
         assert run.status is dg.DagsterRunStatus.SUCCESS
         event = instance.get_latest_materialization_event(dg.AssetKey(["evaluation", "report"]))
-        assert event is not None and event.run_id == run.run_id
+        assert event is not None and event.run_id == run.run_id and event.asset_materialization is not None
+        link = dg.MetadataValue.url("http://trader.example:8000/reports/2026-01-06")
+        assert event.asset_materialization.metadata["report_page"] == link
+        made = instance.get_latest_materialization_event(dg.AssetKey(["price_prediction", "forecasts"]))
+        assert made is not None and made.asset_materialization is not None
+        origin = made.asset_materialization.metadata["dagster/column_lineage"].value.deps_by_column["price_forecast"]
+        assert {dep.asset_key.path[-1] for dep in origin} == {"forecasts_30min", "forecasts_60min"}
     assert (inside.root / ".dagster").is_dir()
     assert not list(inside.root.glob(".tmp_dagster_home_*")), "nothing stays behind"
 
