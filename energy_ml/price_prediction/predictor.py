@@ -442,9 +442,9 @@ class PricePredictor:
     def _check(
         self, panel: Panel, model: PricePredictionModel, spec: PriceFeatureSpec, now: pd.Timestamp | None
     ) -> None:
-        newest = _newest(panel)
-        if now is not None and newest > pd.Timestamp(now):
-            late = int((panel.times > pd.Timestamp(now)).sum())
+        newest, now = _newest(panel), None if now is None else pd.to_datetime(now, utc=True)
+        if now is not None and newest > now:
+            late = int((panel.times > now).sum())
             raise TimestampError(
                 "recent prices lie in the future",
                 rows=late,
@@ -453,8 +453,7 @@ class PricePredictor:
                 remedy="check the clock and the time zone of the prices",
             )
         if self.max_age_minutes is not None:
-            clock = pd.Timestamp(now) if now is not None else pd.Timestamp.now(tz="UTC")
-            age = (clock - newest) / pd.Timedelta(minutes=1)
+            age = ((pd.Timestamp.now(tz="UTC") if now is None else now) - newest) / pd.Timedelta(minutes=1)
             if age > self.max_age_minutes:
                 raise StaleDataError(
                     f"the newest price is {age:,.0f} minutes old ({newest})",

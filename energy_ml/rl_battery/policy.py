@@ -61,10 +61,10 @@ class Known:
     charge: float
     price: float
     hour: float
-    minute: int | None = None
+    minute: float | None = None
     region: str | None = None
-    recent_prices: Sequence[float] = ()
-    forecasts: Mapping[int, float] = field(default_factory=dict)
+    recent_prices: Sequence[float] | Floats = ()
+    forecasts: Mapping[int, float] | Mapping[float, float] = field(default_factory=dict)
     battery: Battery | None = None
     battery_id: str | None = None
     discharged_mwh: float = 0.0
@@ -263,13 +263,18 @@ class BatteryPolicy:
         Raises BatteryError (charge outside 0..capacity, or what can't be a price), UnknownRegionError, ModelError.
         """
         given = {1: price_forecast_1m, 5: price_forecast_5m, 15: price_forecast_15m, 60: price_forecast_60m}
-        ahead = {h: float(v) for h, v in given.items() if v}
-        ahead.update((int(h), float(v)) for h, v in (forecasts or {}).items() if v is not None)
+        try:
+            ahead = {float(h): float(v) for h, v in given.items() if v}
+            ahead.update((float(h), float(v)) for h, v in (forecasts or {}).items() if v is not None)
+            past = np.array(() if recent_prices is None else recent_prices, dtype=np.float64)
+            numbers = [float(value) for value in (charge_level, current_price, hour, discharged_mwh)]
+            minutes = None if minute is None else float(minute)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BatteryError(f"what was given can't be read: {error}", expected="numbers") from error
         if battery is None and (capacity_mwh is not None or power_mw is not None):
             battery = self.agent(region, battery_id).battery.sized(capacity_mwh, power_mw)
-        past = () if recent_prices is None else recent_prices
-        charge, price = float(charge_level), float(current_price)
-        return self.act(Known(charge, price, hour, minute, region, past, ahead, battery, battery_id, discharged_mwh))
+        charge, price, hours, spent = numbers
+        return self.act(Known(charge, price, hours, minutes, region, past, ahead, battery, battery_id, spent))
 
     def act(self, known: Known) -> dict[str, Any]:
         """What ``get_action`` answers, and raises."""
@@ -344,11 +349,17 @@ class BatteryPolicy:
                 f"current_price is {price!r}, hour {hour!r}, minute {minute!r}",
                 expected=f"a price of at most {limit:,.0f} either way, a whole hour 0 to 23, minute 0 to 59",
             )
+        dimensions = np.ndim(known.recent_prices)
+        if not (known.discharged_mwh >= 0.0 and dimensions == 1):
+            raise BatteryError(
+                f"discharged_mwh is {known.discharged_mwh!r}, recent_prices have {dimensions} dimensions",
+                expected="energy of 0 or more, and one row of prices",
+            )
         ahead = dict(sorted(known.forecasts.items()))
         for horizon, value in ahead.items():
-            if not (0 < horizon <= PATH_HOURS * 60 and abs(value) <= limit):
+            if not (0 < horizon <= PATH_HOURS * 60 and float(horizon).is_integer() and abs(value) <= limit):
                 raise BatteryError(
-                    f"the forecast for {horizon} minutes ahead is {value!r}",
+                    f"the forecast for {horizon:g} minutes ahead is {value!r}",
                     expected=f"a price of at most {limit:,.0f} either way for 1 to {PATH_HOURS * 60} minutes ahead",
                     remedy="leave out what isn't known",
                 )
@@ -370,8 +381,8 @@ class BatteryPolicy:
             battery,
             physics,
             prices,
-            int(hour) * 60 + (30 if minute is None else minute),
-            ahead,
+            int(hour) * 60 + (30 if minute is None else int(minute)),  # whole, or all would be compiled again for it
+            {int(h): v for h, v in ahead.items()},
             max(0.0, physics.daily_discharge - known.discharged_mwh),
         )
 

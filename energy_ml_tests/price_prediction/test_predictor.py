@@ -120,6 +120,9 @@ def test_a_row_from_the_future_is_not_taken_as_the_present(
     with pytest.raises(TimestampError, match="future"):
         predictor.update(longer.assign(timestamp=longer["timestamp"] + late))
     assert predictor.model(15).state_time == trained.models[15].state_time
+    for naive in (newest.tz_localize(None) - pd.Timedelta(minutes=15), "2020-01-01"):  # then it is UTC
+        with pytest.raises(TimestampError, match="future"):
+            predictor.update(longer, now=naive)
     assert predictor.update(longer, now=newest) > 0, "what comes then is still new"
 
 

@@ -1,5 +1,6 @@
 """A single action: equal to the backtest's, within the limits, free of look-ahead, and clear about bad input."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -223,7 +224,17 @@ def test_bad_input_is_refused_by_name(held, tmp_path):
     for bad in (float("nan"), float("-inf"), 1e308):
         with pytest.raises(BatteryError, match="recent_prices"):
             policy.get_action(0.5, 50.0, recent_prices=[bad] * 300)
-    for ahead in ({0: 50.0}, {2000: 50.0}, {15: float("nan")}):
+    for more in ({"hour": "x"}, {"minute": "x"}, {"forecasts": {"x": 5.0}}, {"forecasts": {5: "x"}}, {"forecasts": [5]},
+                 {"recent_prices": ["x"]}, {"discharged_mwh": None}):  # fmt: skip
+        with pytest.raises(BatteryError, match="can't be read"):
+            policy.get_action(0.5, 50.0, **more)
+    for more in ({"recent_prices": np.ones((3, 3))}, {"discharged_mwh": float("nan")}, {"discharged_mwh": -1.0}):
+        with pytest.raises(BatteryError, match="dimensions"):
+            policy.get_action(0.5, 50.0, **more)
+    began = time.monotonic()
+    assert policy.get_action(0.5, 50.0, minute=15.0) == policy.get_action(0.5, 50.0, minute=15)
+    assert time.monotonic() - began < 1.0, "nothing was compiled anew"
+    for ahead in ({0: 50.0}, {2000: 50.0}, {15: float("nan")}, {15.5: 50.0}):
         with pytest.raises(BatteryError, match="minutes ahead"):
             policy.get_action(0.5, 50.0, forecasts=ahead)
     with pytest.raises(UnknownRegionError, match="XX"):
