@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-demo
-EXTRAS := celery postgres s3 markets
+EXTRAS := celery k8s postgres s3 markets
 INSTALLED_TEST := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := demo
