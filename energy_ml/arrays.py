@@ -11,5 +11,5 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-Integers32 = npt.NDArray[np.int32]
 Booleans = npt.NDArray[np.bool_]
+Unsigned32 = npt.NDArray[np.uint32]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Booleans
 from energy_ml.errors import SplitError
 
 PARTS = ("train", "validation", "test")
@@ -46,9 +47,7 @@ class TimeSplit:
         except KeyError:
             raise SplitError(f"there is no part {part!r}", expected=", ".join(PARTS)) from None
 
-    def mask(
-        self, timestamps: pd.Series | pd.DatetimeIndex, part: str, horizon_minutes: int = 0
-    ) -> npt.NDArray[np.bool_]:
+    def mask(self, timestamps: pd.Series | pd.DatetimeIndex, part: str, horizon_minutes: int = 0) -> Booleans:
         """Rows of ``part`` whose target ``horizon_minutes`` later still lies inside it (purged); shape (n,), bool."""
         first, after = self.bounds(part)
         times = pd.DatetimeIndex(timestamps)

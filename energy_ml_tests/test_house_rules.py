@@ -1,6 +1,7 @@
 """Rules of the house that a reader of the design relies on: who may import whom, and what importing costs."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,8 @@ def test_functions_can_be_taken_in_at_one_look(path: Path) -> None:
             width = sum(argument.arg not in ("self", "cls") for argument in arguments)
             assert (node.end_lineno or 0) - node.lineno < 100, f"{node.name} is long"
             assert node.name in WIDE or width <= 10, f"{node.name} takes {width} parameters"
+
+
+def test_array_types_are_named_in_one_place() -> None:
+    named = {path.name for path in MODULES if re.search(r"^\w+ = npt\.NDArray\[", path.read_text(), re.M)}
+    assert named == {"arrays.py"}

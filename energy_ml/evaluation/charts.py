@@ -289,14 +289,14 @@ def _empty(text: str) -> Chart:
     )
 
 
-def _times(timestamps: pd.Series | pd.Index | Iterable[pd.Timestamp]) -> npt.NDArray[np.int64]:
+def _times(timestamps: pd.Series | pd.Index | Iterable[pd.Timestamp]) -> Integers:
     """Milliseconds on the reader's clock."""
     index = pd.DatetimeIndex(timestamps)
     index = index.tz_convert(shown().zone).tz_localize(None) if index.tz is not None else index
     return np.asarray(index.as_unit("ms").asi8)
 
 
-def _hours_at_first(times: npt.NDArray[np.int64]) -> float:
+def _hours_at_first(times: Integers) -> float:
     """As many of the newest hours as can be told apart on a screen: six of minutes, else 36."""
     steps = np.diff(np.unique(times))
     return 6.0 if steps.size and np.median(steps) < 120_000 else 36.0

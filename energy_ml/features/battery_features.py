@@ -6,17 +6,14 @@ What belongs here: columns per battery and instant, price joined from the past o
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import DuplicateError, NoDataError, SchemaError, ValueRangeError
 from energy_ml.features.market_state_features import DAY_MINUTES, steps_of
 from energy_ml.features.panel import NS_PER_MINUTE, numeric, timestamps_ns, to_panel
 from energy_ml.features.rolling_features import rolling_sum
 from energy_ml.names import POWER, RATED_POWER
-
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 BATTERY_COLUMNS = (
     "charge_fraction",
@@ -95,7 +92,7 @@ def build_battery_features(
             expected="MWh above 0",
             remedy="correct the telemetry",
         )
-    columns: dict[str, Float64Array] = {
+    columns: dict[str, Floats] = {
         "charge_fraction": charge / capacity,
         "available_mwh": charge,
         "room_mwh": capacity - charge,
@@ -115,7 +112,7 @@ def build_battery_features(
     return frame
 
 
-def _unsort(columns: dict[str, Float64Array], order: IntArray) -> dict[str, Float64Array]:
+def _unsort(columns: dict[str, Floats], order: Integers) -> dict[str, Floats]:
     result = {}
     for name, values in columns.items():
         result[name] = np.empty_like(values)
@@ -124,13 +121,13 @@ def _unsort(columns: dict[str, Float64Array], order: IntArray) -> dict[str, Floa
 
 
 def _charge_history(
-    stamps: IntArray,
-    batteries: IntArray,
-    charge: Float64Array,
-    capacity: Float64Array,
+    stamps: Integers,
+    batteries: Integers,
+    charge: Floats,
+    capacity: Floats,
     df: pd.DataFrame,
-    order: IntArray,
-) -> dict[str, Float64Array]:
+    order: Integers,
+) -> dict[str, Floats]:
     """Columns from each battery's past; rows sorted by battery, then time."""
     n = len(stamps)
     follows = np.zeros(n, dtype=bool)
@@ -171,8 +168,8 @@ def _charge_history(
 
 
 def _prices_at(
-    stamps: IntArray, regions: pd.Series | None, price_df: pd.DataFrame, price_col: str
-) -> dict[str, Float64Array]:
+    stamps: Integers, regions: pd.Series | None, price_df: pd.DataFrame, price_col: str
+) -> dict[str, Floats]:
     """Price columns as of each row: the newest price at or before it."""
     panel = to_panel(price_df, [price_col])
     price = panel.columns[price_col]
@@ -222,7 +219,7 @@ def _prices_at(
     }
 
 
-def _extreme(values: Float64Array, window: int, function: np.ufunc) -> Float64Array:
+def _extreme(values: Floats, window: int, function: np.ufunc) -> Floats:
     """Rolling minimum or maximum of what there is of the window, by doubling: halves may overlap."""
     result, width = values.copy(), 1
     while width < window:

@@ -14,16 +14,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Floats, Integers
 from energy_ml.config import Covariate
 from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns, with_region
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import AVAILABLE_AT, POOLED, PRICE, REGION, TIMESTAMP
-
-Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 log = logging.getLogger("energy_ml")
 
@@ -139,7 +136,7 @@ class _Told:
         np.maximum.at(first, rank, place)
         self._newest = np.maximum.accumulate(first) if len(first) else first
 
-    def at(self, time: IntArray, moment: IntArray) -> Array:
+    def at(self, time: Integers, moment: Integers) -> Floats:
         """The value that holds at ``time`` (n,), as it was known at ``moment`` (n,); NaN where none was."""
         out = np.full(len(time), np.nan)
         if not len(self.times):
@@ -153,7 +150,7 @@ class _Told:
         out[holds] = self._values[found[holds]]
         return out
 
-    def newest(self, moment: IntArray) -> IntArray:
+    def newest(self, moment: Integers) -> Integers:
         """The newest time that was spoken of by ``moment`` (n,), at most a day before it; else long ago."""
         out = np.full(len(moment), np.iinfo(np.int64).min // 2)
         seen = np.searchsorted(self._moments, moment, side="right") - 1
@@ -163,13 +160,13 @@ class _Told:
 
 
 def _columns_of(
-    told: _Told, covariate: Covariate, now: IntArray, price: Array, horizons: Sequence[int]
-) -> dict[str, Array]:
+    told: _Told, covariate: Covariate, now: Integers, price: Floats, horizons: Sequence[int]
+) -> dict[str, Floats]:
     """The covariate's columns at ``now`` (n,), where the price is ``price`` (n,)."""
     stem, level = _stem(covariate), "gap" if covariate.is_price else "level"
     base = price if covariate.is_price else 0.0
     if covariate.known == "ahead":
-        present, columns = told.at(now, now), dict[str, Array]()
+        present, columns = told.at(now, now), dict[str, Floats]()
         for horizon in horizons:
             then = told.at(now + horizon * NS_PER_MINUTE, now)
             columns |= {f"{stem}_{level}_{horizon}m": then - base, f"{stem}_move_{horizon}m": then - present}

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
+from energy_ml.arrays import Floats, Floats32
 
 
-def lagged(values: Float64Array, lag: int, first: int = 0) -> Float64Array:
+def lagged(values: Floats, lag: int, first: int = 0) -> Floats:
     """``values`` (T, R) as they were ``lag`` >= 0 intervals before, rows from ``first`` on; NaN before the start."""
     n_times = len(values)
     if lag <= first:
@@ -25,7 +23,7 @@ def lagged(values: Float64Array, lag: int, first: int = 0) -> Float64Array:
     return out
 
 
-def write_lags(values: Float64Array, lags: Sequence[int], out: Float32Array, first: int = 0) -> None:
+def write_lags(values: Floats, lags: Sequence[int], out: Floats32, first: int = 0) -> None:
     """Prices ``lags`` intervals before; ``values`` (T, R), ``out`` (len(lags), T - first, R)."""
     n_times = len(values)
     for column, lag in zip(out, lags, strict=True):
@@ -35,7 +33,7 @@ def write_lags(values: Float64Array, lags: Sequence[int], out: Float32Array, fir
             column[known:] = values[first + known - lag : n_times - lag]
 
 
-def write_changes(values: Float64Array, lags: Sequence[int], out: Float32Array, first: int = 0) -> None:
+def write_changes(values: Floats, lags: Sequence[int], out: Floats32, first: int = 0) -> None:
     """Current price minus the price ``lags`` intervals before; subtracted in float64, shapes as in ``write_lags``."""
     n_times = len(values)
     for column, lag in zip(out, lags, strict=True):

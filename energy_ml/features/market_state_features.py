@@ -11,14 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Booleans, Floats, Floats32, Integers
 from energy_ml.features.lag_features import lagged
 from energy_ml.features.rolling_features import rolling_sum
-
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
 
 DAY_MINUTES = 1440
 VOL_MINUTES = (60, 180, DAY_MINUTES)
@@ -73,7 +70,7 @@ def market_state_history(interval_minutes: int) -> int:
 
 
 def write_market_state(
-    values: Float64Array, interval_minutes: int, horizons: Sequence[int], out: Float32Array, first: int = 0
+    values: Floats, interval_minutes: int, horizons: Sequence[int], out: Floats32, first: int = 0
 ) -> None:
     """Write the columns of ``market_state_columns``; ``values`` (T, R) float64, ``out`` (columns, T - first, R)."""
     columns = iter(out)
@@ -126,7 +123,7 @@ def write_market_state(
         np.subtract(then, profile[first:n_times], out=next(columns), casting="same_kind")
 
 
-def volatility(size: Float64Array, values: Float64Array, windows: Sequence[int]) -> Float64Array:
+def volatility(size: Floats, values: Floats, windows: Sequence[int]) -> Floats:
     """Local scale of one-interval changes, currency/MWh, never below ``VOL_FLOOR``; (T, R).
 
     The mean over the windows of sqrt(mean|change|), squared: averaging in square roots keeps one spike in the short
@@ -146,7 +143,7 @@ def volatility(size: Float64Array, values: Float64Array, windows: Sequence[int])
     return vol
 
 
-def _since(event: npt.NDArray[np.bool_], cap: int, values: Float64Array) -> tuple[Float64Array, npt.NDArray[np.int64]]:
+def _since(event: Booleans, cap: int, values: Floats) -> tuple[Floats, Integers]:
     """Intervals since the last event, at most ``cap``, and its row (-1: none).
 
     NaN where no event is known and history is too short to say that there was none; NaN where the price is.
@@ -159,7 +156,7 @@ def _since(event: npt.NDArray[np.bool_], cap: int, values: Float64Array) -> tupl
     return since, last
 
 
-def day_profile(values: Float64Array, day: int, ahead: int) -> Float64Array:
+def day_profile(values: Floats, day: int, ahead: int) -> Floats:
     """Mean price at the same time of the last days, weights decaying by the day; (T + ahead, R).
 
     Row s averages rows s - day, s - 2 day, … (those known of ``PROFILE_DAYS``); NaN if none is. ``ahead`` <= day, so
@@ -182,7 +179,7 @@ def day_profile(values: Float64Array, day: int, ahead: int) -> Float64Array:
     return total / weight
 
 
-def day_quantiles(values: Float64Array, day: int, first: int = 0) -> Float64Array:
+def day_quantiles(values: Floats, day: int, first: int = 0) -> Floats:
     """5, 50 and 95 % quantiles of the last ``day`` intervals; (3, T - first, R), linear between order statistics.
 
     Order statistics don't depend on how the window slid here, so pandas's skip list is exact from any start.

@@ -15,14 +15,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from energy_ml.arrays import Booleans, Floats, Integers
 
 HANDFUL = 16
 """Up to so many regions each is compared with all others, and nothing is chosen."""
@@ -41,24 +38,24 @@ class Compared:
     """Which of R regions are compared: ``peers`` (R,) may be others at all; ``order`` (R,) are their places zone by
     zone, zone z from ``bounds[z]`` on; ``candidates`` (R, K) for the nearest, ascending, -1 behind the last."""
 
-    peers: BoolArray
-    order: IntArray
-    bounds: IntArray
-    candidates: IntArray
+    peers: Booleans
+    order: Integers
+    bounds: Integers
+    candidates: Integers
 
     @classmethod
-    def all_pairs(cls, peers: BoolArray) -> Compared:
+    def all_pairs(cls, peers: Booleans) -> Compared:
         """Everyone with every other one that is a peer."""
         every = [np.flatnonzero(peers & (np.arange(len(peers)) != own)) for own in range(len(peers))]
         return cls(peers, np.arange(len(peers)), np.array([0, len(peers)]), _padded(every))
 
     @property
-    def zones(self) -> list[IntArray]:
+    def zones(self) -> list[Integers]:
         """Places of each zone's regions."""
         return np.split(self.order, self.bounds[1:-1])
 
 
-def _padded(lists: Sequence[IntArray]) -> IntArray:
+def _padded(lists: Sequence[Integers]) -> Integers:
     out = np.full((len(lists), max(map(len, lists), default=0)), -1, dtype=np.int64)
     for row, places in zip(out, lists, strict=True):
         row[: len(places)] = places
@@ -75,7 +72,7 @@ def compared(regions: tuple[str, ...], peers: tuple[str, ...] | None, choice: st
         return Compared.all_pairs(mask)
     place = {name: number for number, name in enumerate(regions)}
     zones: list[list[int]] = []
-    nearest: list[IntArray] = [np.empty(0, dtype=np.int64)] * len(regions)
+    nearest: list[Integers] = [np.empty(0, dtype=np.int64)] * len(regions)
     for names, near in json.loads(choice):
         here = [place.get(name, -1) for name in names]
         for own, others in zip(here, near, strict=True):
@@ -88,7 +85,7 @@ def compared(regions: tuple[str, ...], peers: tuple[str, ...] | None, choice: st
     return Compared(mask, np.array([own for zone in zones for own in zone]), bounds, _padded(nearest))
 
 
-def choose(prices: Float64Array, regions: Sequence[str], zone_of: Mapping[str, str] | None = None) -> str | None:
+def choose(prices: Floats, regions: Sequence[str], zone_of: Mapping[str, str] | None = None) -> str | None:
     """The choice for ``regions`` by their ``prices`` (T, R), NaN where unknown; None for a handful of regions.
 
     ``zone_of`` names zones; the nodes it doesn't name, and zones with one node, are put into zones that are found.
@@ -116,7 +113,7 @@ def choose(prices: Float64Array, regions: Sequence[str], zone_of: Mapping[str, s
     return json.dumps(found, separators=(",", ":"))
 
 
-def _halved(sample: Float64Array, places: IntArray, most: int) -> list[IntArray]:
+def _halved(sample: Floats, places: Integers, most: int) -> list[Integers]:
     """``places`` in parts of at most ``most``, halved along what best tells their prices apart."""
     if len(places) <= most:
         return [places]

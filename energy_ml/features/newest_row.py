@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
+from energy_ml.arrays import Booleans, Floats, Floats32, Integers
 from energy_ml.features.market_state_features import (
     ACTIVITY_MINUTES,
     DAY_KNOWN,
@@ -37,11 +37,6 @@ from energy_ml.features.regional_features import MOVE_STEPS, NEAREST_MINUTES
 from energy_ml.features.rolling_features import plan_windows
 from energy_ml.features.time_features import MINUTES_PER_DAY, NS_PER_MINUTE, TABLES
 
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
-
 _MOVE_STEPS = np.array(MOVE_STEPS, dtype=np.int64)
 _SHARES = np.array([PROFILE_DECAY**back for back in range(PROFILE_DAYS)])
 
@@ -50,28 +45,28 @@ _SHARES = np.array([PROFILE_DECAY**back for back in range(PROFILE_DAYS)])
 class NewestRowPlan:
     """Everything about one set of features and one interval that doesn't depend on prices."""
 
-    lags: IntArray
-    changes: IntArray
-    tree: IntArray
+    lags: Integers
+    changes: Integers
+    tree: Integers
     """(steps, 5) of the rolling windows: window, a, b, node of a, node of b; node 0 is the price itself."""
-    tree_shares: Float64Array
+    tree_shares: Floats
     """(steps, 2): b / window and a * b / window."""
-    windows: IntArray
+    windows: Integers
     """(windows, 2): length and node."""
-    include: BoolArray
+    include: Booleans
     """Time, regional, market state."""
     day: int
     interval_minutes: int
-    vol_tree: IntArray
+    vol_tree: Integers
     """(steps, 3): a, node of a, node of b; node 0 is the size of the change."""
-    vol_windows: IntArray
+    vol_windows: Integers
     """(windows, 2): length and node."""
-    activity: tuple[IntArray, ...]
+    activity: tuple[Integers, ...]
     """Each the order in which a window is summed, see ``summing_order``."""
-    jump_windows: IntArray
-    horizons: IntArray
+    jump_windows: Integers
+    horizons: Integers
     """In intervals."""
-    nearest: IntArray
+    nearest: Integers
     """Summing order of the window over which regions are compared."""
 
     @classmethod
@@ -115,11 +110,11 @@ def _nodes(windows: Sequence[int]) -> tuple[list[tuple[int, int, int]], dict[int
     return steps, {1: 0} | {window: place + 1 for place, (window, _, _) in enumerate(steps)}
 
 
-def _ints(values: Sequence[object]) -> IntArray:
+def _ints(values: Sequence[object]) -> Integers:
     return np.array(list(values), dtype=np.int64)
 
 
-def summing_order(window: int) -> IntArray:
+def summing_order(window: int) -> Integers:
     """How ``rolling_sum`` adds up one window: (window,) additions of the two newest partial sums that follow each
     value, values taken newest first."""
     halves = {length: (a, b) for length, a, b in plan_windows([window])}
@@ -136,12 +131,12 @@ def summing_order(window: int) -> IntArray:
 
 
 def newest_row(
-    values: Float64Array,
+    values: Floats,
     time_ns: int,
     plan: NewestRowPlan,
     compared: Compared,
     reference: int | None,
-    out: Float32Array,
+    out: Floats32,
 ) -> None:
     """Features of the last row of ``values`` (T, R), which starts at ``time_ns``.
 
@@ -186,30 +181,30 @@ def newest_row(
 
 @numba.njit(cache=True, error_model="numpy")
 def _newest_row(
-    values: Float64Array,
+    values: Floats,
     time_ns: int,
-    lags: IntArray,
-    changes: IntArray,
-    tree: IntArray,
-    tree_shares: Float64Array,
-    windows: IntArray,
-    include: BoolArray,
+    lags: Integers,
+    changes: Integers,
+    tree: Integers,
+    tree_shares: Floats,
+    windows: Integers,
+    include: Booleans,
     day: int,
     interval_minutes: int,
-    vol_tree: IntArray,
-    vol_windows: IntArray,
-    activity: tuple[IntArray, ...],
-    jump_windows: IntArray,
-    horizons: IntArray,
-    nearest: IntArray,
-    peers: BoolArray,
-    zones: IntArray,
-    bounds: IntArray,
-    candidates: IntArray,
+    vol_tree: Integers,
+    vol_windows: Integers,
+    activity: tuple[Integers, ...],
+    jump_windows: Integers,
+    horizons: Integers,
+    nearest: Integers,
+    peers: Booleans,
+    zones: Integers,
+    bounds: Integers,
+    candidates: Integers,
     reference: int,
-    ordered: Float64Array,
-    tables: Float32Array,
-    out: Float32Array,
+    ordered: Floats,
+    tables: Floats32,
+    out: Floats32,
 ) -> None:
     n_regions = values.shape[1]
     t = values.shape[0] - 1
@@ -258,7 +253,7 @@ def _newest_row(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _at(values: Float64Array, row: int, region: int) -> float:
+def _at(values: Floats, row: int, region: int) -> float:
     return values[row, region] if row >= 0 else np.nan
 
 
@@ -287,7 +282,7 @@ def _known_high(a: float, b: float) -> float:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _sum_back(series: Float64Array, order: IntArray, before: float, stack: Float64Array) -> float:
+def _sum_back(series: Floats, order: Integers, before: float, stack: Floats) -> float:
     """Sum of the newest ``len(order)`` numbers of ``series`` (n,) in the given order; ``before`` stands for each one
     that lies before the first."""
     top = 0
@@ -303,11 +298,11 @@ def _sum_back(series: Float64Array, order: IntArray, before: float, stack: Float
 
 @numba.njit(cache=True, error_model="numpy")
 def _rolling(
-    values: Float64Array,
-    tree: IntArray,
-    tree_shares: Float64Array,
-    windows: IntArray,
-    out: Float32Array,
+    values: Floats,
+    tree: Integers,
+    tree_shares: Floats,
+    windows: Integers,
+    out: Floats32,
     place: int,
     distances: int,
 ) -> None:
@@ -353,7 +348,7 @@ def _rolling(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _others(numbers: Float64Array, peers: BoolArray, mean: Float64Array, low: Float64Array, high: Float64Array) -> None:
+def _others(numbers: Floats, peers: Booleans, mean: Floats, low: Floats, high: Floats) -> None:
     """Mean, minimum and maximum over the other regions that have a number; all (R,)."""
     n = numbers.shape[0]
     known = 0
@@ -391,12 +386,12 @@ def _others(numbers: Float64Array, peers: BoolArray, mean: Float64Array, low: Fl
 
 @numba.njit(cache=True, error_model="numpy")
 def _regional(
-    values: Float64Array,
-    peers: BoolArray,
-    zones: IntArray,
-    bounds: IntArray,
+    values: Floats,
+    peers: Booleans,
+    zones: Integers,
+    bounds: Integers,
     reference: int,
-    out: Float32Array,
+    out: Floats32,
     column: int,
 ) -> None:
     n_regions, t = values.shape[1], values.shape[0] - 1
@@ -423,7 +418,7 @@ def _regional(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _nearest(values: Float64Array, candidates: IntArray, order: IntArray, out: Float32Array, column: int) -> None:
+def _nearest(values: Floats, candidates: Integers, order: Integers, out: Floats32, column: int) -> None:
     n_regions, t, window = values.shape[1], values.shape[0] - 1, order.shape[0]
     stack = np.empty(order.shape[0] + 1)
     length = min(window, t + 1)
@@ -454,16 +449,16 @@ def _nearest(values: Float64Array, candidates: IntArray, order: IntArray, out: F
 
 @numba.njit(cache=True, error_model="numpy")
 def _market_state(
-    values: Float64Array,
+    values: Floats,
     day: int,
     interval_minutes: int,
-    vol_tree: IntArray,
-    vol_windows: IntArray,
-    activity: tuple[IntArray, ...],
-    jump_windows: IntArray,
-    horizons: IntArray,
-    ordered: Float64Array,
-    out: Float32Array,
+    vol_tree: Integers,
+    vol_windows: Integers,
+    activity: tuple[Integers, ...],
+    jump_windows: Integers,
+    horizons: Integers,
+    ordered: Floats,
+    out: Floats32,
     begin: int,
 ) -> int:
     n_regions = values.shape[1]
@@ -537,13 +532,13 @@ def _market_state(
 
 @numba.njit(cache=True, error_model="numpy")
 def _volatility(
-    size: Float64Array,
-    price: Float64Array,
-    tree: IntArray,
-    windows: IntArray,
-    nodes: Float64Array,
-    counted: Float64Array,
-    vol: Float64Array,
+    size: Floats,
+    price: Floats,
+    tree: Integers,
+    windows: Integers,
+    nodes: Floats,
+    counted: Floats,
+    vol: Floats,
 ) -> None:
     """``market_state_features.volatility`` of one region; sizes and ``vol`` (n,)."""
     n = size.shape[0]
@@ -568,7 +563,7 @@ def _volatility(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _jump_count(size: Float64Array, vol: Float64Array, steps: int) -> float:
+def _jump_count(size: Floats, vol: Floats, steps: int) -> float:
     """Jumps among the newest ``steps`` changes; NaN if one of these or of the volatilities before them is unknown."""
     n = size.shape[0]
     if steps > n - 1:
@@ -595,7 +590,7 @@ def _since(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _day_quantiles(ordered: Float64Array, day: int) -> tuple[float, float, float]:
+def _day_quantiles(ordered: Floats, day: int) -> tuple[float, float, float]:
     """As pandas interpolates them; ``ordered`` (day,) ascending, NaN last, or empty."""
     known = 0
     for i in range(ordered.shape[0]):
@@ -610,7 +605,7 @@ def _day_quantiles(ordered: Float64Array, day: int) -> tuple[float, float, float
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _order_statistic(ordered: Float64Array, known: int, share: float) -> float:
+def _order_statistic(ordered: Floats, known: int, share: float) -> float:
     place = share * (known - 1)
     below = int(place)
     if below == place:
@@ -619,7 +614,7 @@ def _order_statistic(ordered: Float64Array, known: int, share: float) -> float:
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _profile(values: Float64Array, row: int, region: int, day: int) -> float:
+def _profile(values: Floats, row: int, region: int, day: int) -> float:
     """``market_state_features.day_profile`` at one row, which may lie up to a day ahead."""
     total, weight = 0.0, 0.0
     for back in range(PROFILE_DAYS):

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Floats, Integers
 from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import (
     DuplicateError,
@@ -24,9 +24,6 @@ from energy_ml.errors import (
 )
 from energy_ml.market_data.rows import most_cells
 from energy_ml.names import ONE_REGION, REGION
-
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 NS_PER_MINUTE = 60_000_000_000
 _SUPPORTED_NS = {minutes * NS_PER_MINUTE for minutes in SUPPORTED_INTERVALS}
@@ -43,14 +40,14 @@ class Panel:
     regions at once; ``values`` and ``matrix`` show it as region x time.
     """
 
-    times_ns: IntArray
+    times_ns: Integers
     """(T,) start of each interval, nanoseconds since 1970 UTC, evenly spaced."""
     regions: tuple[str, ...]
     """(R,) names."""
     interval_minutes: int
-    columns: Mapping[str, Float64Array]
+    columns: Mapping[str, Floats]
     """Each (T, R), float64, C order."""
-    rows: IntArray | None = None
+    rows: Integers | None = None
     """(n,) cell ``t * R + r`` of each row of the long frame; None if the rows are the grid in time-major order."""
 
     @property
@@ -59,11 +56,11 @@ class Panel:
         return pd.DatetimeIndex(self.times_ns.view("M8[ns]"), tz="UTC")
 
     @property
-    def values(self) -> Float64Array:
+    def values(self) -> Floats:
         """(R, T) matrix of the first column (a view)."""
         return next(iter(self.columns.values())).T
 
-    def matrix(self, column: str) -> Float64Array:
+    def matrix(self, column: str) -> Floats:
         """(R, T) matrix of ``column`` (a view)."""
         return self.columns[column].T
 
@@ -143,7 +140,7 @@ def to_panel(
     return Panel(unique[0] + step * np.arange(n_times, dtype=np.int64), names, interval, matrices, cells)
 
 
-def timestamps_ns(column: pd.Series) -> IntArray:
+def timestamps_ns(column: pd.Series) -> Integers:
     """Timestamps as nanoseconds since 1970 UTC, shape (n,); naive ones are taken as UTC. Raises TimestampError."""
     if not isinstance(column.dtype, pd.DatetimeTZDtype) and not np.issubdtype(column.to_numpy().dtype, np.datetime64):
         raise SchemaError(
@@ -179,7 +176,7 @@ def _require_columns(df: pd.DataFrame, names: Sequence[str]) -> None:
         )
 
 
-def numeric(df: pd.DataFrame, name: str) -> Float64Array:
+def numeric(df: pd.DataFrame, name: str) -> Floats:
     """Column ``name`` as float64, shape (n,), missing values as NaN. Raises SchemaError, ValueRangeError."""
     try:
         column = df[name].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -208,7 +205,7 @@ def _show(stamp: int | np.int64) -> str:
     return str(pd.Timestamp(int(stamp), tz="UTC"))
 
 
-def _interval(unique_stamps: IntArray, given: int | None) -> int:
+def _interval(unique_stamps: Integers, given: int | None) -> int:
     steps = np.diff(unique_stamps)
     if given is None:
         if not len(steps):
@@ -243,8 +240,8 @@ def _interval(unique_stamps: IntArray, given: int | None) -> int:
 
 
 def _grid_of_sorted_rows(
-    stamps: IntArray, region_column: pd.Series, regions: Sequence[str] | None, interval_minutes: int | None
-) -> tuple[IntArray, tuple[str, ...], int, IntArray | None] | None:
+    stamps: Integers, region_column: pd.Series, regions: Sequence[str] | None, interval_minutes: int | None
+) -> tuple[Integers, tuple[str, ...], int, Integers | None] | None:
     """Times, regions and interval if the rows are a complete grid, instant by instant with the regions always in the
     same order; and where each region stands in that order, None for the grid's own."""
     n_regions = int(np.searchsorted(stamps, stamps[0], side="right")) if stamps[-1] >= stamps[0] else 0
@@ -286,7 +283,7 @@ def _repeats(column: pd.Series, period: int) -> bool:
     return bool(pd.Series(array).all(skipna=False)) if not isinstance(array, np.ndarray) else bool(array.all())
 
 
-def _region_codes(column: pd.Series, regions: Sequence[str] | None) -> tuple[IntArray, tuple[str, ...]]:
+def _region_codes(column: pd.Series, regions: Sequence[str] | None) -> tuple[Integers, tuple[str, ...]]:
     codes, found = pd.factorize(column)
     if (codes < 0).any():
         raise SchemaError(
@@ -313,7 +310,7 @@ def _region_codes(column: pd.Series, regions: Sequence[str] | None) -> tuple[Int
     return np.array([place[name] for name in present], dtype=np.int64)[codes], names
 
 
-def _refuse_duplicates(cells: IntArray, stamps: IntArray, region_column: pd.Series, n_cells: int) -> None:
+def _refuse_duplicates(cells: Integers, stamps: Integers, region_column: pd.Series, n_cells: int) -> None:
     counts = np.bincount(cells, minlength=n_cells)
     if counts.max() > 1:
         first = int((counts[cells] > 1).argmax())

@@ -16,9 +16,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Booleans, Floats, Floats32
 from energy_ml.config import Covariate, PricePredictionConfig
 from energy_ml.errors import ConfigError, UnknownRegionError
 from energy_ml.features.covariates import PREFIX, covariate_columns, with_unknown
@@ -44,8 +44,6 @@ from energy_ml.features.regional_features import (
 from energy_ml.features.rolling_features import STATISTICS, write_rolling
 from energy_ml.features.time_features import TIME_COLUMNS, write_time
 from energy_ml.names import IS_FILLED, REGION, TIMESTAMP
-
-Float32Array = npt.NDArray[np.float32]
 
 DEFAULT_HORIZONS = (1, 5, 15, 30, 60)
 NEAR_CHANGES = (1, 2, 3, 6, 12)
@@ -217,8 +215,8 @@ def required_history(spec: PriceFeatureSpec, interval_minutes: int) -> int:
 
 
 def price_feature_cube(
-    panel: Panel, spec: PriceFeatureSpec, *, last: int | None = None, out: Float32Array | None = None
-) -> tuple[list[str], Float32Array]:
+    panel: Panel, spec: PriceFeatureSpec, *, last: int | None = None, out: Floats32 | None = None
+) -> tuple[list[str], Floats32]:
     """All features of a panel, without any frame.
 
     Parameters
@@ -242,13 +240,13 @@ def price_feature_cube(
         raise ConfigError(
             f"out is {out.dtype} {out.shape}", expected=f"float32 {shape}", remedy="pass an array of that shape"
         )
-    cube: Float32Array = out
+    cube: Floats32 = out
     if n_times - first == 1:
         _write_newest(panel, values, spec, cube[:, 0])
         return names, cube
     used = 0
 
-    def take(count: int) -> Float32Array:
+    def take(count: int) -> Floats32:
         nonlocal used
         used += count
         return cube[used - count : used]
@@ -278,7 +276,7 @@ def price_feature_cube(
     return names, cube
 
 
-def _write_newest(panel: Panel, values: npt.NDArray[np.float64], spec: PriceFeatureSpec, out: Float32Array) -> None:
+def _write_newest(panel: Panel, values: Floats, spec: PriceFeatureSpec, out: Floats32) -> None:
     """The newest instant's features, ``out`` (F, R)."""
     reference = _reference(panel, spec)
     newest_row(
@@ -424,7 +422,7 @@ def prices_of(features: pd.DataFrame, price_col: str) -> pd.DataFrame:
     return features[[name for name in (TIMESTAMP, REGION, price_col, IS_FILLED) if name in features.columns]]
 
 
-def measured_prices(frame: pd.DataFrame, price_col: str) -> npt.NDArray[np.float64]:
+def measured_prices(frame: pd.DataFrame, price_col: str) -> Floats:
     """Prices (n,) as outcomes: NaN where the frame's ``is_filled``, if it has one, says that none was measured."""
     prices = frame[price_col].to_numpy(dtype=np.float64)
     return np.where(frame[IS_FILLED].to_numpy(dtype=bool), np.nan, prices) if IS_FILLED in frame.columns else prices
@@ -440,7 +438,7 @@ def recent_reach(names: Sequence[str], interval_minutes: int) -> int:
     return min(max(found, default=0), steps_of(DAY_MINUTES, interval_minutes))
 
 
-def follows_hole(price: npt.NDArray[np.float64], reach: int) -> npt.NDArray[np.bool_]:
+def follows_hole(price: Floats, reach: int) -> Booleans:
     """Whether one of the ``reach`` prices before each of ``price`` (T, R) is missing; before the first, none is."""
     missing = np.concatenate([np.zeros((1, price.shape[1]), dtype=np.int64), np.cumsum(np.isnan(price), axis=0)])
     now = np.arange(len(price))

@@ -14,15 +14,10 @@ from collections.abc import Sequence
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
+from energy_ml.arrays import Booleans, Floats, Floats32, Integers
 from energy_ml.features.neighbours import Compared
 from energy_ml.features.rolling_features import padded, plan_windows
-
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 MOVE_STEPS = (1, 3)
 """Intervals over which the others' last moves are taken."""
@@ -47,9 +42,7 @@ PAIR_BLOCK = 2
 """Blocks are larger by this where pairs of regions are compared."""
 
 
-def write_regional(
-    values: Float64Array, compared: Compared, reference: int | None, out: Float32Array, first: int = 0
-) -> None:
+def write_regional(values: Floats, compared: Compared, reference: int | None, out: Floats32, first: int = 0) -> None:
     """Leave-one-out spreads and moves, within each zone.
 
     Parameters
@@ -68,9 +61,7 @@ def write_regional(
         out[:, :, zone] = part
 
 
-def _write_zone(
-    values: Float64Array, peers: BoolArray, reference: Float64Array | None, out: Float32Array, first: int
-) -> None:
+def _write_zone(values: Floats, peers: Booleans, reference: Floats | None, out: Floats32, first: int) -> None:
     n_times, n_regions = values.shape
     halo = max(MOVE_STEPS)
     block = max(min(BLOCK_CELLS // n_regions, n_times - first), 1)
@@ -100,9 +91,7 @@ def _write_zone(
             np.subtract(now, reference[start:stop], out=part[3], casting="same_kind")
 
 
-def others(
-    values: Float64Array, peers: BoolArray, out: Sequence[Float64Array] | None = None
-) -> tuple[Float64Array, Float64Array, Float64Array]:
+def others(values: Floats, peers: Booleans, out: Sequence[Floats] | None = None) -> tuple[Floats, Floats, Floats]:
     """Mean, minimum and maximum over the *other* regions that have a value; (R, n) each, NaN where none has.
 
     Joined from the regions before and those after rather than total minus own: a spike of the region itself then takes
@@ -124,7 +113,7 @@ def others(
     return mean, _leave_one_out(np.fmin, values, low), _leave_one_out(np.fmax, values, high)
 
 
-def _leave_one_out(function: np.ufunc, values: Float64Array, out: Float64Array) -> Float64Array:
+def _leave_one_out(function: np.ufunc, values: Floats, out: Floats) -> Floats:
     """``function`` over all rows but the own one, (R, n), into ``out``; one region alone gives NaN."""
     if len(values) == 1:
         out[:] = np.nan
@@ -142,7 +131,7 @@ def _leave_one_out(function: np.ufunc, values: Float64Array, out: Float64Array) 
     return out
 
 
-def write_nearest(values: Float64Array, candidates: IntArray, window: int, out: Float32Array, first: int = 0) -> None:
+def write_nearest(values: Floats, candidates: Integers, window: int, out: Floats32, first: int = 0) -> None:
     """The other region whose price kept nearest over ``window`` intervals (usually the one without congestion between).
 
     Columns: price minus its price; mean distance over the window; its last moves; share of the candidates that are
@@ -162,13 +151,13 @@ def write_nearest(values: Float64Array, candidates: IntArray, window: int, out: 
 
 @numba.njit(cache=True, error_model="numpy")
 def _nearest(
-    price: Float64Array,
-    candidates: IntArray,
-    tree: IntArray,
+    price: Floats,
+    candidates: Integers,
+    tree: Integers,
     window: int,
     halo: int,
-    moves: IntArray,
-    out: Float32Array,
+    moves: Integers,
+    out: Floats32,
 ) -> None:
     """One block, ``price`` (R, halo + n). ``tree`` (steps, 3) sums as ``rolling_sum`` does: length, node, node."""
     n_regions, n = price.shape

@@ -14,10 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
+from energy_ml.arrays import Floats, Floats32
 
 STATISTICS = ("mean", "std", "min", "max")
 BLOCK_CELLS = 32_768
@@ -45,12 +43,12 @@ def plan_windows(windows: Sequence[int]) -> list[tuple[int, int, int]]:
     return steps
 
 
-def rolling_sum(values: Float64Array, windows: Sequence[int], before: float = np.nan) -> dict[int, Float64Array]:
+def rolling_sum(values: Floats, windows: Sequence[int], before: float = np.nan) -> dict[int, Floats]:
     """Sums over the last w rows of ``values`` (T, R): {w: (T, R) float64}.
 
     Rows before the first count as ``before``: NaN leaves unfinished windows NaN, 0 sums what there is.
     """
-    sums: dict[int, Float64Array] = {1: values}
+    sums: dict[int, Floats] = {1: values}
     for window, a, b in plan_windows(windows):
         total = sums[a] + before
         np.add(sums[a][a:], sums[b][: max(len(values) - a, 0)], out=total[a:])
@@ -58,7 +56,7 @@ def rolling_sum(values: Float64Array, windows: Sequence[int], before: float = np
     return {window: sums[window] for window in windows}
 
 
-def padded(values: Float64Array, start: int, stop: int) -> Float64Array:
+def padded(values: Floats, start: int, stop: int) -> Floats:
     """Rows start..stop of ``values`` (T, R) with NaN rows for a negative ``start``."""
     if start >= 0:
         return values[start:stop]
@@ -66,11 +64,11 @@ def padded(values: Float64Array, start: int, stop: int) -> Float64Array:
 
 
 def write_rolling(
-    values: Float64Array,
+    values: Floats,
     windows: Sequence[int],
-    out: Float32Array,
+    out: Floats32,
     first: int = 0,
-    distances: Float32Array | None = None,
+    distances: Floats32 | None = None,
 ) -> None:
     """Write the four statistics of each window.
 
@@ -107,7 +105,7 @@ class _Tree:
         self.nodes = {window: tuple(np.empty(size) for _ in range(4)) for window, _, _ in self.steps}
         self.zeros, self.delta, self.scaled = np.zeros(size), np.empty(size), np.empty(size)
 
-    def run(self, price: Float64Array, skip: int, out: Float32Array, distances: Float32Array | None) -> None:
+    def run(self, price: Floats, skip: int, out: Floats32, distances: Floats32 | None) -> None:
         """One block; ``price`` is flat with ``skip`` cells of history before the first one to write."""
         size = len(price)
         nodes = {1: (price, self.zeros, price, price), **self.nodes}

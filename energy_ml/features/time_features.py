@@ -6,7 +6,8 @@ What belongs here: functions of the timestamp alone. What doesn't: holidays, loc
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from energy_ml.arrays import Floats32, Integers
 
 NS_PER_MINUTE = 60_000_000_000
 MINUTES_PER_DAY = 1440
@@ -30,7 +31,7 @@ TIME_COLUMNS = (
 )
 
 
-def _tables() -> npt.NDArray[np.float32]:
+def _tables() -> Floats32:
     """(columns, minutes of a week from Monday 00:00 UTC): looked up rather than computed row by row."""
     minute = np.arange(7 * MINUTES_PER_DAY)
     of_day, day = minute % MINUTES_PER_DAY, minute // MINUTES_PER_DAY
@@ -58,7 +59,7 @@ TABLES = _tables()
 """(columns, minutes of a week)"""
 
 
-def write_time(times_ns: npt.NDArray[np.int64], out: npt.NDArray[np.float32]) -> None:
+def write_time(times_ns: Integers, out: Floats32) -> None:
     """Calendar columns of ``times_ns`` (T,), ns since 1970 UTC; ``out`` (len(TIME_COLUMNS), T, R)."""
     # 1970-01-01 was a Thursday: three days after a Monday.
     minute = (times_ns // NS_PER_MINUTE + 3 * MINUTES_PER_DAY) % TABLES.shape[1]

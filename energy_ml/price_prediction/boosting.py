@@ -16,15 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xgboost as xgb
 
+from energy_ml.arrays import Floats, Floats32, Integers
 from energy_ml.price_prediction.ensemble import LARGEST_LEAF, Member
 
-Array = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-Inputs = Callable[[IntArray], Float32Array]
+Inputs = Callable[[Integers], Floats32]
 """Input rows (k, columns) of row numbers (k,)."""
 RoundCallback = Callable[[int, float], None]
 """Called after each boosting round with its number and the score on the validation rows (NaN without)."""
@@ -37,15 +34,15 @@ class BinnedRows:
     edges are fitted on.
     """
 
-    def __init__(self, inputs: Inputs, reference: IntArray, max_bin: int) -> None:
+    def __init__(self, inputs: Inputs, reference: Integers, max_bin: int) -> None:
         self._inputs, self._max_bin = inputs, max_bin
         self._reference = self._bin(reference, None)
         self._made: dict[bytes, xgb.QuantileDMatrix] = {reference.tobytes(): self._reference}
 
-    def _bin(self, chosen: IntArray, reference: xgb.QuantileDMatrix | None) -> xgb.QuantileDMatrix:
+    def _bin(self, chosen: Integers, reference: xgb.QuantileDMatrix | None) -> xgb.QuantileDMatrix:
         return xgb.QuantileDMatrix(self._inputs(chosen), max_bin=self._max_bin, nthread=1, ref=reference)
 
-    def labelled(self, chosen: IntArray, target: Array, weight: Array) -> xgb.QuantileDMatrix:
+    def labelled(self, chosen: Integers, target: Floats, weight: Floats) -> xgb.QuantileDMatrix:
         """The matrix of rows ``chosen`` (k,) with their ``target`` and ``weight`` (k,); NaN targets weigh 0."""
         key = chosen.tobytes()
         if key not in self._made:
@@ -60,7 +57,7 @@ class BinnedRows:
 class BinnedPool:
     """As many equal ``BinnedRows`` as fits run at a time, since a fit's labels live in its matrices."""
 
-    def __init__(self, inputs: Inputs, reference: IntArray, max_bin: int) -> None:
+    def __init__(self, inputs: Inputs, reference: Integers, max_bin: int) -> None:
         self._make: Callable[[], BinnedRows] = lambda: BinnedRows(inputs, reference, max_bin)
         self._free: list[BinnedRows] = []
         self._lock = threading.Lock()

@@ -16,12 +16,9 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
+from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import ConfigError
-
-Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 LEVELS = (0.80, 0.90, 0.95)
 """Levels that are calibrated by themselves; others lie between them on the normal scale."""
@@ -51,12 +48,12 @@ class OnlineConformal:
     regions: int
     steps: int
     interval_minutes: int
-    scores: Array = field(init=False)
-    history: Array = field(init=False)
-    filled: IntArray = field(init=False)
-    next_slot: IntArray = field(init=False)
-    miss: Array = field(init=False)
-    pending: Array = field(init=False)
+    scores: Floats = field(init=False)
+    history: Floats = field(init=False)
+    filled: Integers = field(init=False)
+    next_slot: Integers = field(init=False)
+    miss: Floats = field(init=False)
+    pending: Floats = field(init=False)
 
     def __post_init__(self) -> None:
         memory = max(MEMORY_MINUTES // self.interval_minutes, 2 * MIN_SCORES)
@@ -67,7 +64,7 @@ class OnlineConformal:
         self.miss = np.tile(1 - np.array(LEVELS), (self.regions, 1))
         self.pending = self._nothing_pending()
 
-    def _nothing_pending(self) -> Array:
+    def _nothing_pending(self) -> Floats:
         return np.full((self.regions, self.steps, len(QUANTILES) + 2 * len(LEVELS)), np.nan)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -76,7 +73,7 @@ class OnlineConformal:
             # Saved before issued bounds were kept: the outcomes due next teach nothing.
             self.pending = self._nothing_pending()
 
-    def run(self, value: Array, quantiles: Array) -> Array:
+    def run(self, value: Floats, quantiles: Floats) -> Floats:
         """Go through time: learn the outcome of each instant, then give bounds for the forecast made there.
 
         ``value`` (R, T): the outcome's scale coordinate at each instant (arcsinh of the price), NaN where no price was
@@ -99,14 +96,14 @@ class OnlineConformal:
         )
         return out
 
-    def bounds(self, region: int, quantiles: Array) -> Array:
+    def bounds(self, region: int, quantiles: Floats) -> Floats:
         """Bounds (levels, 2) of one forecast's ascending ``quantiles`` at the present state, which doesn't move."""
         out = np.empty((len(LEVELS), 2))
         _bounds(quantiles, self.scores[region], self.filled[region], self.miss[region], out)
         return out
 
 
-def at_level(bounds: Array, median: Array, level: float) -> Array:
+def at_level(bounds: Floats, median: Floats, level: float) -> Floats:
     """Bounds (..., 2) of any level from those of LEVELS (..., levels, 2) and the median (...,).
 
     Between calibrated levels, and beyond the outer one, bounds are linear in the normal quantile of the level; below
@@ -127,7 +124,7 @@ def at_level(bounds: Array, median: Array, level: float) -> Array:
 
 
 @numba.njit(cache=True)
-def _bounds(quantiles: Array, scores: Array, filled: int, miss: Array, out: Array) -> None:
+def _bounds(quantiles: Floats, scores: Floats, filled: int, miss: Floats, out: Floats) -> None:
     levels = miss.shape[0]
     median = quantiles[levels]
     for level in range(levels):
@@ -146,16 +143,16 @@ def _bounds(quantiles: Array, scores: Array, filled: int, miss: Array, out: Arra
 
 @numba.njit(cache=True)
 def _run(
-    value: Array,
-    quantiles: Array,
-    scores: Array,
-    history: Array,
-    filled: IntArray,
-    next_slot: IntArray,
-    miss: Array,
-    pending: Array,
+    value: Floats,
+    quantiles: Floats,
+    scores: Floats,
+    history: Floats,
+    filled: Integers,
+    next_slot: Integers,
+    miss: Floats,
+    pending: Floats,
     rate: float,
-    out: Array,
+    out: Floats,
 ) -> None:
     levels, memory = scores.shape[1], scores.shape[2]
     steps, width = pending.shape[1], quantiles.shape[2]
@@ -191,7 +188,7 @@ def _run(
 
 
 @numba.njit(cache=True)
-def _replace(ordered: Array, filled: int, old: float, new: float) -> None:
+def _replace(ordered: Floats, filled: int, old: float, new: float) -> None:
     """Put ``new`` into the ascending array in place of ``old`` (NaN: there is room for one more)."""
     hole = filled
     if old == old:

@@ -15,15 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Floats, Floats32, Integers
 from energy_ml.artifacts import Complete
 from energy_ml.errors import SchemaError
 from energy_ml.features.covariates import with_unknown
-
-Array = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
 
 VOL = "vol"
 """Feature column with the local volatility of the price, currency/MWh."""
@@ -50,7 +47,7 @@ class Design(Complete):
     """Regions seen in training; another one gets a missing region code."""
     price_scale: float
     """Scale of arcsinh(price / price_scale), currency/MWh; a robust spread of the training prices."""
-    usual_prices: Array
+    usual_prices: Floats
     """(regions + 1, 2) lowest and highest usual price of each region in training, of all regions in the last row."""
 
     @property
@@ -59,7 +56,7 @@ class Design(Complete):
         return [*self.in_volatility, *self.as_is, "price_level", "vol_level", "region_code"]
 
     @classmethod
-    def plan(cls, features: Sequence[str], regions: Sequence[str], train_prices: Array) -> Design:
+    def plan(cls, features: Sequence[str], regions: Sequence[str], train_prices: Floats) -> Design:
         """Choose columns; ``train_prices`` (times, regions) fit the arcsinh scale and the usual prices and must be of
         the training part only; NaN where there is none."""
         if VOL not in features:
@@ -78,17 +75,17 @@ class Design(Complete):
         usual = [np.quantile(prices if len(prices) else finite, USUAL_SHARES) for prices in (*known, finite)]
         return cls(tuple(features), scaled, plain, tuple(regions), max(spread, 1.0), np.array(usual))
 
-    def volatility(self, frame: pd.DataFrame) -> Array:
+    def volatility(self, frame: pd.DataFrame) -> Floats:
         """Local volatility per row, currency/MWh, shape (n,)."""
         return np.asarray(frame[VOL].to_numpy(dtype=np.float64))
 
-    def region_codes(self, frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+    def region_codes(self, frame: pd.DataFrame) -> Integers:
         """Place of each row's region in ``regions``, -1 for one that training didn't see; shape (n,)."""
         codes, found = pd.factorize(frame["region"])
         place = {name: code for code, name in enumerate(self.regions)}
         return np.asarray(np.array([place.get(str(name), -1) for name in found], dtype=np.int64)[codes])
 
-    def rows(self, frame: pd.DataFrame, price_col: str) -> Float32Array:
+    def rows(self, frame: pd.DataFrame, price_col: str) -> Floats32:
         """Input rows of a features frame, shape (n, len(names)), float32; NaN where a feature is unknown."""
         frame = with_unknown(frame, self.features)
         missing = [name for name in self.features if name not in frame.columns]
@@ -107,7 +104,7 @@ class Design(Complete):
             self.region_codes(frame),
         )
 
-    def within_usual(self, forecast: Array, price: Array, codes: npt.NDArray[np.int64]) -> Array:
+    def within_usual(self, forecast: Floats, price: Floats, codes: Integers) -> Floats:
         """Forecasts (n,) held within the region's usual prices, or the current ``price`` (n,) where that is beyond.
 
         Between spikes trees extrapolate: a fall of a spike's size from an ordinary price. A median further out than
@@ -119,12 +116,12 @@ class Design(Complete):
 
     def assemble(
         self,
-        in_volatility: Float32Array,
-        as_is: Float32Array,
-        vol: Float32Array,
-        price: Array,
-        codes: npt.NDArray[np.int64],
-    ) -> Float32Array:
+        in_volatility: Floats32,
+        as_is: Floats32,
+        vol: Floats32,
+        price: Floats,
+        codes: Integers,
+    ) -> Floats32:
         """Input rows (n, len(names)) from feature blocks (n, ...) in the order of the names, ``vol`` and ``price``
         (n,)."""
         first = len(self.in_volatility)
@@ -140,21 +137,21 @@ class Design(Complete):
         return out
 
 
-def to_volatility(price: Array, future: Array, vol: Array) -> Array:
+def to_volatility(price: Floats, future: Floats, vol: Floats) -> Floats:
     """Change in units of local volatility."""
     return (future - price) / vol
 
 
-def from_volatility(price: Array, change: Array, vol: Array) -> Array:
+def from_volatility(price: Floats, change: Floats, vol: Floats) -> Floats:
     """Price that ``to_volatility`` came from."""
     return price + change * vol
 
 
-def to_arcsinh(price: Array, future: Array, scale: float) -> Array:
+def to_arcsinh(price: Floats, future: Floats, scale: float) -> Floats:
     """Change of arcsinh(price / scale)."""
     return np.asarray(np.arcsinh(future / scale) - np.arcsinh(price / scale))
 
 
-def from_arcsinh(price: Array, change: Array, scale: float) -> Array:
+def from_arcsinh(price: Floats, change: Floats, scale: float) -> Floats:
     """Price that ``to_arcsinh`` came from."""
     return np.asarray(scale * np.sinh(np.arcsinh(price / scale) + change))

@@ -11,11 +11,9 @@ from __future__ import annotations
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
+from energy_ml.arrays import Floats
 from energy_ml.price_prediction.conformal import QUANTILES
-
-Array = npt.NDArray[np.float64]
 
 POINTS = 40
 """Equally likely places at which the price is looked at; their mean is what to expect."""
@@ -23,7 +21,7 @@ _NORMAL = np.array([NormalDist().inv_cdf(share) for share in QUANTILES])
 """(quantiles,) where the known quantiles lie on the normal scale."""
 
 
-def _weights() -> Array:
+def _weights() -> Floats:
     """(quantiles, POINTS): values at the points from those at the quantiles, linear between and beyond."""
     at = np.array([NormalDist().inv_cdf((place + 0.5) / POINTS) for place in range(POINTS)])
     after = np.clip(np.searchsorted(_NORMAL, at), 1, len(_NORMAL) - 1)
@@ -37,12 +35,12 @@ def _weights() -> Array:
 _WEIGHTS = _weights()
 
 
-def calibrated(bounds: Array, median: Array) -> Array:
+def calibrated(bounds: Floats, median: Floats) -> Floats:
     """Ascending quantiles (..., quantiles) at ``QUANTILES`` of bounds (..., levels, 2) around their median (...,)."""
     return np.concatenate([bounds[..., ::-1, 0], median[..., None], bounds[..., 1]], axis=-1)
 
 
-def expected_price(quantiles: Array, scale: float) -> Array:
+def expected_price(quantiles: Floats, scale: float) -> Floats:
     """The mean price (...,), currency/MWh, of quantiles (..., quantiles) on the scale of arcsinh(price / scale)."""
     # One by one rather than as a matrix product, so that one row gives the same bits as many.
     values = quantiles[..., :1] * _WEIGHTS[0]
@@ -52,8 +50,8 @@ def expected_price(quantiles: Array, scale: float) -> Array:
 
 
 def spike_probability(
-    quantiles: Array, scale: float, threshold: Array, calibration: tuple[float, float] = (0.0, 1.0)
-) -> Array:
+    quantiles: Floats, scale: float, threshold: Floats, calibration: tuple[float, float] = (0.0, 1.0)
+) -> Floats:
     """The probability (...,) of a price above ``threshold`` (...,), currency/MWh; NaN where there is no threshold.
 
     ``calibration`` is what ``calibration_of`` gave for earlier forecasts.
@@ -69,12 +67,12 @@ def spike_probability(
     return recalibrated(1 - ndtr(place[..., 0]), calibration)
 
 
-def recalibrated(probability: Array, calibration: tuple[float, float]) -> Array:
+def recalibrated(probability: Floats, calibration: tuple[float, float]) -> Floats:
     """Probabilities (...,) on the line that ``calibration_of`` gave."""
     return np.asarray(np.clip(calibration[0] + calibration[1] * probability, 0.0, 1.0))
 
 
-def calibration_of(probability: Array, came: Array) -> tuple[float, float]:
+def calibration_of(probability: Floats, came: Floats) -> tuple[float, float]:
     """(a, b) of the line a + b p, b from 0 to 1, with the least squared error to what came (n,), 1 or 0.
 
     Where spikes come out of nothing, quantiles that grow with the price now say too often that one will stay: the line

@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from energy_ml.arrays import Floats
 from energy_ml.config import PricePredictionConfig
 from energy_ml.price_prediction.conformal import QUANTILES
-
-Array = npt.NDArray[np.float64]
 
 VOLATILITY, ARCSINH = "volatility", "arcsinh"
 LARGEST_LEAF = 150.0
@@ -130,7 +128,7 @@ def _proportional(
     )
 
 
-def combine(forecasts: Array, members: Sequence[Member]) -> Array:
+def combine(forecasts: Floats, members: Sequence[Member]) -> Floats:
     """The ensemble's forecast (n,) from its members' (n, members + linear); NaN where one is NaN.
 
     Half the median of all and half the mean of the steady members: where there are only three, the median alone gives

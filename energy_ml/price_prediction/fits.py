@@ -18,11 +18,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xgboost as xgb
 from threadpoolctl import threadpool_limits
 
+from energy_ml.arrays import Booleans, Floats, Integers
 from energy_ml.config import PricePredictionConfig
 from energy_ml.price_prediction.boosting import RoundCallback, booster_parameters, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES
@@ -32,9 +32,6 @@ from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted
 from energy_ml.price_prediction.prepared import HISTORY, PreparedWindow
 
-Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[float, dict[str, Any]], None]
 
 REFIT_FACTOR = 1.1
@@ -120,7 +117,7 @@ class HorizonFits:
         self.teachers = "history" if len(window.chosen["history"]) else "train"
         self.folds = [(window.part == 0, self.history)] if self.teachers == "history" else self._folds()
 
-    def run(self) -> tuple[Array, Array, Fitted, dict[str, int]]:
+    def run(self) -> tuple[Floats, Floats, Fitted, dict[str, int]]:
         """The ensemble's prices (R, T) and quantiles (R, T, quantiles) out of sample, the final fit, rounds per
         member."""
         window, chosen, teachers = self.window, self.window.chosen, self.window.chosen[self.teachers]
@@ -128,7 +125,7 @@ class HorizonFits:
         shape = (window.price.shape[1], window.price.shape[0])
         ensemble, spread = np.full(shape, np.nan), np.full((*shape, len(QUANTILES)), np.nan)
 
-        def forecast_with(boosters: list[xgb.Booster], rows: IntArray, allowed: BoolArray, where: BoolArray) -> Fitted:
+        def forecast_with(boosters: list[xgb.Booster], rows: Integers, allowed: Booleans, where: Booleans) -> Fitted:
             # Each call fills instants of its own.
             fitted = self._fitted(boosters, rows, allowed)
             self._forecast(fitted, where, ensemble, spread)
@@ -158,7 +155,7 @@ class HorizonFits:
                 job.result()
         return ensemble, spread, final.result(), rounds
 
-    def validation_losses(self) -> Array:
+    def validation_losses(self) -> Floats:
         """Mean absolute error over regions at each instant of the validation part with an outcome, (n,), of the first
         member alone, which saw nothing later than training."""
         window = self.window
@@ -171,7 +168,7 @@ class HorizonFits:
         loss = pd.Series(np.abs(made - window.ahead(rows, self.steps, measured=True)))
         return np.asarray(loss.groupby(window.places(rows)[1]).mean().dropna(), dtype=np.float64)
 
-    def _folds(self) -> list[tuple[BoolArray, BoolArray]]:
+    def _folds(self) -> list[tuple[Booleans, Booleans]]:
         """(held-out instants, instants that may teach) of each contiguous block of training time, purged on both
         sides; (T,) each."""
         train = self.window.part == 0
@@ -187,11 +184,11 @@ class HorizonFits:
             folds.append((train & inside, self.inside["train"] & ~near))
         return folds
 
-    def _parameters(self, member: Member, rows: IntArray) -> dict[str, Any]:
+    def _parameters(self, member: Member, rows: Integers) -> dict[str, Any]:
         seed, max_bin = self.config.random_state, self.window.preset.max_bin
         return booster_parameters(member, len(rows), seed=seed, max_bin=max_bin, device=self.device)
 
-    def _target(self, space: str, rows: IntArray) -> Array:
+    def _target(self, space: str, rows: Integers) -> Floats:
         """What a member of this space learns for each of ``rows``, (len(rows),)."""
         window = self.window
         now, future = window.ahead(rows, 0), window.ahead(rows, self.steps, measured=True)
@@ -199,7 +196,7 @@ class HorizonFits:
             return to_arcsinh(now, future, window.design.price_scale)
         return to_volatility(now, future, window.volatility(rows))
 
-    def _weights(self, member: Member, rows: IntArray, teaches: BoolArray, recent: bool) -> Array:
+    def _weights(self, member: Member, rows: Integers, teaches: Booleans, recent: bool) -> Floats:
         """Weights (len(rows),) with mean one over the rows that teach."""
         window = self.window
         weight = np.ones(len(rows))
@@ -217,8 +214,8 @@ class HorizonFits:
         return weight / mean if mean > 0 else weight
 
     def _labels(
-        self, member: Member, rows: IntArray, allowed: BoolArray, *, recent: bool
-    ) -> tuple[IntArray, Array, Array]:
+        self, member: Member, rows: Integers, allowed: Booleans, *, recent: bool
+    ) -> tuple[Integers, Floats, Floats]:
         """Rows with their targets and weights."""
         target = self._target(member.space, rows)
         teaches = allowed[self.window.places(rows)[1]] & np.isfinite(target)
@@ -235,7 +232,7 @@ class HorizonFits:
             threshold = self.config.early_stopping_threshold
             return fit_stopped(member, self._parameters(member, before), train, judge, threshold, report)
 
-    def _fit(self, member: Member, stage: str, allowed: BoolArray, rounds: int) -> xgb.Booster:
+    def _fit(self, member: Member, stage: str, allowed: Booleans, rounds: int) -> xgb.Booster:
         refit = stage == "refit"
         rows = self.window.chosen["all" if refit else self.teachers]
         with (
@@ -247,13 +244,13 @@ class HorizonFits:
             matrix = binned.labelled(*self._labels(member, rows, allowed, recent=refit))
             return fit_rounds(self._parameters(member, rows), matrix, rounds, report)
 
-    def _fitted(self, boosters: list[xgb.Booster], rows: IntArray, allowed: BoolArray) -> Fitted:
+    def _fitted(self, boosters: list[xgb.Booster], rows: Integers, allowed: Booleans) -> Fitted:
         target = self._target(VOLATILITY, rows)
         used = allowed[self.window.places(rows)[1]] & np.isfinite(target)
         linear = MedianRegression.fit(self.window.inputs(rows[used]), np.clip(target[used], -30.0, 30.0))
         return Fitted.of(self.members, self.quantiles, boosters, linear)
 
-    def _forecast(self, fitted: Fitted, where: BoolArray, ensemble: Array, spread: Array) -> None:
+    def _forecast(self, fitted: Fitted, where: Booleans, ensemble: Floats, spread: Floats) -> None:
         """Fill the instants ``where`` (T,) of both grids."""
         window = self.window
         every = np.flatnonzero(where[window.places()[1]])

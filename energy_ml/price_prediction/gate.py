@@ -17,9 +17,8 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from energy_ml.arrays import Floats
 
 GRID = np.round(np.arange(0.0, 1.25, 0.1), 1)
 HALF_LIVES_MINUTES = (720.0, 5760.0)
@@ -48,11 +47,11 @@ class OnlineGate:
     regions: int
     steps: int
     interval_minutes: int
-    loss: Array = field(init=False)
-    square: Array = field(init=False)
-    size: Array = field(init=False)
-    count: Array = field(init=False)
-    pending: Array = field(init=False)
+    loss: Floats = field(init=False)
+    square: Floats = field(init=False)
+    size: Floats = field(init=False)
+    count: Floats = field(init=False)
+    pending: Floats = field(init=False)
 
     def __post_init__(self) -> None:
         self._know_nothing()
@@ -69,11 +68,11 @@ class OnlineGate:
             self._know_nothing()
 
     @property
-    def decay(self) -> Array:
+    def decay(self) -> Floats:
         """What an outcome's weight is multiplied with per interval, for each memory."""
         return np.asarray(0.5 ** (self.interval_minutes / np.array(HALF_LIVES_MINUTES)))
 
-    def run(self, price: Array, ensemble: Array, outcome: Array | None = None) -> Array:
+    def run(self, price: Floats, ensemble: Floats, outcome: Floats | None = None) -> Floats:
         """Go through time: learn the outcome of each instant, then forecast from it.
 
         ``price`` and ``ensemble`` (R, T): the price at each origin and the ensemble's forecast made there, NaN where
@@ -99,7 +98,7 @@ class OnlineGate:
         """The gated forecast of one region at the present state, which doesn't move."""
         return float(price + self._factor_of(region) * (ensemble - price))
 
-    def factors(self) -> Array:
+    def factors(self) -> Floats:
         """Today's factor of each region, shape (R,)."""
         return np.array([self._factor_of(region) for region in range(self.regions)])
 
@@ -108,7 +107,7 @@ class OnlineGate:
 
 
 @numba.njit(cache=True)
-def _factor(region: int, loss: Array, square: Array, size: Array, count: Array) -> float:
+def _factor(region: int, loss: Floats, square: Floats, size: Floats, count: Floats) -> float:
     mean = 0.0
     for m in range(loss.shape[0]):
         # The prior speaks in moves of the usual size, so that it weighs the same in calm and in wild markets.
@@ -129,16 +128,16 @@ def _factor(region: int, loss: Array, square: Array, size: Array, count: Array) 
 
 @numba.njit(cache=True)
 def _run(
-    price: Array,
-    ensemble: Array,
-    outcome: Array,
-    loss: Array,
-    square: Array,
-    size: Array,
-    count: Array,
-    pending: Array,
-    decay: Array,
-    out: Array,
+    price: Floats,
+    ensemble: Floats,
+    outcome: Floats,
+    loss: Floats,
+    square: Floats,
+    size: Floats,
+    count: Floats,
+    pending: Floats,
+    decay: Floats,
+    out: Floats,
 ) -> None:
     regions, steps = pending.shape[0], pending.shape[1]
     for t in range(price.shape[1]):

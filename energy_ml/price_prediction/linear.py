@@ -13,8 +13,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
+from energy_ml.arrays import Floats, Floats32
+
 LIMIT = 4.0
 """Scaled columns are clipped here: one spike must not move a coefficient or a forecast without bound."""
 
@@ -23,12 +23,12 @@ LIMIT = 4.0
 class MedianRegression:
     """Coefficients over robustly scaled columns: ``center``, ``scale``, ``weights`` (columns,), ``intercept``."""
 
-    center: Array
-    scale: Array
-    weights: Array
+    center: Floats
+    scale: Floats
+    weights: Floats
     intercept: float
 
-    def predict(self, rows: npt.NDArray[np.floating]) -> Array:
+    def predict(self, rows: npt.NDArray[np.floating]) -> Floats:
         """Forecast of the target's median, shape (n,); NaN counts as the column's training median."""
         out = np.empty(len(rows))
         _dot(np.asarray(rows, dtype=np.float32), self.center, self.scale, self.weights, self.intercept, LIMIT, out)
@@ -36,7 +36,7 @@ class MedianRegression:
 
     @classmethod
     def fit(
-        cls, rows: npt.NDArray[np.floating], target: Array, penalty: float = 0.1, iterations: int = 25
+        cls, rows: npt.NDArray[np.floating], target: Floats, penalty: float = 0.1, iterations: int = 25
     ) -> MedianRegression:
         """Fit on ``rows`` (n, columns) and ``target`` (n,); ``penalty`` is the ridge per row in scaled units."""
         rows = np.asarray(rows, dtype=np.float64)
@@ -70,7 +70,7 @@ class MedianRegression:
 
 @numba.njit(cache=True)
 def _dot(
-    rows: Float32Array, center: Array, scale: Array, weights: Array, intercept: float, limit: float, out: Array
+    rows: Floats32, center: Floats, scale: Floats, weights: Floats, intercept: float, limit: float, out: Floats
 ) -> None:
     # Not a BLAS product: its rounding depends on how many rows are asked at once, and batch and live must agree.
     for i in range(rows.shape[0]):

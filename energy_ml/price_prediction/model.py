@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Floats, Floats32, Integers
 from energy_ml.artifacts import Complete
 from energy_ml.config import PricePredictionConfig
 from energy_ml.errors import ConfigError, IntervalError
@@ -27,10 +27,6 @@ from energy_ml.price_prediction.trees import Forest, flatten
 
 if TYPE_CHECKING:
     import xgboost as xgb
-
-Array = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -66,8 +62,8 @@ class Fitted(Complete):
         return booster
 
     def forecast(
-        self, rows: Float32Array, price: Array, vol: Array, design: Design, codes: IntArray
-    ) -> tuple[Array, Array]:
+        self, rows: Floats32, price: Floats, vol: Floats, design: Design, codes: Integers
+    ) -> tuple[Floats, Floats]:
         """The ensemble's prices (n,), NaN where a member has none, and ascending quantiles (n, quantiles) of
         arcsinh(price / scale); ``codes`` (n,) of the regions as in ``design``."""
         scale = design.price_scale
@@ -105,7 +101,7 @@ class PricePredictionModel(Complete):
     conformal: OnlineConformal
     state_time: pd.Timestamp
     interval_level: float
-    sample_rows: Float32Array
+    sample_rows: Floats32
     """Some input rows of training, evenly spread: what SHAP importance is taken over."""
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -125,7 +121,7 @@ class PricePredictionModel(Complete):
         """Intervals of the horizon."""
         return self.horizon // self.interval_minutes
 
-    def predict(self, features: pd.DataFrame) -> Array:
+    def predict(self, features: pd.DataFrame) -> Floats:
         """Price forecasts per row of a features frame, currency/MWh, shape (n,), at the present state of the gate."""
         return self.forecast(features).price
 
@@ -135,7 +131,7 @@ class PricePredictionModel(Complete):
         price = features[self.price_col].to_numpy(dtype=np.float64)
         return self.forecast_rows(rows, price, self.design.volatility(features), self.design.region_codes(features))
 
-    def forecast_rows(self, rows: Float32Array, price: Array, vol: Array, regions: IntArray) -> Forecast:
+    def forecast_rows(self, rows: Floats32, price: Floats, vol: Floats, regions: Integers) -> Forecast:
         """The same from input rows (n, columns) of ``design`` and region codes (n,), -1 for an unseen region.
 
         An unseen region is served with a penalty: the gate takes the smallest factor of the known regions and the
@@ -154,7 +150,7 @@ class PricePredictionModel(Complete):
                 bounds[i, :, 0], bounds[i, :, 1] = every[..., 0].min(axis=0), every[..., 1].max(axis=0)
         return Forecast(point, bounds, quantiles, self.design.price_scale)
 
-    def ungated(self, features: pd.DataFrame) -> tuple[Array, IntArray, Array, Array]:
+    def ungated(self, features: pd.DataFrame) -> tuple[Floats, Integers, Floats, Floats]:
         """What gate and calibration work on, per row: price (n,), region code (n,), the ensemble's price (n,) and
         quantiles (n, quantiles) of arcsinh(price / scale)."""
         rows = self.design.rows(features, self.price_col)
@@ -197,7 +193,7 @@ class PricePredictionModel(Complete):
         self.state_time = self.state_time + pd.Timedelta(minutes=n_times * self.interval_minutes)
         return n_times
 
-    def feature_importance(self, method: str = "gain", rows: Float32Array | None = None) -> pd.DataFrame:
+    def feature_importance(self, method: str = "gain", rows: Floats32 | None = None) -> pd.DataFrame:
         """What the boosted median members use; columns ``feature, family, importance`` (shares), largest first.
 
         ``gain``: share of total gain. ``shap``: share of mean absolute contribution (XGBoost's ``pred_contribs``) over
@@ -241,31 +237,31 @@ class Forecast:
     """Forecasts of n rows: ``price`` (n,), currency/MWh; ``bounds`` (n, levels, 2) and ``quantiles`` (n, quantiles) on
     the arcsinh(price / scale) scale."""
 
-    price: Array
-    bounds: Array
-    quantiles: Array
+    price: Floats
+    bounds: Floats
+    quantiles: Floats
     scale: float
 
-    def interval(self, level: float) -> tuple[Array, Array]:
+    def interval(self, level: float) -> tuple[Floats, Floats]:
         """Bounds at any level, currency/MWh; the point forecast never lies outside."""
         return interval_around(self.price, self.bounds, self.quantiles[:, len(QUANTILES) // 2], level, self.scale)
 
     @property
-    def distribution(self) -> Array:
+    def distribution(self) -> Floats:
         """Calibrated quantiles (n, quantiles) on the arcsinh scale."""
         return calibrated(self.bounds, self.quantiles[:, len(QUANTILES) // 2])
 
     @property
-    def expected(self) -> Array:
+    def expected(self) -> Floats:
         """The mean price per row, (n,), currency/MWh."""
         return expected_price(self.distribution, self.scale)
 
-    def spike_probability(self, threshold: Array, calibration: tuple[float, float] = (0.0, 1.0)) -> Array:
+    def spike_probability(self, threshold: Floats, calibration: tuple[float, float] = (0.0, 1.0)) -> Floats:
         """P(price > threshold) per row, (n,), for thresholds (n,) in currency/MWh; NaN where that is NaN."""
         return spike_probability(self.distribution, self.scale, threshold, calibration)
 
 
-def interval_around(price: Array, bounds: Array, median: Array, level: float, scale: float) -> tuple[Array, Array]:
+def interval_around(price: Floats, bounds: Floats, median: Floats, level: float, scale: float) -> tuple[Floats, Floats]:
     """Lower and upper prices (n,) of ``level`` from bounds on the arcsinh scale, stretched to hold the point
     forecast."""
     chosen = scale * np.sinh(at_level(bounds, median, level))

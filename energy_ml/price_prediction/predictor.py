@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Booleans, Floats32, Integers
 from energy_ml.artifacts import Registry, load_champion, read_registry
 from energy_ml.config import Covariate, PricePredictionConfig, resolve_path
 from energy_ml.errors import (
@@ -70,8 +70,8 @@ UNSEEN = "unseen region: served without a region code, the gate at its most care
 class _Columns:
     """Where a model's input columns stand in the feature cube, and its regions' codes."""
 
-    in_volatility: npt.NDArray[np.int64]
-    as_is: npt.NDArray[np.int64]
+    in_volatility: Integers
+    as_is: Integers
     vol: int
     codes: dict[str, int]
 
@@ -500,7 +500,7 @@ class PricePredictor:
                 remedy="fill the gap, or wait for the next price",
             )
         out: dict[int, Forecast] = {}
-        cubes: dict[PriceFeatureSpec, npt.NDArray[np.float32]] = {}
+        cubes: dict[PriceFeatureSpec, Floats32] = {}
         for horizon in horizons:
             model = self.model(horizon)
             spec = self._spec(model)
@@ -587,7 +587,7 @@ class PricePredictor:
         return rows
 
 
-def _recent_missing(panel: Panel, model: PricePredictionModel) -> npt.NDArray[np.bool_]:
+def _recent_missing(panel: Panel, model: PricePredictionModel) -> Booleans:
     """Which of the prices that lags and windows of the newest row look at weren't measured, (R, that many)."""
     recent = slice(-recent_reach(model.feature_cols, model.interval_minutes) - 1, None)
     missing = np.isnan(panel.matrix(model.price_col)[:, recent])

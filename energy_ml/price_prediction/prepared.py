@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from energy_ml.arrays import Booleans, Floats, Floats32, Integers
 from energy_ml.errors import HorizonError, NoDataError, SchemaError, SplitError
 from energy_ml.features import follows_hole, measured_prices, recent_reach, to_panel
 from energy_ml.price_prediction.boosting import BinnedPool, Inputs
@@ -19,10 +20,6 @@ from energy_ml.price_prediction.design import VOL, Design
 from energy_ml.price_prediction.ensemble import Preset
 from energy_ml.splits import PARTS, TimeSplit
 
-Array = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 HISTORY = 3
 """Number of the part before the window, after those of ``PARTS``."""
 
@@ -44,25 +41,25 @@ class PreparedWindow:
     design: Design
     interval_minutes: int
     times: pd.DatetimeIndex
-    cells: IntArray
-    price: Array
-    outcome: Array
-    usable: BoolArray
+    cells: Integers
+    price: Floats
+    outcome: Floats
+    usable: Booleans
     inputs: Inputs
     """Input rows (k, columns) of ``design`` for k row numbers of the frame."""
     part: npt.NDArray[np.int8]
     preset: Preset
     """For the length of the training part."""
-    chosen: dict[str, IntArray]
+    chosen: dict[str, Integers]
     """Row numbers that fits use: ``history``, ``train``, ``validation`` (thinned when there are many); ``before`` is
     history and train, ``all`` the three together."""
     binned: BinnedPool
 
-    def volatility(self, rows: IntArray) -> Array:
+    def volatility(self, rows: Integers) -> Floats:
         """Local volatility of these rows, (len(rows),)."""
         return np.asarray(self.frame[VOL].to_numpy()[rows], dtype=np.float64)
 
-    def ahead(self, rows: IntArray, steps: int, *, measured: bool = False) -> Array:
+    def ahead(self, rows: Integers, steps: int, *, measured: bool = False) -> Floats:
         """Price ``steps`` intervals after each of these rows, (len(rows),); NaN where it isn't known. Negative looks
         back, 0 is the current price. ``measured`` leaves out filled ones."""
         grid = self.outcome if measured else self.price
@@ -84,7 +81,7 @@ class PreparedWindow:
         rows = self.chosen["history"]
         return {"from": self.times[self.places(rows)[1].min()].isoformat() if len(rows) else None, "rows": len(rows)}
 
-    def places(self, rows: IntArray | slice = slice(None)) -> tuple[IntArray, IntArray]:
+    def places(self, rows: Integers | slice = slice(None)) -> tuple[Integers, Integers]:
         """Region and instant on the grid of these rows, or of all, (len(rows),) each."""
         instants, regions = np.divmod(self.cells[rows], self.price.shape[1])
         return regions, instants
@@ -183,7 +180,7 @@ def prepare_window(
         "all": np.sort(np.concatenate([before, validation])),
     }
 
-    def inputs(rows: IntArray) -> Float32Array:
+    def inputs(rows: Integers) -> Floats32:
         return design.rows(frame.iloc[rows], price_col)
 
     return PreparedWindow(
@@ -205,5 +202,5 @@ def prepare_window(
     )
 
 
-def _thin(rows: IntArray, most: int, rng: np.random.Generator, chance: Array | None = None) -> IntArray:
+def _thin(rows: Integers, most: int, rng: np.random.Generator, chance: Floats | None = None) -> Integers:
     return rows if len(rows) <= most else np.sort(rng.choice(rows, size=most, replace=False, p=chance))

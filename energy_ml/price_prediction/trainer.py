@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xgboost as xgb
 
 from energy_ml import __version__
+from energy_ml.arrays import Floats, Integers
 from energy_ml.artifacts import folder_to_save, load_artifact, save_artifact, save_training_results
 from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.errors import ModelError, ModelNotFoundError
@@ -56,9 +56,6 @@ from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.price_prediction.prepared import PreparedWindow, prepare_window
 from energy_ml.splits import PARTS, TimeSplit, split_window
 from energy_ml.training_window import lake_of, newest, read_window, settings_for, window_features, with_history
-
-Array = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 SAMPLE_ROWS = 200
 """Input rows kept with a model for SHAP importance."""
@@ -390,7 +387,7 @@ class PricePredictionTrainer:
         horizon: int,
         split: TimeSplit | None,
         history: pd.DataFrame | None,
-    ) -> tuple[Array, int]:
+    ) -> tuple[Floats, int]:
         """``HorizonFits.validation_losses`` with these columns, and the horizon in intervals."""
         window = self._prepare(frame, feature_cols, split, history)
         steps = window.steps_of(horizon)
@@ -410,10 +407,10 @@ class PricePredictionTrainer:
         self,
         window: PreparedWindow,
         horizon: int,
-        point: Array,
-        interval: tuple[Array, Array],
-        bounds: Array,
-        median: Array,
+        point: Floats,
+        interval: tuple[Floats, Floats],
+        bounds: Floats,
+        median: Floats,
     ) -> tuple[pd.DataFrame, dict[str, float], tuple[float, float]]:
         """Forecasts frame of a window's grids (R, T, ...), by time and region, without rows that touch a hole or lie in
         no part; the price of a spike by region; and the calibration of spikes' probability, fitted before the test
@@ -457,5 +454,5 @@ class PricePredictionTrainer:
         return frame, spikes, line
 
 
-def _evenly(rows: IntArray, count: int) -> IntArray:
+def _evenly(rows: Integers, count: int) -> Integers:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64))]

@@ -18,11 +18,12 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from energy_ml.arrays import Floats32, Unsigned32
+
 if TYPE_CHECKING:
     import xgboost as xgb
 
-FloatArray = npt.NDArray[np.float32]
-UintArray = npt.NDArray[np.uint32]
+FloatArray = Floats32
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Forest:
     group: npt.NDArray[np.int32]
     base: FloatArray
 
-    def predict(self, rows: npt.NDArray[np.float32]) -> FloatArray:
+    def predict(self, rows: Floats32) -> FloatArray:
         """Sums of leaf weights, shape (n, k), for ``rows`` (n, columns) float32; NaN follows the learned default."""
         rows = np.ascontiguousarray(rows, dtype=np.float32)
         out = np.empty((len(rows), len(self.base)), dtype=np.float32)
@@ -51,7 +52,7 @@ class Forest:
         return out
 
     @cached_property
-    def _steps(self) -> tuple[UintArray, FloatArray, UintArray, npt.NDArray[np.int32], UintArray]:
+    def _steps(self) -> tuple[Unsigned32, FloatArray, Unsigned32, npt.NDArray[np.int32], Unsigned32]:
         """Columns, values, next nodes (4 n,), depths (t,) and roots (t,), laid out for stepping.
 
         Every node is a step, a leaf to itself, so that trees can be stepped side by side without asking which have
@@ -132,11 +133,11 @@ def _turn(x: float, threshold: float) -> np.uint64:
 @numba.njit(cache=True, nogil=True)
 def _walk(
     rows: FloatArray,
-    feature: UintArray,
+    feature: Unsigned32,
     value: FloatArray,
-    following: UintArray,
+    following: Unsigned32,
     depths: npt.NDArray[np.int32],
-    roots: UintArray,
+    roots: Unsigned32,
     group: npt.NDArray[np.int32],
     base: FloatArray,
     out: FloatArray,

@@ -15,10 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 from numba import njit
 
+from energy_ml.arrays import Floats, Integers
 from energy_ml.config import RLBatteryConfig
 from energy_ml.errors import BatteryError
-
-Floats = npt.NDArray[np.float64]
 
 CHARGE, HOLD, DISCHARGE = range(3)
 """Numbers of the actions: their places in ``names.ACTIONS``."""
@@ -101,7 +100,7 @@ def _simulate(
     requests: Floats,
     prices: Floats,
     hours: float,
-    days: npt.NDArray[np.int64],
+    days: Integers,
     final: float,
 ) -> tuple[Floats, Floats, Floats]:
     n = len(prices)
@@ -279,12 +278,12 @@ class Trajectory(NamedTuple):
     cash: Floats
 
     @property
-    def actions(self) -> npt.NDArray[np.int64]:
+    def actions(self) -> Integers:
         """Number of the action carried out in each interval, (T,): see ``ACTIONS``."""
         return np.where(self.energy > 0, CHARGE, np.where(self.energy < 0, DISCHARGE, HOLD)).astype(np.int64)
 
 
-def utc_days(timestamps: pd.DatetimeIndex | pd.Series) -> npt.NDArray[np.int64]:
+def utc_days(timestamps: pd.DatetimeIndex | pd.Series) -> Integers:
     """Number of the UTC day of each timestamp (days since 1970), (T,); naive timestamps are taken as UTC."""
     index = pd.DatetimeIndex(timestamps)
     if index.tz is not None:
