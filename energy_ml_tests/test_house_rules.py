@@ -1,6 +1,8 @@
 """Rules of the house that a reader of the design relies on: who may import whom, and what importing costs."""
 
 import ast
+import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -130,3 +132,10 @@ def test_functions_can_be_taken_in_at_one_look(path: Path) -> None:
 def test_array_types_are_named_in_one_place() -> None:
     named = {path.name for path in MODULES if re.search(r"^\w+ = npt\.NDArray\[", path.read_text(), re.M)}
     assert named == {"arrays.py"}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if ">>> " in p.read_text()], ids=lambda p: p.stem)
+def test_examples_in_docstrings_are_true(path: Path) -> None:
+    name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert tried and not failed
