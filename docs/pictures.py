@@ -89,11 +89,15 @@ def _photograph(driver: Any, name: str, address: str, size: tuple[int, int], rea
 
 
 def _graph(window: Any) -> None:
-    """All groups opened, none cut off."""
-    for close in window.get_by_label("Collapse sidebar").all():
-        close.click()
+    """Groups as they open; with every asset shown no window holds the graph legibly."""
     window.locator("svg foreignObject").get_by_text("model_management", exact=True).first.wait_for()
-    window.wait_for_timeout(3000)
+    window.get_by_text("Hide navigation").click()
+
+
+def _asset(window: Any) -> None:
+    """Figures of a model, and its chart before them."""
+    window.get_by_role("row").filter(has_text="forecast_chart").get_by_text("Show Markdown").click()
+    window.get_by_role("dialog").locator("img").last.wait_for()
 
 
 def main() -> None:
@@ -120,10 +124,8 @@ def main() -> None:
             _photograph(driver, "page.png", address, (1360, 1120), lambda window: window.locator(wait).wait_for())
         ui = ("dagster-webserver", "-m", "energy_ml.definitions", "-h", "127.0.0.1", "-p", "{port}")
         with _server(root, environment, *ui) as address:
-            _photograph(driver, "graph.png", f"{address}/asset-groups?open-nodes=", (1360, 900), _graph)
-            asset = f"{address}/assets/{MODEL}?view=overview"
-            ready = "table table"
-            _photograph(driver, "asset.png", asset, (1360, 1200), lambda w: w.locator(ready).first.wait_for())
+            _photograph(driver, "graph.png", f"{address}/asset-groups", (1360, 560), _graph)
+            _photograph(driver, "asset.png", f"{address}/assets/{MODEL}?view=overview", (1500, 1000), _asset)
     (DOCS / "pictures.json").write_text(json.dumps(digests(), indent=2) + "\n")
 
 

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,16 @@ def test_the_notebook_runs(project: tuple[Path, dict[str, str]]) -> None:
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "A stored MWh is worth" in done.stdout and "price_stays" in done.stdout and "'rmae'" in done.stdout
+
+
+def test_no_picture_is_older_than_what_it_shows() -> None:
+    """A changed page, graph or part of the report needs new pictures."""
+    script = project_root() / "docs/pictures.py"
+    digests = runpy.run_path(str(script))["digests"]()
+    kept = json.loads(script.with_suffix(".json").read_text())
+    old = [name for name, digest in digests.items() if kept.get(name) != digest]
+    assert not old, f"{', '.join(old)} show what isn't so any more: make pictures"
+    assert kept.keys() == digests.keys() == {path.name for path in script.parent.glob("*.png")}
 
 
 def test_the_readme_is_short() -> None:
