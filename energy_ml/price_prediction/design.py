@@ -24,7 +24,7 @@ from energy_ml.features.covariates import with_unknown
 
 VOL = "vol"
 """Feature column with the local volatility of the price, currency/MWh."""
-LEVELS = re.compile(r"^(price_now|price_lag_\d+|rolling_(mean|min|max)_\d+)$")
+PRICE_LEVELS = re.compile(r"^(price_now|price_lag_\d+|rolling_(mean|min|max)_\d+)$")
 """Price levels: what they say, changes and distances from the current price say better."""
 IN_CURRENCY = re.compile(
     r"^(change_|dist_|spread_|others_change_|nearest_spread|nearest_distance|nearest_change_|abs_change_mean_"
@@ -66,7 +66,7 @@ class Design(Complete):
                 expected="the columns that energy_ml.features.build_price_features makes",
                 remedy="build the features with it",
             )
-        kept = [name for name in features if name != VOL and not LEVELS.match(name)]
+        kept = [name for name in features if name != VOL and not PRICE_LEVELS.match(name)]
         scaled = tuple(name for name in kept if IN_CURRENCY.match(name))
         plain = tuple(name for name in kept if not IN_CURRENCY.match(name))
         finite = train_prices[np.isfinite(train_prices)]

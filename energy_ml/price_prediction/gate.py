@@ -30,7 +30,7 @@ LARGEST_SAY = 5.0
 """An outcome speaks for or against a factor with at most so many usual moves: an hour of spikes isn't a day's
 evidence."""
 PRIOR_OUTCOMES = 10.0
-POOLED = 0.1
+OTHERS_WEIGHT = 0.1
 """Weight of the other regions' outcomes in a region's choice: a region alone is noisy, all together are deaf."""
 
 
@@ -116,7 +116,7 @@ def _factor(region: int, loss: Floats, square: Floats, size: Floats, count: Floa
         for g in range(GRID.shape[0]):
             total, variance = PRIOR_OUTCOMES * usual * abs(GRID[g] - 1.0), 0.0
             for r in range(loss.shape[1]):
-                weight = 1.0 if r == region else POOLED
+                weight = 1.0 if r == region else OTHERS_WEIGHT
                 total += weight * loss[m, r, g]
                 variance += weight * weight * square[m, r, g]
             total += DOUBT * np.sqrt(variance)
