@@ -530,27 +530,32 @@ def importance_chart(table: pd.DataFrame) -> Chart:
     """Show which features the models use, over all horizons.
 
     ``table`` has ``feature``, ``family``, one of "shap", "importance" and "gain" and, if several models are in it,
-    ``horizon_minutes``. Importances are turned into shares of their horizon's sum.
+    ``horizon_minutes``. Importances are turned into shares of their horizon's sum. With both ``shap`` and ``gain``,
+    bars show SHAP and a tick shows gain.
     """
     measure = importance_measure(table)
     if measure is None or table.empty:
         return _empty("No feature importance")
     data = table if HORIZON in table else table.assign(**{HORIZON: 0})
-    best = _shares(data, measure).groupby([data["feature"], data["family"]]).sum() / data[HORIZON].nunique()
-    rows = best.nlargest(12).rename("share").reset_index()
+    both = {"share": measure} | ({"gain": "gain"} if measure == "shap" and "gain" in data else {})
+    shares = pd.DataFrame({name: _shares(data, of) for name, of in both.items()})
+    best = shares.groupby([data["feature"], data["family"]]).sum() / data[HORIZON].nunique()
+    rows = best.nlargest(12, "share").reset_index()
+    gain = [_mark("tick", {"x": {"field": "gain"}}, color=_ORANGE, thickness=3)] if "gain" in both else []
     rows["what"] = rows["feature"].map(feature_description)
     names = {"feature": "feature", "family": "family", "what": "what it is"}
     of = "mean absolute SHAP value" if measure == "shap" else "all importance"
     spec = _chart(
         _mark("bar", color=_BLUE),
         _mark("text", {"text": {"field": "share", "format": ".1%"}}, align="left", dx=4, color=_INK),
+        *gain,
         height=24 * len(rows),
-        title="Top features, mean over horizons",
+        title="Top features, mean over horizons" + ("; the mark: share of gain" if gain else ""),
         data=_data(rows),
         encoding={
             "y": _of("feature", "nominal", sort=None, axis={"labelLimit": 220}),
             "x": _of("share", title=f"share of {of}", axis={"format": ".0%", "tickMinStep": 0.01}),
-            "tooltip": _said(names) + _said({"share": "share"}, ".1%"),
+            "tooltip": _said(names) + _said(both, ".1%"),
         },
     )
     return Chart(spec)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import re
 from collections.abc import Iterator
 
 import dagster as dg
@@ -114,7 +117,9 @@ def test_currency_and_clock(
     assert newest.startswith("2026-01-08T23:30:00"), "machines get UTC"
     page = project.store.path(project.day(DAYS), REPORT_FILE).read_text()
     assert "09 Jan 2026 10:00 Australia/Brisbane, which no model" in page and "AUD/MWh" in page and "AUD per MW" in page
-    assert "currency/MWh" not in page and "time that is forecast, Australia/Brisbane" in page
+    (packed,) = re.findall(r'id="chart-data">([^<]+)<', page)
+    charts = gzip.decompress(base64.b64decode(packed)).decode()
+    assert "currency/MWh" not in page + charts and "time that is forecast, Australia/Brisbane" in charts
     with project_instance() as instance:
         keys = ("features/price_features", "features/time_split", "price_prediction/model_30min")
         features, split, model = (

@@ -162,7 +162,7 @@ def test_an_action_by_name_is_the_same_at_every_door(
     assert (answers[0]["battery"], answers[0]["region"]) == (name, "FR")
     (row,) = (one for one in service.batteries() if one["battery_id"] == name)
     assert answers[0]["charge_level_mwh"] == (row["charge_level_mwh"] if charge is None else charge)
-    assert rest(service, "batteries") == {"batteries": to_jsonable(service.batteries())}
+    assert rest(service, "batteries")["batteries"] == to_jsonable(service.batteries())
 
 
 def test_actions_are_of_the_battery_that_is_named(service: MLService) -> None:

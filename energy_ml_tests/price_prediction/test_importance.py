@@ -45,7 +45,8 @@ def test_the_table_shows_both_measures_side_by_side(trained: PricePredictionTrai
     for method in ("shap", "gain"):
         alone = model.feature_importance(method).set_index("feature")["importance"]
         np.testing.assert_array_equal(table[method], alone.loc[table["feature"]])
-    left, _ = importance_chart(table).axes
-    assert "SHAP" in left.get_xlabel() and left.get_legend() is not None
-    marks = dict(zip([t.get_text() for t in left.get_yticklabels()], left.lines[0].get_xdata(), strict=True))
+    chart = importance_chart(table).spec
+    marks = {row["feature"]: row["gain"] for row in chart["data"]["values"]}
+    assert [layer["mark"]["type"] for layer in chart["layer"]] == ["bar", "text", "tick"]
+    assert "SHAP" in chart["encoding"]["x"]["title"] and "gain" in chart["title"]
     assert marks == pytest.approx(table.set_index("feature")["gain"].loc[list(marks)].to_dict())
