@@ -4,7 +4,8 @@ What belongs here: prices and battery telemetry up to a clean window. What doesn
 """
 
 from energy_ml.market_data.cleaning import CleanBatteries, CleanPrices, clean_batteries, clean_prices
-from energy_ml.market_data.lake import FileDays, FileInfo, ParquetLake
+from energy_ml.market_data.footers import FileInfo
+from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.schema import DataProblem, read_kind
 from energy_ml.market_data.window import PriceWindow, read_price_window, read_recent_prices
 
@@ -12,7 +13,6 @@ __all__ = [
     "CleanBatteries",
     "CleanPrices",
     "DataProblem",
-    "FileDays",
     "FileInfo",
     "ParquetLake",
     "PriceWindow",

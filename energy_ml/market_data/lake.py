@@ -1,21 +1,17 @@
 """The folder of parquet files as one table: what is there, and reading a time window of it.
 
-What belongs here: finding files, footers, push-down, coverage, content fingerprints, files that can't be read.
-What doesn't: types (``schema``), and rules on values, gaps and duplicates (``cleaning``).
+What belongs here: push-down, coverage, files that can't be read but may be needed. What doesn't: the files themselves
+(``footers``), types (``schema``), and rules on values, gaps and duplicates (``cleaning``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import hashlib
-import json
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, Literal, cast
-from urllib.parse import unquote
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -34,7 +30,7 @@ from energy_ml.errors import (
     UnknownRegionError,
     UnreadableFileError,
 )
-from energy_ml.market_data.part_file import CONTENT, KEYS
+from energy_ml.market_data.footers import FileInfo, Files, Footer, first_line
 from energy_ml.market_data.rows import infer_interval, rows_by_code, unsupported_interval
 from energy_ml.market_data.schema import (
     KEY_COLUMN,
@@ -44,90 +40,15 @@ from energy_ml.market_data.schema import (
     DataProblem,
     Kind,
     normalise,
-    read_kind,
-    utc_timestamps,
+    utc,
 )
-from energy_ml.names import AVAILABLE_AT, BATTERY_ID, CHARGE, NODES_FILE, PRICE, REGION, TIMESTAMP
+from energy_ml.names import AVAILABLE_AT, BATTERY_ID, NODES_FILE, PRICE, REGION, TIMESTAMP
 
-_SUFFIXES = (".parquet", ".parq", ".pq")
-_MAGIC = b"PAR1"
+_EPOCH = dt.date(1970, 1, 1)
 _DAY_NS = 86_400 * 10**9
 _DATE_IN_PATH = re.compile(r"(?<!\d)(\d{4})[-_]?(\d{2})[-_]?(\d{2})(?!\d)")
-_CHECKSUMS = ("ETag", "etag", "md5", "md5Hash", "content_md5")
-"""What object stores call a file's checksum."""
-_HASHED_WHOLE = 64 * 2**20
 _COMPLETE_TAIL_MINUTES = 30
 _COMPLETE_SHARE = 0.95
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """One file as its footer describes it.
-
-    ``first`` and ``last`` are the first and last timestamp (UTC), ``regions`` what the key column holds (battery ids
-    for telemetry), ``size`` bytes, ``fingerprint`` a sha256 over size, footer and content (of files
-    above 64 MB: size and footer, with a store's own checksum if it has one). A file that can't be used has
-    ``problem`` in words and ``problem_kind``: empty | not_parquet | incomplete | corrupt | schema (resembles prices or
-    telemetry but lacks columns) | timestamps | other (has nothing to do with either, never stands in the way).
-    A file with zero rows is no problem and covers nothing. ``changed_at``: when a local file was last written or moved,
-    seconds since 1970, by the file system's clock; a hint only, files are told apart by their fingerprint.
-    """
-
-    path: str
-    kind: Kind | None
-    rows: int
-    first: pd.Timestamp | None
-    last: pd.Timestamp | None
-    regions: tuple[str, ...]
-    size: int
-    fingerprint: str
-    problem: str | None = None
-    problem_kind: str | None = None
-    changed_at: float | None = field(default=None, compare=False)
-
-    def touches(self, start: pd.Timestamp, end: pd.Timestamp) -> bool:
-        """Whether the file may hold rows of the half-open window."""
-        return self.first is not None and self.last is not None and self.first < end and self.last >= start
-
-
-@dataclass(frozen=True)
-class FileDays:
-    """Which UTC days and regions (battery ids for telemetry) one file covers.
-
-    ``rows``: distinct timestamps, one line per day (datetime.date), one column per region.
-    """
-
-    path: str
-    kind: Kind
-    rows: pd.DataFrame
-    fingerprint: str
-
-    @property
-    def days(self) -> tuple[dt.date, ...]:
-        """The days with at least one row, in order."""
-        return tuple(self.rows.index)
-
-    @property
-    def regions(self) -> tuple[str, ...]:
-        """The regions, or battery ids, in order."""
-        return tuple(self.rows.columns)
-
-
-@dataclass
-class _Footer:
-    """What is kept of an opened file between calls: enough to plan reading without opening it again."""
-
-    info: FileInfo
-    schema: pa.Schema | None = None
-    partitions: dict[str, str] = field(default_factory=dict)
-    group_rows: Integers = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    group_first: Integers | None = None
-    """First timestamp of each row group in ns UTC; None where the footer has no usable statistics."""
-    group_last: Integers | None = None
-    group_keys: list[tuple[str, str] | None] = field(default_factory=list)
-    """Smallest and largest region of each row group, None where unknown."""
-    error: DataError | None = None
-    """What is wrong with it, where that is more than that it can't be read."""
 
 
 class ParquetLake:
@@ -143,18 +64,17 @@ class ParquetLake:
     def __init__(self, root: str | UPath, zone: str | None = None) -> None:
         self.zone = zone
         self.root = root if isinstance(root, UPath) else UPath(resolve_path(root))
-        self._footers: dict[str, tuple[tuple[str, ...], _Footer]] = {}
-        self._days: dict[str, FileDays] = {}
+        self._files = Files(self.root, zone)
 
     # --- What is there -------------------------------------------------------------------------------------------
 
     def inventory(self) -> list[FileInfo]:
         """One entry per file, ordered by path, from footers. Files with problems are listed, never raised."""
-        return [footer.info for footer in self._scan()]
+        return [footer.info for footer in self._files.scan()]
 
     def skipped(self) -> dict[str, str]:
         """Files below the root that aren't looked at: path relative to the root -> why, and what to do, in words."""
-        return {name: why for name, why, _ in self._listing() if why}
+        return {name: why for name, why, _ in self._files.listing() if why}
 
     def zones(self) -> dict[str, str]:
         """Zone by node, as ``nodes.parquet`` in the root has them; empty without it. Raises SchemaError."""
@@ -166,7 +86,7 @@ class ParquetLake:
                 table = pq.read_table(handle)
         except (pa.ArrowException, OSError) as error:
             raise UnreadableFileError(
-                f"it can't be read ({_first_line(error)})", file=path, remedy="write it again or move it away"
+                f"it can't be read ({first_line(error)})", file=path, remedy="write it again or move it away"
             ) from error
         missing = [name for name in ("node", "zone") if name not in table.column_names]
         if missing:
@@ -180,20 +100,29 @@ class ParquetLake:
         pairs = zip(table["node"].to_pylist(), table["zone"].to_pylist(), strict=True)
         return {str(node): str(zone) for node, zone in pairs if node is not None and zone is not None}
 
-    def days_of_file(self, path: str) -> FileDays:
-        """Which UTC days and regions ``path`` covers; reads two columns. Raises UnreadableFileError or DataError."""
-        footer = self._footer(path, self._details(path))
+    def days_of_file(self, path: str) -> pd.DataFrame:
+        """As ``coverage``, of one file; reads two columns. Raises UnreadableFileError or DataError."""
+        footer = self._files.footer(path)
         if footer.info.problem:
-            raise self._unreadable(footer.info)
-        return self._count_days(footer)
+            raise _unreadable([footer])
+        return _rows_per_day(*self._keys(footer, None))
 
     def coverage(self, kind: Kind = "prices") -> pd.DataFrame:
         """Distinct timestamps per UTC day (index: datetime.date, in order) and region (columns); 0 where none.
 
         A timestamp that overlapping files share counts once. Files with problems count nothing.
         """
-        footers = [f for f in self._scan() if f.info.kind == kind and f.info.problem is None and f.info.rows]
-        return self._merge_days(footers)
+        footers = [f for f in self._files.scan() if f.info.kind == kind and f.info.rows]
+        if not footers:
+            return pd.DataFrame(index=pd.Index([], name="day", dtype=object))
+        parts = [_rows_per_day(*self._keys(footer, None)) for footer in footers]
+        total = pd.concat(parts).groupby(level=0).sum().astype(np.int64)
+        days = pd.Index([day for part in parts for day in part.index])
+        for day in days[days.duplicated()].unique():  # files overlap: their distinct timestamps count
+            for region, times in self._day_rows(footers, (day - _EPOCH).days).times.items():
+                total.loc[day, region] = len(times)
+        total.index.name, total.columns.name = "day", None
+        return total.sort_index().sort_index(axis=1)
 
     def latest_complete_day(
         self,
@@ -212,7 +141,7 @@ class ParquetLake:
         footers = self._price_footers(regions)
         odd: list[Integers] = []
         even = False
-        over = _utc(pd.Timestamp.now("UTC") if now is None else now).floor("D").value - 1
+        over = utc(pd.Timestamp.now("UTC") if now is None else now).floor("D").value - 1
         last_ns = min(max(cast(pd.Timestamp, f.info.last).value for f in footers), over)
         first_ns = min(cast(pd.Timestamp, f.info.first).value for f in footers)
         day = last_ns // _DAY_NS
@@ -263,15 +192,6 @@ class ParquetLake:
                 return minutes
         return None
 
-    def fingerprint(self, start: pd.Timestamp, end: pd.Timestamp, kinds: Sequence[Kind] = ("prices",)) -> str:
-        """sha256 over the content fingerprints of the files of ``kinds`` that touch [start, end).
-
-        The same for renamed, moved or touched files; another one as soon as a file is written with other content.
-        """
-        start, end = _utc(start), _utc(end)
-        marks = sorted(f.info.fingerprint for f in self._scan() if f.info.kind in kinds and f.info.touches(start, end))
-        return hashlib.sha256("\n".join(marks).encode()).hexdigest()
-
     # --- Reading a window ----------------------------------------------------------------------------------------
 
     def read_prices(
@@ -301,7 +221,7 @@ class ParquetLake:
         UnknownRegionError : no file holds one of ``regions``.
         SchemaError, TimestampError : a file that touches the window breaks the data contract.
         """
-        start, end = _utc(start), _utc(end)
+        start, end = utc(start), utc(end)
         footers = self._price_footers(regions)
         known = {region for footer in footers for region in footer.info.regions}
         extras = None if columns == "all" else [c for c in columns or () if c not in (TIMESTAMP, REGION)]
@@ -327,8 +247,8 @@ class ParquetLake:
 
         Columns, attrs and errors as in ``read_prices``; optional columns only where the files have them.
         """
-        start, end = _utc(start), _utc(end)
-        footers = [f for f in self._scan() if f.info.kind == "batteries" and f.info.problem is None]
+        start, end = utc(start), utc(end)
+        footers = [f for f in self._files.scan() if f.info.kind == "batteries"]
         return self._read(footers, "batteries", start, end, None, [])
 
     def read_covariates(self, start: pd.Timestamp, end: pd.Timestamp, names: Sequence[str]) -> pd.DataFrame:
@@ -337,11 +257,11 @@ class ParquetLake:
         Columns ``timestamp`` (the time spoken of), ``available_at`` (NaT where a price file says it), ``region`` and
         ``names``; n rows. What can't be read is left out and told in ``attrs["problems"]``: nothing depends on it.
         """
-        start, end, frames, problems = _utc(start), _utc(end), [], list[str]()
-        for footer in self._scan():
+        start, end, frames, problems = utc(start), utc(end), [], list[str]()
+        for footer in self._files.scan():
             stored = [] if footer.schema is None else footer.schema.names
             kind, held = footer.info.kind, [name for name in names if name in stored]
-            if kind not in ("prices", "forecasts") or not held or footer.info.problem is not None:
+            if kind not in ("prices", "forecasts") or not held:
                 continue
             try:
                 rows = self._read([footer], kind, start, end, None, held)
@@ -360,7 +280,7 @@ class ParquetLake:
 
     def _read(
         self,
-        footers: list[_Footer],
+        footers: list[Footer],
         kind: Kind,
         start: pd.Timestamp,
         end: pd.Timestamp,
@@ -369,15 +289,15 @@ class ParquetLake:
     ) -> pd.DataFrame:
         frames: list[pd.DataFrame] = []
         problems: list[DataProblem] = []
-        sources: list[list[Any]] = []
+        sources: list[tuple[str, int]] = []
         for footer in sorted(footers, key=lambda f: (f.info.first, f.info.path)):  # names say nothing about time
             if not footer.info.touches(start, end) or (keys is not None and not set(keys) & set(footer.info.regions)):
                 continue
-            groups = _groups_in(footer, start.value, end.value, keys)
+            groups = footer.groups_in(start.value, end.value, keys)
             if not groups:
                 continue
             table = self._read_columns(footer, groups, _columns_of(footer, kind, extras))
-            if footer.group_first is not None:
+            if footer.group_spans is not None:
                 table = _filter_time(table, start, end)
             if not table.num_rows:
                 continue
@@ -391,19 +311,19 @@ class ParquetLake:
             if len(frame):
                 problems += found
                 frames.append(frame)
-                sources.append([footer.info.path, len(frame)])
+                sources.append((footer.info.path, len(frame)))
         if not frames:
             frames = [_empty_frame(kind, extras or [])]
         result = frames[0].reset_index(drop=True) if len(frames) == 1 else pd.concat(frames, ignore_index=True)
         result.attrs = {"problems": [p.to_dict() for p in problems], "sources": sources}
         return result
 
-    def _read_columns(self, footer: _Footer, groups: list[int] | None, columns: list[str]) -> pa.Table:
+    def _read_columns(self, footer: Footer, groups: list[int] | None, columns: list[str]) -> pa.Table:
         """Read row groups (None: all) of ``columns``, partition columns included. Raises UnreadableFileError."""
         stored = [c for c in columns if footer.schema is not None and c in footer.schema.names]
         texts = [c for c in stored if c in KEY_COLUMN.values()]
         try:
-            with self._open(footer.info.path) as handle:
+            with self._files.open(footer.info.path) as handle:
                 file = pq.ParquetFile(handle, read_dictionary=texts)
                 table = file.read(columns=stored) if groups is None else file.read_row_groups(groups, columns=stored)
         except FileNotFoundError:
@@ -414,7 +334,7 @@ class ParquetLake:
             ) from None
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UnreadableFileError(
-                f"the file's data can't be read ({_first_line(error)})",
+                f"the file's data can't be read ({first_line(error)})",
                 file=footer.info.path,
                 expected="a whole parquet file",
                 remedy="write the file again or move it out of the data folder",
@@ -428,7 +348,7 @@ class ParquetLake:
     def _refuse_unreadable(
         self,
         frame: pd.DataFrame,
-        footers: list[_Footer],
+        footers: list[Footer],
         start: pd.Timestamp,
         end: pd.Timestamp,
         regions: set[str],
@@ -439,7 +359,7 @@ class ParquetLake:
         a region that isn't wanted, or if the readable files cover the window for all known regions anyway (which
         doesn't count where each file holds a region of its own: then it may well be one more region).
         """
-        bad = [f for f in self._scan() if f.info.problem and f.info.problem_kind != "other"]
+        bad = [f for f in self._files.scan() if f.broken]
         root = str(self.root)
         near = [f for f in bad if _may_touch(f, f.info.path.removeprefix(root), start, end, regions)]
         if not near:
@@ -454,58 +374,15 @@ class ParquetLake:
                 problem = DataProblem("unreadable_file", message, 0, False, file=footer.info.path)
                 frame.attrs["problems"].append(problem.to_dict())
             return
-        raise self._unreadable(near[0].info, others=len(near) - 1)
+        raise _unreadable(near)
 
-    def _unreadable(self, info: FileInfo, others: int = 0) -> DataError:
-        kept = self._footers.get(info.path)
-        error = kept[1].error if kept else None
-        if isinstance(error, TimestampError):
-            return error
-        more = f" (and {others} more such file{'s' if others > 1 else ''})" if others else ""
-        if isinstance(error, SchemaError):
-            return SchemaError(f"{info.problem}{more}", file=info.path, expected=error.expected, remedy=error.remedy)
-        return UnreadableFileError(
-            f"{info.problem}{more}",
-            file=info.path,
-            expected="whole parquet files that keep to the data contract",
-            remedy="wait until it is written, write it again, or move it out of the data folder",
-        )
-
-    # --- Days ----------------------------------------------------------------------------------------------------
-
-    def _count_days(self, footer: _Footer) -> FileDays:
-        kept = self._days.get(footer.info.path)
-        if kept is None or kept.fingerprint != footer.info.fingerprint:
-            times, keys, names = self._keys(footer, None)
-            rows = _rows_per_day(times, keys, names)
-            kept = FileDays(footer.info.path, cast(Kind, footer.info.kind), rows, footer.info.fingerprint)
-            self._days[footer.info.path] = kept
-        return kept
-
-    def _merge_days(self, footers: list[_Footer]) -> pd.DataFrame:
-        """Add up the files' days; where files overlap in a day, count distinct timestamps of all of them."""
-        parts = [self._count_days(f) for f in footers]
-        if not parts:
-            return pd.DataFrame(index=pd.Index([], name="day", dtype=object))
-        total = parts[0].rows
-        if len(parts) > 1:
-            total = pd.concat([p.rows for p in parts]).groupby(level=0).sum()
-            days = pd.Index([day for p in parts for day in p.days])
-            for day in days[days.duplicated()].unique():
-                number = (pd.Timestamp(day) - pd.Timestamp(0)).days
-                for region, times in self._day_rows(footers, number).times.items():
-                    total.loc[day, region] = len(times)
-        total = total.astype(np.int64)
-        total.index.name, total.columns.name = "day", None
-        return total.sort_index().sort_index(axis=1)
-
-    def _day_rows(self, footers: list[_Footer], day: int) -> _DayRows:
+    def _day_rows(self, footers: list[Footer], day: int) -> _DayRows:
         start, end = day * _DAY_NS, (day + 1) * _DAY_NS
         found: dict[str, list[Integers]] = {}
         for footer in footers:
             if not footer.info.touches(pd.Timestamp(start, tz="UTC"), pd.Timestamp(end, tz="UTC")):
                 continue
-            groups = _groups_in(footer, start, end, None)
+            groups = footer.groups_in(start, end, None)
             if not groups:
                 continue
             times, keys, names = self._keys(footer, groups)
@@ -516,7 +393,7 @@ class ParquetLake:
                     found.setdefault(name, []).append(times[rows])
         return _DayRows(day, {name: np.unique(np.concatenate(parts)) for name, parts in found.items()})
 
-    def _keys(self, footer: _Footer, groups: list[int] | None) -> tuple[Integers, Integers, list[str]]:
+    def _keys(self, footer: Footer, groups: list[int] | None) -> tuple[Integers, Integers, list[str]]:
         """Timestamps (ns UTC) and key codes of the rows, with the names that the codes stand for; of prices those that
         are numbers."""
         key = KEY_COLUMN[cast(Kind, footer.info.kind)]
@@ -524,7 +401,7 @@ class ParquetLake:
         table = self._read_columns(footer, groups, [TIMESTAMP, key, *value])
         for name in value:
             table = table.filter(_is_number(table.column(name)))
-        times = self._times_ns(table, key, footer.info.path)
+        times = self._files.times_ns(table, key, footer.info.path)
         encoded = table.column(key).combine_chunks()
         if not pa.types.is_dictionary(encoded.type):
             encoded = encoded.cast(pa.string()).dictionary_encode()
@@ -536,24 +413,16 @@ class ParquetLake:
             times, codes = times[codes >= 0], codes[codes >= 0]
         return times, codes, names
 
-    def _times_ns(self, table: pa.Table, key: str, path: str) -> Integers:
-        """Timestamps of the rows, ns UTC; ``key`` names the column of their series, where the table has it."""
-        column = table.column(TIMESTAMP)
-        if pa.types.is_timestamp(column.type) and column.null_count == 0 and (self.zone is None or column.type.tz):
-            with contextlib.suppress(pa.ArrowInvalid):
-                return np.asarray(column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).to_numpy())
-        return np.asarray(utc_timestamps(table, key, [], path, self.zone).asi8)
-
     # --- Files and footers ---------------------------------------------------------------------------------------
 
-    def _price_footers(self, regions: Sequence[str] | None) -> list[_Footer]:
+    def _price_footers(self, regions: Sequence[str] | None) -> list[Footer]:
         """Readable price files with rows. Raises NoDataError or UnknownRegionError, or the files' own problem."""
-        every = self._scan()
-        footers = [f for f in every if f.info.kind == "prices" and f.info.problem is None and f.info.rows]
-        broken = [f.info for f in every if f.info.problem and f.info.problem_kind != "other"]
+        every = self._files.scan()
+        footers = [f for f in every if f.info.kind == "prices" and f.info.rows]
+        broken = [f for f in every if f.broken]
         if not footers:
             if broken:
-                raise self._unreadable(broken[0], others=len(broken) - 1)
+                raise _unreadable(broken)
             raise NoDataError(
                 "there are no price files" if not every else f"none of the {len(every)} parquet files holds prices",
                 file=self.root,
@@ -572,145 +441,8 @@ class ParquetLake:
                 remedy="correct ENERGY_ML_REGIONS or unset it for all regions",
             )
         if unknown:
-            raise self._unreadable(broken[0], others=len(broken) - 1)
+            raise _unreadable(broken)
         return footers
-
-    def _scan(self) -> list[_Footer]:
-        return [self._footer(path, details) for path, details in self._files()]
-
-    def _files(self) -> list[tuple[str, dict[str, Any]]]:
-        if _is_parquet(self.root.path) and self.root.fs.isfile(self.root.path):
-            return [(str(self.root), self._details(str(self.root)))]
-        return [(str(self.root / name), details) for name, why, details in self._listing() if not why]
-
-    def _listing(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Each file below the root, by name: path relative to it, why it isn't looked at (empty if it is), details."""
-        base = self.root.path.rstrip("/")
-        try:
-            listing = self.root.fs.find(base, detail=True)
-        except FileNotFoundError:
-            return []
-        names = {(path[len(base) :].lstrip("/") if path.startswith(base) else path): path for path in sorted(listing)}
-        return [(name, _why_skipped(name, listing[path]), listing[path]) for name, path in names.items()]
-
-    def _details(self, path: str) -> dict[str, Any]:
-        try:
-            return dict(self.root.fs.info(self._inner(path)))
-        except FileNotFoundError:
-            return {}
-
-    def _inner(self, path: str) -> str:
-        return path if "://" not in path else UPath(path).path
-
-    def _open(self, path: str) -> AbstractContextManager[BinaryIO]:
-        inner = self._inner(path)
-        local = self.root.protocol in ("", "file", "local")
-        # Arrow's own file is several times faster than a Python file object, and only exists for local paths.
-        return cast(AbstractContextManager[BinaryIO], pa.OSFile(inner) if local else self.root.fs.open(inner, "rb"))
-
-    def _footer(self, path: str, details: dict[str, Any]) -> _Footer:
-        # The stamp only decides whether to look into the file again; what is found there never depends on it.
-        stamp = tuple(str(details.get(key)) for key in ("size", "mtime", "ino", "created", "LastModified", *_CHECKSUMS))
-        kept = self._footers.get(path)
-        if kept is None or kept[0] != stamp:
-            footer = self._read_footer(path, details)
-            # A copy that keeps its source's time of writing is still new: "created" is the inode's last change.
-            times = [at for at in (details.get("mtime"), details.get("created")) if isinstance(at, (int, float))]
-            kept = (stamp, replace(footer, info=replace(footer.info, changed_at=max(times, default=None))))
-            self._footers[path] = kept
-        return kept[1]
-
-    def _read_footer(self, path: str, details: dict[str, Any]) -> _Footer:
-        size, mark = 0, hashlib.sha256()
-
-        def problem(kind: str, message: str, size: int = 0, mark: str = "", error: DataError | None = None) -> _Footer:
-            info = FileInfo(path, None, 0, None, None, (), size, mark, message, kind)
-            return _Footer(info, partitions=_partitions(path), error=error)
-
-        try:
-            with self._open(path) as handle:
-                handle.seek(0, 2)
-                size = handle.tell()
-                if size == 0:
-                    return problem("empty", "the file is empty (0 bytes)")
-                handle.seek(0)
-                head = handle.read(4)
-                handle.seek(max(size - 8, 0))
-                tail = handle.read(8)
-                mark.update(f"{size}".encode() + head + tail)
-                if head != _MAGIC[: len(head)]:
-                    return problem("not_parquet", "the file isn't parquet", size, mark.hexdigest())
-                if size < 12 or tail[4:] != _MAGIC:
-                    message = "the file has no footer: it was cut off or is still being written"
-                    return problem("incomplete", message, size, mark.hexdigest())
-                length = int.from_bytes(tail[:4], "little")
-                handle.seek(max(size - 8 - length, 0))
-                ending = handle.read(length)
-                mark.update(ending)
-                handle.seek(0)
-                checksums = [str(details[key]) for key in _CHECKSUMS if details.get(key)]
-                if checksums:
-                    mark.update(checksums[0].encode())
-                elif (
-                    size <= _HASHED_WHOLE and CONTENT not in ending
-                ):  # a corrected price may leave size and footer as they were
-                    mark.update(handle.read())
-                    handle.seek(0)
-                file = pq.ParquetFile(handle)
-                names = file.schema_arrow.names
-                return self._describe(path, handle, file, size, mark.hexdigest())
-        except FileNotFoundError:
-            return problem("incomplete", "the file disappeared while it was looked at")
-        except DataError as error:
-            resembles = {PRICE, CHARGE} & set(names) or {TIMESTAMP, REGION} <= set(names)
-            kind = "timestamps" if not isinstance(error, SchemaError) else "schema" if resembles else "other"
-            return problem(kind, error.found.rstrip("."), size, mark.hexdigest(), error)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            return problem("corrupt", f"the file's footer can't be read ({_first_line(error)})", size, mark.hexdigest())
-
-    def _describe(self, path: str, handle: BinaryIO, file: pq.ParquetFile, size: int, mark: str) -> _Footer:
-        partitions = _partitions(path)
-        schema, metadata = file.schema_arrow, file.metadata
-        kind = read_kind([*schema.names, *(p for p in partitions if p not in schema.names)])
-        key = KEY_COLUMN[kind]
-        rows, groups = metadata.num_rows, metadata.num_row_groups
-        footer = _Footer(
-            FileInfo(path, kind, rows, None, None, (), size, mark),
-            schema,
-            partitions,
-            np.array([metadata.row_group(g).num_rows for g in range(groups)], dtype=np.int64),
-        )
-        if rows == 0:
-            return footer
-        stored = schema.field(TIMESTAMP).type if TIMESTAMP in schema.names else None
-        if self.zone is None or getattr(stored, "tz", None) is not None:
-            footer.group_first, footer.group_last = _time_statistics(file, path)
-        footer.group_keys = _key_statistics(file, key, partitions)
-        if footer.group_first is None or footer.group_last is None:
-            stamps = file.read(columns=[c for c in (TIMESTAMP, key) if c in schema.names])
-            times = self._times_ns(stamps, key, path)
-            first, last = int(times.min()), int(times.max())
-        else:
-            first, last = int(footer.group_first.min()), int(footer.group_last.max())
-        said = (metadata.metadata or {}).get(KEYS)
-        if said is not None:
-            names = set(json.loads(said))
-        elif all(pair is not None and pair[0] == pair[1] for pair in footer.group_keys):
-            names = {pair[0] for pair in footer.group_keys if pair is not None}
-        else:  # the footer knows only the extremes; the column itself is tiny, being dictionary-encoded
-            column = pq.ParquetFile(handle, read_dictionary=[key]).read(columns=[key]).column(0)
-            names = {str(name).strip() for name in pc.unique(column).to_pylist() if name is not None}
-        footer.info = FileInfo(
-            path,
-            kind,
-            rows,
-            pd.Timestamp(first, tz="UTC"),
-            pd.Timestamp(last, tz="UTC"),
-            tuple(sorted(names)),
-            size,
-            mark,
-        )
-        return footer
 
 
 @dataclass(frozen=True)
@@ -729,98 +461,25 @@ class _DayRows:
         return all(r in self.times and len(self.times[r]) >= enough and self.times[r][-1] >= tail for r in regions)
 
 
-def _utc(moment: pd.Timestamp | dt.datetime | str) -> pd.Timestamp:
-    stamp = pd.Timestamp(moment)
-    return stamp.tz_localize("UTC").as_unit("ns") if stamp.tzinfo is None else stamp.tz_convert("UTC").as_unit("ns")
+def _unreadable(footers: list[Footer]) -> DataError:
+    """What to say of files that can't be read, by the first of them."""
+    info, error, others = footers[0].info, footers[0].error, len(footers) - 1
+    if isinstance(error, TimestampError):
+        return error
+    more = f" (and {others} more such file{'s' if others > 1 else ''})" if others else ""
+    found = f"{info.problem}{more}"
+    if isinstance(error, SchemaError):
+        return SchemaError(found, file=info.path, expected=error.expected, remedy=error.remedy)
+    return UnreadableFileError(
+        found,
+        file=info.path,
+        expected="whole parquet files that keep to the data contract",
+        remedy="wait until it is written, write it again, or move it out of the data folder",
+    )
 
 
 def _date(day: int) -> dt.date:
-    return dt.date(1970, 1, 1) + dt.timedelta(days=int(day))
-
-
-def _is_parquet(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES)
-
-
-def _why_skipped(name: str, details: dict[str, Any]) -> str:
-    """Why a file of this path below the root isn't looked at, in words; empty if it is."""
-    parts = name.split("/")
-    if any(part.startswith((".", "_", "~")) or part.endswith(".tmp.parquet") for part in parts):
-        return "names that begin with . _ or ~, and *.tmp.parquet, are left alone: rename it if it is meant"
-    if parts[-1] == NODES_FILE:
-        return "it says which zone a node lies in; prices aren't looked for in it"
-    if _is_parquet(parts[-1]):
-        return ""
-    if parts[-1].lower().endswith((".csv", ".csv.gz", ".tsv", ".txt")):
-        to = f"{parts[-1].split('.')[0]}.parquet"
-        return (
-            "only parquet is read; in its folder: "
-            f"python -c \"import pandas; pandas.read_csv({parts[-1]!r}, sep=None, engine='python')"
-            f'.to_parquet({to!r}, index=False)"'
-        )
-    if details.get("islink") and details.get("type") != "file":
-        return "links to folders aren't followed: name the folder in ENERGY_ML_DATA_DIR, or move the files here"
-    return "its name doesn't end with .parquet"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _partitions(path: str) -> dict[str, str]:
-    """Columns that hive-partitioned folders name, such as ``region=FR/day=2026-02-10``."""
-    pairs = (part.split("=", 1) for part in path.replace("\\", "/").split("/")[:-1] if "=" in part)
-    return {name: unquote(value) for name, value in pairs if name and value != "__HIVE_DEFAULT_PARTITION__"}
-
-
-def _time_statistics(file: pq.ParquetFile, path: str) -> tuple[Integers | None, Integers | None]:
-    """First and last timestamp (ns UTC) per row group; (None, None) where the footer can't tell."""
-    schema, metadata = file.schema_arrow, file.metadata
-    if not pa.types.is_timestamp(schema.field(TIMESTAMP).type):
-        return None, None
-    index = schema.names.index(TIMESTAMP)
-    pairs = []
-    for group in range(metadata.num_row_groups):
-        statistics = metadata.row_group(group).column(index).statistics
-        if metadata.row_group(group).num_rows == 0:
-            pairs.append((np.iinfo(np.int64).max, np.iinfo(np.int64).min))
-        elif statistics is None or not statistics.has_min_max:
-            return None, None
-        else:
-            with contextlib.suppress(OverflowError, pd.errors.OutOfBoundsDatetime, ValueError):
-                pairs.append((_utc(statistics.min).value, _utc(statistics.max).value))
-                continue
-            return None, None
-    first, last = np.array(pairs, dtype=np.int64).T
-    return first, last
-
-
-def _key_statistics(file: pq.ParquetFile, key: str, partitions: dict[str, str]) -> list[tuple[str, str] | None]:
-    metadata, names = file.metadata, file.schema_arrow.names
-    if key not in names:
-        return [(partitions[key], partitions[key])] * metadata.num_row_groups
-    pairs: list[tuple[str, str] | None] = []
-    for group in range(metadata.num_row_groups):
-        statistics = metadata.row_group(group).column(names.index(key)).statistics
-        usable = statistics is not None and statistics.has_min_max and isinstance(statistics.min, str)
-        pairs.append((statistics.min, statistics.max) if usable else None)
-    return pairs
-
-
-def _groups_in(footer: _Footer, start: int, end: int, keys: Sequence[str] | None) -> list[int]:
-    """Row groups that may hold rows of [start, end) ns and of ``keys``, by the footer's statistics."""
-    groups = np.flatnonzero(footer.group_rows > 0)
-    if footer.group_first is not None and footer.group_last is not None:
-        groups = groups[(footer.group_first[groups] < end) & (footer.group_last[groups] >= start)]
-    if keys is None:
-        return [int(g) for g in groups]
-
-    def may_hold(group: int) -> bool:
-        pair = footer.group_keys[group]
-        # Stored names may carry spaces that normalising strips, so only clean extremes exclude a group.
-        return pair is None or pair[0] != pair[0].strip() or any(pair[0] <= key <= pair[1] for key in keys)
-
-    return [int(g) for g in groups if may_hold(int(g))]
+    return _EPOCH + dt.timedelta(days=int(day))
 
 
 def _filter_time(table: pa.Table, start: pd.Timestamp, end: pd.Timestamp) -> pa.Table:
@@ -880,7 +539,7 @@ def _has_repeats(times: Integers, columns: Integers) -> bool:
     return False
 
 
-def _may_touch(footer: _Footer, path: str, start: pd.Timestamp, end: pd.Timestamp, regions: set[str]) -> bool:
+def _may_touch(footer: Footer, path: str, start: pd.Timestamp, end: pd.Timestamp, regions: set[str]) -> bool:
     """Whether what ``path``, below the root, says leaves open that an unreadable file holds rows of the window."""
     region = footer.partitions.get(REGION)
     if region is not None and region not in regions:
@@ -912,7 +571,7 @@ def _covers(frame: pd.DataFrame, start: pd.Timestamp, end: pd.Timestamp, regions
     return all(region in own and len(own[region]) >= whole for region in regions)
 
 
-def _columns_of(footer: _Footer, kind: Kind, extras: list[str] | None) -> list[str]:
+def _columns_of(footer: Footer, kind: Kind, extras: list[str] | None) -> list[str]:
     """Which columns of a file are read; None reads every one. Missing ones are left to ``normalise`` to refuse."""
     stored = footer.schema.names if footer.schema is not None else []
     optional = [c for c in OPTIONAL_COLUMNS[kind] if c in stored or c in footer.partitions]

@@ -76,6 +76,12 @@ class DataProblem:
         return asdict(self)
 
 
+def utc(moment: pd.Timestamp | dt.datetime | str) -> pd.Timestamp:
+    """The moment in UTC, to the nanosecond; without a zone it is UTC already."""
+    stamp = pd.Timestamp(moment).as_unit("ns")
+    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
+
+
 def read_kind(schema: pa.Schema | Sequence[str], file: object | None = None) -> Kind:
     """Tell by its columns what a file holds. Raises SchemaError naming the missing columns, or if it could be both."""
     names = list(schema.names) if isinstance(schema, pa.Schema) else [str(name) for name in schema]

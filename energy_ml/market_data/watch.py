@@ -10,6 +10,7 @@ copied file changes nothing, and a file that grows by a day changes that day alo
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.errors import DataError
-from energy_ml.market_data.lake import FileInfo, ParquetLake
+from energy_ml.market_data.footers import FileInfo
+from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.schema import Kind
 from energy_ml.names import TIMESTAMP
 
@@ -88,7 +90,6 @@ class Look:
     changes: tuple[DayChange, ...] = ()
     waiting: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
-    gone: tuple[str, ...] = ()
     rest: float = 0.0
     """Seconds until all that waits has settled, if nothing changes meanwhile."""
 
@@ -110,7 +111,7 @@ def look(lake: ParquetLake, before: WatchState, *, now: float, settle_seconds: f
         for name, info in fresh.items()
     }
     waiting = {name for name, (_, since) in pending.items() if now - since < settle_seconds}
-    gone = sorted(before.files.keys() - infos.keys())
+    gone = before.files.keys() - infos.keys()
     waiting_since, rest = None, 0.0
     if waiting:
         rest = max(pending[name][1] for name in waiting) + settle_seconds - now
@@ -128,7 +129,6 @@ def look(lake: ParquetLake, before: WatchState, *, now: float, settle_seconds: f
         changes=_changes(lake, infos, before.files, files),
         waiting=tuple(sorted(waiting)),
         unreadable=tuple((name, known.problem) for name, known in sorted(taken.items()) if known.problem),
-        gone=tuple(gone),
         rest=rest,
     )
 
@@ -174,16 +174,14 @@ def _changes(
     after: Mapping[str, KnownFile],
 ) -> tuple[DayChange, ...]:
     old, new = _by_day(before), _by_day(after)
-    changes = []
+    days_of_file, changes = functools.cache(lake.days_of_file), []
     for kind, day in sorted(old.keys() | new.keys()):
         was, now = old.get((kind, day), {}), new.get((kind, day), {})
         if set(was.values()) == set(now.values()):
             continue
-        date, counts = dt.date.fromisoformat(day), []
-        for name in sorted(now):
-            rows = lake.days_of_file(infos[name].path).rows
-            counts.append(rows.loc[date] if date in rows.index else pd.Series(dtype=np.int64))
-        rows = pd.concat(counts).groupby(level=0).max() if counts else pd.Series(dtype=np.int64)
+        date = dt.date.fromisoformat(day)
+        counts = [days_of_file(infos[name].path).reindex([date], fill_value=0) for name in sorted(now)]
+        rows = pd.concat(counts).max() if counts else pd.Series(dtype=np.int64)
         mark = hashlib.sha256("\n".join(sorted(set(now.values()))).encode()).hexdigest()
         changes.append(
             DayChange(

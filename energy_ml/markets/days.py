@@ -20,7 +20,8 @@ from upath import UPath
 from energy_ml.artifacts import write_atomically
 from energy_ml.config import Settings, resolve_path
 from energy_ml.errors import ConfigError, DuplicateError, MarketError
-from energy_ml.market_data.lake import FileInfo, ParquetLake
+from energy_ml.market_data.footers import FileInfo
+from energy_ml.market_data.lake import ParquetLake
 from energy_ml.markets.market import MARKETS, Market
 from energy_ml.markets.session import MarketSession
 from energy_ml.names import PRICE, REGION, TIMESTAMP

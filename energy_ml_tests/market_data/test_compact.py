@@ -13,6 +13,7 @@ from upath import UPath
 
 from energy_ml.errors import ConfigError
 from energy_ml.market_data.compact import blocks_of, compact
+from energy_ml.market_data.footers import Files
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.simulator import Nodes, write_simulation
 
@@ -58,7 +59,7 @@ def test_the_rows_are_the_same(lakes) -> None:
 def test_a_zone_reads_its_own_files_alone(lakes, monkeypatch: pytest.MonkeyPatch) -> None:
     new = ParquetLake(str(lakes[1].root))
     counts: Counter[str] = Counter()
-    monkeypatch.setattr(ParquetLake, "_open", lambda self, path: Counted(path, counts))
+    monkeypatch.setattr(Files, "open", lambda self, path: Counted(path, counts))
     zone = [node for node, name in new.zones().items() if name == "Z02"]
     prices = new.read_prices(pd.Timestamp("2026-02-21", tz="UTC"), pd.Timestamp("2026-02-28", tz="UTC"), regions=zone)
     assert prices["region"].nunique() == 20 and len(prices) == 20 * 7 * 288

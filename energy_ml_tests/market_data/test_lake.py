@@ -46,6 +46,11 @@ def write(path, frame, **options):
     return path
 
 
+def contents(lake):
+    """What the files hold, whatever they are called."""
+    return {info.fingerprint for info in lake.inventory()}
+
+
 def days(first, count, interval=5, **options):
     """Prices of whole days."""
     return prices(DAY * count, interval=interval, start=day(first), seed=first, **options)
@@ -257,12 +262,12 @@ class TestFolders:
             clean_prices(ParquetLake(root).read_prices(day(0), day(1)), now=NOW)
 
     def test_new_and_replaced_files_are_seen(self, lake, root):
-        before = lake.fingerprint(day(4), day(6))
+        before = contents(lake)
         assert lake.latest_complete_day() == date(5)
         write(root / "d.parquet", days(6, 1))
         assert lake.latest_complete_day() == date(6)
         write(root / "a.parquet", days(4, 2).assign(real_time_price=7.0))
-        assert lake.fingerprint(day(4), day(6)) != before
+        assert contents(lake) != before
         assert (lake.read_prices(day(4), day(6))["real_time_price"] == 7).all()
 
 
@@ -291,7 +296,6 @@ class TestUnreadableFiles:
         assert (bad.rows, bad.kind, bad.first) == (0, None, None)
         assert list(lake.coverage().index) == [date(0), date(1)]
         assert lake.latest_complete_day() == date(1)
-        assert lake.fingerprint(day(0), day(2)) == lake.fingerprint(day(0), day(2))
 
     def test_a_window_that_needs_it_is_refused(self, root, how):
         write(root / "good.parquet", days(0, 2))
@@ -439,20 +443,15 @@ class TestInventory:
 
     def test_fingerprint_is_of_content_not_of_time_or_name(self, root):
         path = write(root / "x.parquet", days(0, 1))
-        first = ParquetLake(root).fingerprint(day(0), day(1))
+        first = contents(ParquetLake(root))
         data = path.read_bytes()
         path.unlink()
         (root / "renamed.parquet").write_bytes(data)
-        assert ParquetLake(root).fingerprint(day(0), day(1)) == first
+        assert contents(ParquetLake(root)) == first
         changed = days(0, 1)
         changed.loc[300, "real_time_price"] += 0.5
         write(root / "renamed.parquet", changed)
-        assert ParquetLake(root).fingerprint(day(0), day(1)) != first
-
-    def test_fingerprint_covers_the_window_only(self, lake, root):
-        before = lake.fingerprint(day(0), day(2))
-        write(root / "a.parquet", days(4, 2).assign(real_time_price=0.0))
-        assert ParquetLake(root).fingerprint(day(0), day(2)) == before
+        assert contents(ParquetLake(root)) != first
 
     def test_a_touched_file_is_the_same(self, tmp_path):
         path = write(tmp_path / "x.parquet", days(0, 1))
@@ -486,11 +485,9 @@ class TestDays:
         assert lake.coverage("batteries").to_dict("list") == {"a": [60], "b": [60]}
 
     def test_days_of_one_file(self, lake):
-        path = next(i.path for i in lake.inventory() if i.path.endswith("b.parquet"))
-        found = lake.days_of_file(path)
-        assert (found.kind, found.days, found.regions) == ("prices", (date(2), date(3)), REGIONS)
-        assert (found.rows == 288).all(axis=None)
-        assert found.fingerprint == next(i.fingerprint for i in lake.inventory() if i.path == path)
+        found = lake.days_of_file(next(i.path for i in lake.inventory() if i.path.endswith("b.parquet")))
+        assert (list(found.index), list(found.columns)) == ([date(2), date(3)], list(REGIONS))
+        assert (found == 288).all(axis=None)
 
     def test_latest_complete_day(self, lake):
         assert lake.latest_complete_day() == date(5)
