@@ -357,7 +357,7 @@ def run_peer(name: str, frame: pd.DataFrame, as_of: pd.Timestamp, options: argpa
         config = MLConfig(
             price_prediction=PricePredictionConfig(horizons=horizons, preset=name.removeprefix("ours-")), n_jobs=THREADS
         )
-        return walk_forward(lambda a, b: window, [as_of.date()], config, days=days, horizons=horizons)[columns]
+        return walk_forward(lambda a, b: window, [as_of.date()], config, days=days)[columns]
     wide = window.pivot_table(index="timestamp", columns="region", values="real_time_price")
     wide.index = wide.index.tz_localize(None)
     wide.columns = [str(region) for region in wide.columns]

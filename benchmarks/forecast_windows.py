@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import gmean
 
 from energy_ml.config import MLConfig, PricePredictionConfig
 from energy_ml.features import WARM_UP_MINUTES
 from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.price_prediction import PricePredictionEvaluator
-from energy_ml.price_prediction.evaluator import geometric_mean
 from energy_ml.price_prediction.walk_forward import ReadPrices, walk_forward
 from energy_ml.splits import split_window, window_of
 
@@ -117,17 +117,17 @@ def errors(
     """Prints each window's figures and all windows' per horizon; the table of every window and horizon, and the CPU
     seconds of a window."""
     horizons = config.price_prediction.horizons
-    evaluator = PricePredictionEvaluator(config)
+    evaluator = PricePredictionEvaluator(config.price_prediction)
     rows, regions, begun = [], [], time.process_time()
     for number, as_of in windows.items():
         started, cpu = time.perf_counter(), time.process_time()
-        forecasts = walk_forward(read, [as_of], config, days=args.days, horizons=horizons, cache_dir=args.cache)
+        forecasts = walk_forward(read, [as_of], config, days=args.days, cache_dir=args.cache)
         if args.score_days is not None:
             end = pd.Timestamp(as_of, tz="UTC") + pd.Timedelta(days=1)
             forecasts = forecasts[forecasts["timestamp"] >= end - pd.Timedelta(days=args.score_days)]
-        table = evaluator.table(forecasts, ["horizon_minutes"]).set_index("horizon_minutes")
-        by_region = evaluator.table(forecasts, ["horizon_minutes", "region"])
-        regions.append(by_region.assign(window=number))
+        scores = evaluator.evaluate(forecasts)
+        table = scores.overall.set_index("horizon_minutes")
+        regions.append(scores.by_region.assign(window=number))
         rows.append(table.assign(window=number))
         figures = " ".join(f"{table.loc[h, 'rmae']:.3f}" for h in horizons)
         seconds = f"{time.perf_counter() - started:.0f} s, {time.process_time() - cpu:.0f} s CPU"
@@ -143,7 +143,7 @@ def errors(
         wins = int(((of["dm_p_value"] < 0.05) & (of["dm_statistic"] < 0)).sum())
         losses = int(((of["dm_p_value"] < 0.05) & (of["dm_statistic"] > 0)).sum())
         print(
-            f"{horizon:4d} min  {geometric_mean(of['rmae']):.3f}  {of['rmae'].max():.3f}"
+            f"{horizon:4d} min  {gmean(of['rmae']):.3f}  {of['rmae'].max():.3f}"
             f"  {(of['rmae'] < 1).mean():4.0%}"
             f"  {wins:7d}/{losses:<6d}  {of['coverage'].mean():8.3f}  {region.min():12.3f}"
             f"  {of['winkler'].mean():7.0f}  {of['mean_width'].mean():6.0f}"
@@ -181,7 +181,7 @@ def main() -> None:
                 continue
             every, cpu = errors(args, read, windows, config)
             by = [every[every["horizon_minutes"] == h] for h in horizons]
-            means = [geometric_mean(of["rmae"]) for of in by]
+            means = [gmean(of["rmae"]) for of in by]
             cells = [*(f"{mean:.3f}" for mean in means), f"{np.mean(means):.3f}", f"{every['rmae'].max():.3f}"]
             cells += [" / ".join(f"{of['winkler'].mean():.0f}" for of in by), f"{cpu:.0f} s"]
             lines.append(f"| {name} | {len(windows)} | " + " | ".join(cells) + " |")

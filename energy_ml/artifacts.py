@@ -56,12 +56,11 @@ def write_atomically(path: PathLike, content: Content, *, temp_prefix: str = ".t
     nothing is left beside it. Whatever else ``content`` raises passes through, with the same promise.
     """
     if _is_url(path):
-        _remote(path).write_bytes(_as_bytes(content))
+        _place(path).write_bytes(_as_bytes(content))
         return
-    target = Path(path)
-    temp = stage(target, content, temp_prefix=temp_prefix, durable=durable)
+    temp = stage(path, content, temp_prefix=temp_prefix, durable=durable)
     try:
-        commit_staged(temp, target, durable=durable)
+        commit_staged(temp, path, durable=durable)
     except BaseException:
         discard_staged(temp)
         raise
@@ -109,9 +108,9 @@ def discard_staged(temp: Path) -> None:
         temp.unlink()
 
 
-def write_json(path: PathLike, value: Any, *, indent: int | None = 2, temp_prefix: str = ".tmp-") -> None:
+def write_json(path: PathLike, value: object, *, temp_prefix: str = ".tmp-") -> None:
     """Write ``value`` as JSON, atomically. NumPy values, dates and paths become plain; NaN and infinities null."""
-    text = json.dumps(to_jsonable(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(to_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, (text + "\n").encode(), temp_prefix=temp_prefix)
 
 
@@ -144,7 +143,7 @@ def save_training_results(
     )
 
 
-def to_jsonable(value: Any) -> Any:
+def to_jsonable(value: object) -> Any:
     """The same value in JSON's own types. Raises TypeError for what has no plain form."""
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -168,7 +167,7 @@ def to_jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} can't be written as JSON: {value!r}")
 
 
-def save_artifact(obj: Any, path: PathLike) -> str:
+def save_artifact(obj: object, path: PathLike) -> str:
     """Pickle ``obj`` with joblib to ``path``, atomically. Returns the SHA-256 of the file's bytes (hex)."""
     buffer = io.BytesIO()
     joblib.dump(obj, buffer, compress=_COMPRESSION)
@@ -215,7 +214,7 @@ class Complete:
     Without it the object would load and fail when it is used, far from the file that is to blame.
     """
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         assert dataclasses.is_dataclass(self)
         lacking = [f.name for f in dataclasses.fields(self) if f.default is dataclasses.MISSING and f.name not in state]
         if lacking:
@@ -288,7 +287,7 @@ def load_champion(models_dir: PathLike, relative_path: PathLike) -> Any:
     raise refused
 
 
-def inside(folder: PathLike, relative: str) -> Any:
+def inside(folder: PathLike, relative: str) -> Path:
     """Where ``relative`` of a models folder lies, as a path (of an object store, if the folder is a URL).
 
     Raises RegistryError when it leads out of the folder: by ``..``, as an absolute path or through a link.
@@ -370,7 +369,7 @@ def champion_path(model_type: str, model_id: str) -> str:
     return f"{model_type}/{model_id if horizon is None else price_model_name(horizon)}.pkl"
 
 
-_ADAPTERS: dict[object, TypeAdapter[Any]] = {}
+_ADAPTERS: dict[object, TypeAdapter[object]] = {}
 
 
 class Version(TypedDict):
@@ -381,8 +380,8 @@ class Version(TypedDict):
     sha256: str | None
     size: int | None
     registered_at: str | None
-    metadata: dict[str, Any]
-    decision: NotRequired[dict[str, Any] | None]
+    metadata: dict[str, object]
+    decision: NotRequired[dict[str, object] | None]
 
 
 class Model(TypedDict):
@@ -510,7 +509,7 @@ def _read_registry_bytes(path: PathLike) -> tuple[bytes, Registry] | None:
 
 def _read_bytes(path: PathLike) -> bytes | None:
     try:
-        return bytes(_place(path).read_bytes())
+        return _place(path).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -521,18 +520,16 @@ def _read_bytes(path: PathLike) -> bytes | None:
         ) from error
 
 
-def _place(path: PathLike) -> Any:
-    return _remote(path) if _is_url(path) else Path(path)
+def _place(path: PathLike) -> Path:
+    if not _is_url(path):
+        return Path(path)
+    from upath import UPath  # only for object stores: it costs an import that local users need not pay
+
+    return cast(Path, UPath(path))  # which does what a path does
 
 
 def _is_url(path: PathLike) -> bool:
     return "://" in str(path)
-
-
-def _remote(path: PathLike) -> Any:
-    from upath import UPath  # only for object stores: it costs an import that local users need not pay
-
-    return UPath(path)
 
 
 def _as_bytes(content: Content) -> bytes:

@@ -574,7 +574,7 @@ def _backtest(
     from energy_ml.price_prediction.walk_forward import as_of_dates, walk_forward_parallel
 
     settings = _settings()
-    days = list(as_of_dates(parse_date(first), parse_date(last), step))
+    days = as_of_dates(parse_date(first), parse_date(last), step)
     if not days:
         raise ConfigError(f"--to {last} lies before --from {first}", expected="at least one as-of date")
     folder = Path(settings.results_dir) / "backtest"
@@ -584,7 +584,7 @@ def _backtest(
             days,
             cache_dir=folder / "dates",
             jobs=jobs,
-            progress=lambda fraction, _: bar.update(task, completed=fraction),
+            progress=lambda fraction: bar.update(task, completed=fraction),
         )
     by_day = forecast_metrics(forecasts, by=["as_of", "horizon_minutes"], significance=False)
     pooled = forecast_metrics(forecasts, by=["horizon_minutes"])

@@ -12,10 +12,10 @@ import math
 import os
 import re
 import zoneinfo
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from energy_ml.display import Display
 from energy_ml.errors import ConfigError
@@ -33,25 +33,6 @@ from energy_ml.fields import (
     variable,
 )
 from energy_ml.names import ACTIONS, AS_USUAL, FLEET, IS_FILLED, POOLED, PRICE, REFERENCE, REGION, TIMESTAMP
-
-__all__ = [
-    "BatteryEntry",
-    "Covariate",
-    "MLConfig",
-    "OperationsConfig",
-    "PricePredictionConfig",
-    "PromotionConfig",
-    "RLBatteryConfig",
-    "ServiceSettings",
-    "Settings",
-    "default_config",
-    "project_root",
-    "resolve_path",
-    "setting_rows",
-    "settings_file",
-    "settings_page",
-    "settings_schema",
-]
 
 SAMPLE_START = dt.date(2026, 1, 30)
 """First day of the sample that ships in ``data/processed``."""
@@ -179,11 +160,21 @@ class PricePredictionConfig:
             if not getattr(self, name):
                 refuse(type(self), name, [], "at least one whole number")
         self.covariates = tuple(c if isinstance(c, Covariate) else Covariate(**c) for c in self.covariates)
-        names = [entry.name for entry in self.covariates]
-        for name in names:
-            if names.count(name) > 1:
-                with _naming("covariate", name, None):
-                    refuse(Covariate, "name", name, "distinct names")
+        _check_distinct("covariate", self.covariates)
+
+
+def _check_distinct(table: str, entries: Sequence[Covariate | BatteryEntry]) -> None:
+    names = [entry.name for entry in entries]
+    for entry in entries:
+        if names.count(entry.name) > 1:
+            with _naming(table, entry.name, getattr(entry, "file_path", None)):
+                refuse(type(entry), "name", entry.name, "distinct names")
+
+
+def _check_address(settings: object, name: str) -> None:
+    address = getattr(settings, name)
+    if address is not None and not address.startswith(("http://", "https://")):
+        refuse(type(settings), name, address, "an address that begins with http:// or https://")
 
 
 @dataclass
@@ -267,12 +258,8 @@ class RLBatteryConfig:
         for name in ("initial_charge", "final_charge"):
             value = getattr(self, name)
             if value is not None and not self.min_reserve <= value <= self.max_charge:
-                refuse(
-                    type(self),
-                    name,
-                    value,
-                    f"between min_reserve and max_charge ({self.min_reserve} to {self.max_charge})",
-                )
+                limits = f"{self.min_reserve} to {self.max_charge}"
+                refuse(type(self), name, value, f"between min_reserve and max_charge ({limits})")
 
     def as_usual(self) -> RLBatteryConfig:
         """The reference battery as most people would get it: with wear, and at least one interval late."""
@@ -456,9 +443,7 @@ class OperationsConfig:
             refuse(type(self), "nightly_at", self.nightly_at, "a time of day as HH:MM")
         _check_zone(self, "nightly_zone")
         for name in ("alert_webhook", "market_mirror", "service_url"):
-            address = getattr(self, name)
-            if address is not None and not address.startswith(("http://", "https://")):
-                refuse(type(self), name, address, "an address that begins with http:// or https://")
+            _check_address(self, name)
 
 
 @dataclass
@@ -489,12 +474,9 @@ class MLConfig:
             self.price_prediction = PricePredictionConfig()
         if self.rl_battery is None:
             self.rl_battery = RLBatteryConfig()
-        names = [entry.name for entry in self.batteries]
         for entry in self.batteries:
             entry.completed(self.rl_battery)
-            if names.count(entry.name) > 1:
-                with entry.named():
-                    refuse(BatteryEntry, "name", entry.name, "distinct names")
+        _check_distinct("battery", self.batteries)
 
     @property
     def threads(self) -> int:
@@ -603,11 +585,11 @@ class Settings:
             operations=OperationsConfig(**of("operations")),
             models=MLConfig(
                 price_prediction=PricePredictionConfig(
-                    covariates=tuple(_covariate(values, environ) for values in entries.get("covariate", ())),
+                    covariates=_listed("covariate", Covariate, environ),
                     **of("prices"),
                 ),
                 rl_battery=RLBatteryConfig(**of("rl_battery")),
-                batteries=tuple(_battery(values, environ) for values in entries.get("battery", ())),
+                batteries=_listed("battery", BatteryEntry, environ),
                 **of("models"),
             ),
         )
@@ -685,24 +667,20 @@ class ServiceSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        if not self.dagster_url.startswith(("http://", "https://")):
-            refuse(type(self), "dagster_url", self.dagster_url, "an address that begins with http:// or https://")
+        _check_address(self, "dagster_url")
         for name in ("token", "train_token"):
             token = getattr(self, name)
             if token is not None and (len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable()):
-                refuse(
-                    type(self),
-                    name,
-                    token,
-                    f"at least {MIN_TOKEN_LENGTH} printable ASCII characters",
-                    "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-                )
+                remedy = "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                refuse(type(self), name, token, f"at least {MIN_TOKEN_LENGTH} printable ASCII characters", remedy)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> ServiceSettings:
         """Read the settings as ``Settings.from_env`` does. Raises ConfigError on nonsense."""
         return cls(**given(cls, _entries(environ).get("service", {}), environ))
 
+
+_Entry = TypeVar("_Entry", Covariate, BatteryEntry)
 
 TABLES: dict[str, type] = {
     "run": Settings,
@@ -731,15 +709,14 @@ def _entries(environ: Mapping[str, str] | None) -> dict[str, Any]:
     return {} if file is None else read_file(file, TABLES, {"battery": "rl_battery"})
 
 
-def _covariate(values: Mapping[str, Any], environ: Mapping[str, str] | None) -> Covariate:
-    with _naming("covariate", values.get("name", ""), str(settings_file(environ))):
-        return Covariate(**given(Covariate, values))
-
-
-def _battery(values: Mapping[str, Any], environ: Mapping[str, str] | None) -> BatteryEntry:
-    file = str(settings_file(environ))
-    with _naming("battery", values.get("name", ""), file):
-        return BatteryEntry(**given(BatteryEntry, values), file_path=file)
+def _listed(table: str, kind: type[_Entry], environ: Mapping[str, str] | None) -> tuple[_Entry, ...]:
+    """The entries ``[[table]]`` of the settings file."""
+    file, made = str(settings_file(environ)), []
+    for values in _entries(environ).get(table, ()):
+        with _naming(table, values.get("name", ""), file):
+            place = {"file_path": file} if kind is BatteryEntry else {}
+            made.append(kind(**given(kind, values) | place))
+    return tuple(made)
 
 
 @dataclass(frozen=True)
@@ -796,7 +773,7 @@ def setting_rows(environ: Mapping[str, str] | None = None) -> list[SettingRow]:
     return rows
 
 
-def settings_schema() -> dict[str, Any]:
+def settings_schema() -> dict[str, object]:
     """JSON schema of ``energy_ml.toml``, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -22,7 +22,7 @@ import pandas as pd
 from energy_ml import checks
 from energy_ml.artifacts import write_atomically
 from energy_ml.checks import Check
-from energy_ml.config import MLConfig, Settings
+from energy_ml.config import MLConfig, PricePredictionConfig, RLBatteryConfig, Settings
 from energy_ml.display import shown, shown_names
 from energy_ml.evaluation import charts
 from energy_ml.evaluation.backtest_evaluator import backtest as run_backtest
@@ -151,7 +151,9 @@ class Night:
         """The prices alone, as battery strategies see them."""
         return prices_of(price_features, self.config.price_prediction.target_column)
 
-    def record(self, fingerprint: object, config: object, **more: object) -> dict[str, object]:
+    def record(
+        self, fingerprint: object, config: PricePredictionConfig | RLBatteryConfig | MLConfig, **more: object
+    ) -> dict[str, object]:
         """Provenance of something made from data of that fingerprint with this config."""
         return provenance(
             as_of=str(self.as_of), data_fingerprint=str(fingerprint), config=config, run_id=self.run_id, **more

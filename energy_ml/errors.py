@@ -5,8 +5,6 @@ What belongs here: every exception that this project raises on purpose. What doe
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class EnergyMLError(Exception):
     """Base of all errors raised on purpose.
@@ -29,12 +27,12 @@ class EnergyMLError(Exception):
             parts.append(f"Remedy: {remedy.rstrip('.')}.")
         super().__init__(" ".join(parts))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments don't survive pickling between processes by themselves.
         return (_rebuild, (type(self), dict(self.__dict__), self.args))
 
 
-def _rebuild(kind: type[EnergyMLError], state: dict[str, Any], args: tuple[Any, ...]) -> EnergyMLError:
+def _rebuild(kind: type[EnergyMLError], state: dict[str, object], args: tuple[object, ...]) -> EnergyMLError:
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(state)

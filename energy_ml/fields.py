@@ -7,6 +7,7 @@ What doesn't: which settings there are (``config``).
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import datetime as dt
 import difflib
@@ -19,11 +20,12 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from energy_ml.errors import ConfigError
 
-PREFIX = "ENERGY_ML_"
+_T = TypeVar("_T")
+_PREFIX = "ENERGY_ML_"
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -41,7 +43,7 @@ class Meaning:
 
 
 def setting(
-    default: Any,
+    default: _T,
     sentence: str,
     limits: str = "",
     *,
@@ -49,12 +51,12 @@ def setting(
     env: str | None = None,
     secret: bool = False,
     elsewhere: bool = False,
-) -> Any:
+) -> _T:
     """A dataclass field that is a setting; ``limits`` as in ``"> 0, <= 1"``."""
     pairs = tuple((sign, float(number)) for sign, number in (part.split() for part in limits.split(",") if part))
     meta = {"setting": Meaning(sentence, pairs, choices, env, secret, elsewhere)}
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=meta)
+        return field(default_factory=functools.partial(copy.copy, default), metadata=meta)
     return field(default=default, metadata=meta, repr=not secret)
 
 
@@ -72,7 +74,7 @@ def variable(kind: type, name: str) -> str:
     """Environment variable of a field: the class's ``ENV`` and the field's name, or the field's own; "" in a list."""
     if is_list(kind):
         return ""
-    return PREFIX + (settings_of(kind)[name].env or (kind.ENV + name).upper())  # type: ignore[attr-defined]
+    return _PREFIX + (settings_of(kind)[name].env or (kind.ENV + name).upper())  # type: ignore[attr-defined]
 
 
 def is_list(kind: type) -> bool:
@@ -80,7 +82,7 @@ def is_list(kind: type) -> bool:
     return kind.ENV is None  # type: ignore[attr-defined]
 
 
-def default_of(kind: Any, name: str) -> Any:
+def _default(kind: type, name: str) -> object:
     """The declared default of a field, lists made anew."""
     declared = next(f for f in dataclasses.fields(kind) if f.name == name)
     make = declared.default_factory
@@ -89,7 +91,7 @@ def default_of(kind: Any, name: str) -> Any:
 
 def default_text(kind: type, name: str) -> str:
     """The default as Markdown."""
-    value = default_of(kind, name)
+    value = _default(kind, name)
     text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return f"`{text}`" if value not in (None, (), []) else "none"
 
@@ -141,7 +143,7 @@ def check(config: object) -> None:
         if value is None:
             if optional:
                 continue
-            value = default_of(kind, name)
+            value = _default(kind, name)
             object.__setattr__(config, name, value)
         of = item or main
         values = list(value) if item is not None and not isinstance(value, str) else [value]
@@ -164,7 +166,7 @@ def parse_date(text: str) -> dt.date:
     raise ConfigError(f"{text!r} isn't a date", expected="YYYY-MM-DD")
 
 
-def _from_text(kind: type, name: str, text: str) -> Any:
+def _from_text(kind: type, name: str, text: str) -> object:
     main, item, optional = _type_of(kind, name)
     if optional and text.lower() in ("none", "all"):
         return None
@@ -182,7 +184,7 @@ def _from_text(kind: type, name: str, text: str) -> Any:
         refuse(kind, name, text, _words(kind, name))
 
 
-def _from_file(kind: type, name: str, value: Any) -> Any:
+def _from_file(kind: type, name: str, value: object) -> object:
     main, item, _ = _type_of(kind, name)
     if item is not None and isinstance(value, list):
         return main(value)
@@ -232,7 +234,7 @@ def _known(path: Path, name: str, names: list[str], what: str) -> None:
         )
 
 
-def given(kind: type, entries: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+def given(kind: type, entries: Mapping[str, object], environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The values that file (``entries``) and environment set, the latter first; what is unset keeps its default."""
     env = os.environ if environ is None else environ
     values = {}
@@ -246,16 +248,16 @@ def given(kind: type, entries: Mapping[str, Any], environ: Mapping[str, str] | N
     return values
 
 
-def table_schema(kind: type) -> dict[str, Any]:
+def table_schema(kind: type) -> dict[str, object]:
     """JSON schema of one table: type, range, choices and sentence of each entry."""
     types_ = {int: "integer", float: "number", bool: "boolean"}
     limits = {">": "exclusiveMinimum", ">=": "minimum", "<": "exclusiveMaximum", "<=": "maximum"}
-    entries: dict[str, Any] = {}
+    entries: dict[str, object] = {}
     for name, meaning in settings_of(kind).items():
         if meaning.elsewhere:
             continue
         main, item, _ = _type_of(kind, name)
-        one: dict[str, Any] = {"type": types_.get(item or main, "string")}
+        one: dict[str, object] = {"type": types_.get(item or main, "string")}
         one |= {limits[sign]: number for sign, number in meaning.limits}
         if meaning.choices:
             one["enum"] = list(meaning.choices)

@@ -14,17 +14,26 @@ import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from energy_ml import __version__
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 LIBRARIES = ("dagster", "numba", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost", "xgboost-cpu")
 
 
-def config_digest(config: Any) -> str:
+def config_digest(config: DataclassInstance) -> str:
     """SHA-256 of a config dataclass, leaving out the paths (where a model lies doesn't change what it is)."""
     text = json.dumps(_without_paths(dataclasses.asdict(config)), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_paths(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_paths(one) for name, one in value.items() if not name.endswith("_path")}
+    return [_without_paths(one) for one in value] if isinstance(value, tuple | list) else value
 
 
 @cache
@@ -37,16 +46,7 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def _without_paths(values: dict[str, Any]) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, tuple | list):
-            return [plain(one) for one in value]
-        return _without_paths(value) if isinstance(value, dict) else value
-
-    return {name: plain(value) for name, value in values.items() if not name.endswith("_path")}
-
-
-def provenance(*, as_of: str, data_fingerprint: str, config: Any, **more: Any) -> dict[str, Any]:
+def provenance(*, as_of: str, data_fingerprint: str, config: DataclassInstance, **more: object) -> dict[str, object]:
     """A plain record: equal data, config and versions give equal records, ``created_at`` aside."""
     versions = {}
     for name in LIBRARIES:

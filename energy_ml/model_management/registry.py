@@ -106,8 +106,7 @@ class ModelRegistry:
 
     def artifact_path(self, model_id: str, version: str) -> Path:
         """Where the version's own artefact lies (not the champion's copy)."""
-        path: Path = inside(self.folder, self.version(model_id, version)["filepath"])
-        return path
+        return inside(self.folder, self.version(model_id, version)["filepath"])
 
     def load(self, model_id: str, version: str | None = None) -> Any:
         """Load a version, by default the champion; its digest is checked before anything is unpickled.
@@ -176,7 +175,7 @@ class ModelRegistry:
         model_id: str,
         version: str,
         filepath: PathLike,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, object] | None = None,
         *,
         who: str | None = None,
         sha256: str | None = None,
@@ -246,7 +245,7 @@ class ModelRegistry:
         *,
         reason: str,
         who: str,
-        decision: Decision | Mapping[str, Any] | None = None,
+        decision: Decision | Mapping[str, object] | None = None,
     ) -> Version:
         """Make a version champion: the registry says so and its file lies at the champion's path. Returns its entry.
 
@@ -368,7 +367,7 @@ class ModelRegistry:
     def write_training_results(self) -> None:
         """Write ``<type>/training_results.json`` beside the champions: what each was trained on and how it did."""
         with self._changing() as registry, self._several_files(registry):
-            by_type: dict[str, dict[str, tuple[str, str | None, dict[str, Any]]]] = {}
+            by_type: dict[str, dict[str, tuple[str, str | None, dict[str, object]]]] = {}
             for model_id, model in registry["models"].items():
                 if (champion := artifacts.version_of(model, model["champion"])) is not None:
                     facts = {"version": champion["version"], **champion["metadata"]}
@@ -489,7 +488,7 @@ class ModelRegistry:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []
 
-    def _commit(self, registry: Registry, *events: dict[str, Any]) -> None:
+    def _commit(self, registry: Registry, *events: dict[str, object]) -> None:
         for event in events:
             registry["sequence"] += 1
             registry["history"].append(cast(Event, {"seq": registry["sequence"], "time": self._now(), **event}))
@@ -528,14 +527,14 @@ class ModelRegistry:
         version: str,
         reason: str,
         who: str,
-        decision: Decision | Mapping[str, Any] | None,
+        decision: Decision | Mapping[str, object] | None,
     ) -> Version:
         model = _model(registry, model_id)
         entry = _find(model, model_id, version)
         if model["champion"] == version and self._digest_of(model["champion_path"]) == entry["sha256"]:
             return entry
         with self._champion_file(registry, model, entry):
-            details: dict[str, Any] = {"previous": model["champion"]}
+            details: dict[str, object] = {"previous": model["champion"]}
             if decision is not None:
                 details["decision"] = entry["decision"] = _plain_decision(decision)
             if model["champion"] != version:
@@ -634,7 +633,7 @@ class ModelRegistry:
         artifacts.write_atomically(f"{place}.txt", f"{why}\n".encode(), temp_prefix=_TEMP)
         return [f"moved {name} to {place.relative_to(self.folder).as_posix()}"]
 
-    def _trained(self, model_type: str, model_id: str, sha256: str) -> dict[str, Any]:
+    def _trained(self, model_type: str, model_id: str, sha256: str) -> dict[str, object]:
         """What ``training_results.json`` knows of these bytes."""
         try:
             facts = dict(json.loads((self.folder / model_type / TRAINING_RESULTS_FILE).read_bytes())[model_id])
@@ -642,7 +641,7 @@ class ModelRegistry:
             return {}
         return {k: v for k, v in facts.items() if k not in _OF_FILE} if facts.get("sha256") == sha256 else {}
 
-    def _entry(self, version: str, relative: str, data: bytes, metadata: dict[str, Any]) -> Version:
+    def _entry(self, version: str, relative: str, data: bytes, metadata: dict[str, object]) -> Version:
         return {
             "version": version,
             "filepath": relative,
@@ -709,12 +708,12 @@ def _find(model: Model, model_id: str, version: str) -> Version:
 
 
 def _event(
-    event: str, model_id: str | None, version: str | None, who: str | None, reason: str | None, **more: Any
-) -> dict[str, Any]:
+    event: str, model_id: str | None, version: str | None, who: str | None, reason: str | None, **more: object
+) -> dict[str, object]:
     return {"event": event, "model_id": model_id, "version": version, "who": who, "reason": reason, **more}
 
 
-def _plain_decision(decision: Decision | Mapping[str, Any]) -> dict[str, Any]:
+def _plain_decision(decision: Decision | Mapping[str, object]) -> dict[str, object]:
     if isinstance(decision, Decision):
         decision = {"promote": decision.promote, "reason": decision.reason, "numbers": decision.numbers}
     return dict(artifacts.to_jsonable(decision))

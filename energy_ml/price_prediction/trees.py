@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -22,8 +22,6 @@ from energy_ml.arrays import Floats32, Unsigned32
 
 if TYPE_CHECKING:
     import xgboost as xgb
-
-FloatArray = Floats32
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,15 @@ class Forest:
     """
 
     feature: npt.NDArray[np.int32]
-    value: FloatArray
+    value: Floats32
     left: npt.NDArray[np.int32]
     right: npt.NDArray[np.int32]
     missing: npt.NDArray[np.int32]
     roots: npt.NDArray[np.int32]
     group: npt.NDArray[np.int32]
-    base: FloatArray
+    base: Floats32
 
-    def predict(self, rows: Floats32) -> FloatArray:
+    def predict(self, rows: Floats32) -> Floats32:
         """Sums of leaf weights, shape (n, k), for ``rows`` (n, columns) float32; NaN follows the learned default."""
         rows = np.ascontiguousarray(rows, dtype=np.float32)
         out = np.empty((len(rows), len(self.base)), dtype=np.float32)
@@ -52,7 +50,7 @@ class Forest:
         return out
 
     @cached_property
-    def _steps(self) -> tuple[Unsigned32, FloatArray, Unsigned32, npt.NDArray[np.int32], Unsigned32]:
+    def _steps(self) -> tuple[Unsigned32, Floats32, Unsigned32, npt.NDArray[np.int32], Unsigned32]:
         """Columns, values, next nodes (4 n,), depths (t,) and roots (t,), laid out for stepping.
 
         Every node is a step, a leaf to itself, so that trees can be stepped side by side without asking which have
@@ -73,17 +71,13 @@ class Forest:
         columns = np.where(leaf, 0, self.feature).astype(np.uint32)
         return columns, self.value, following, depths, self.roots.astype(np.uint32)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 def flatten(boosters: Sequence[xgb.Booster]) -> Forest:
     """Concatenate boosters trained on the same columns; a booster with q outputs takes q consecutive groups."""
-    feature: list[npt.NDArray[np.int32]] = []
-    value: list[FloatArray] = []
-    left: list[npt.NDArray[np.int32]] = []
-    right: list[npt.NDArray[np.int32]] = []
-    missing: list[npt.NDArray[np.int32]] = []
+    trees: list[tuple[npt.NDArray[np.generic], ...]] = []
     roots: list[int] = []
     group: list[int] = []
     base: list[float] = []
@@ -95,27 +89,18 @@ def flatten(boosters: Sequence[xgb.Booster]) -> Forest:
         for tree, output in zip(model["trees"], model["tree_info"], strict=True):
             lefts = np.asarray(tree["left_children"], dtype=np.int32)
             rights = np.asarray(tree["right_children"], dtype=np.int32)
-            leaf = lefts < 0
-            default_left = np.asarray(tree["default_left"]).astype(bool)
-            feature.append(np.where(leaf, -1, np.asarray(tree["split_indices"])).astype(np.int32))
-            value.append(np.asarray(tree["split_conditions"], dtype=np.float32))
-            left.append(np.where(leaf, 0, lefts + nodes).astype(np.int32))
-            right.append(np.where(leaf, 0, rights + nodes).astype(np.int32))
-            missing.append(np.where(leaf, 0, np.where(default_left, lefts, rights) + nodes).astype(np.int32))
+            leaf, missing = lefts < 0, np.where(np.asarray(tree["default_left"]).astype(bool), lefts, rights)
+            feature = np.where(leaf, -1, np.asarray(tree["split_indices"])).astype(np.int32)
+            value = np.asarray(tree["split_conditions"], dtype=np.float32)
+            following = [np.where(leaf, 0, to + nodes).astype(np.int32) for to in (lefts, rights, missing)]
+            trees.append((feature, value, *following))
             roots.append(nodes)
             group.append(len(base) + int(output))
             nodes += len(lefts)
         base.extend(outputs)
-    return Forest(
-        np.concatenate(feature),
-        np.concatenate(value),
-        np.concatenate(left),
-        np.concatenate(right),
-        np.concatenate(missing),
-        np.asarray(roots, dtype=np.int32),
-        np.asarray(group, dtype=np.int32),
-        np.asarray(base, dtype=np.float32),
-    )
+    feature, value, left, right, missing = (np.concatenate(parts) for parts in zip(*trees, strict=True))
+    of_trees = np.asarray(roots, dtype=np.int32), np.asarray(group, dtype=np.int32)
+    return Forest(feature, value, left, right, missing, *of_trees, np.asarray(base, dtype=np.float32))
 
 
 def _base_scores(parameters: dict[str, str]) -> list[float]:
@@ -132,15 +117,15 @@ def _turn(x: float, threshold: float) -> np.uint64:
 
 @numba.njit(cache=True, nogil=True)
 def _walk(
-    rows: FloatArray,
+    rows: Floats32,
     feature: Unsigned32,
-    value: FloatArray,
+    value: Floats32,
     following: Unsigned32,
     depths: npt.NDArray[np.int32],
     roots: Unsigned32,
     group: npt.NDArray[np.int32],
-    base: FloatArray,
-    out: FloatArray,
+    base: Floats32,
+    out: Floats32,
 ) -> None:
     for i in range(rows.shape[0]):
         for j in range(base.shape[0]):

@@ -8,16 +8,15 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from joblib import Parallel, delayed
 
 from energy_ml.artifacts import write_atomically
-from energy_ml.config import MLConfig, PricePredictionConfig, Settings
+from energy_ml.config import MLConfig, Settings
 from energy_ml.errors import IncompleteWindowError
 from energy_ml.features import feature_columns
 from energy_ml.market_data.window import fingerprint_of
@@ -28,25 +27,20 @@ from energy_ml.training_window import lake_of, read_window, split_of, window_fea
 
 ReadPrices = Callable[[pd.Timestamp, pd.Timestamp], pd.DataFrame]
 """Cleaned long prices of a half-open UTC window, and of what lies before it, which teaches as history."""
-Progress = Callable[[float, dict[str, Any]], None]
 
 
-def as_of_dates(first: dt.date, last: dt.date, step_days: int = 1) -> Iterator[dt.date]:
+def as_of_dates(first: dt.date, last: dt.date, step_days: int = 1) -> list[dt.date]:
     """Every ``step_days``-th day from ``first`` to ``last``, both included."""
-    while first <= last:
-        yield first
-        first += dt.timedelta(days=step_days)
+    return [first + dt.timedelta(days=number) for number in range(0, (last - first).days + 1, step_days)]
 
 
 def walk_forward(
     read_prices: ReadPrices,
     as_of: Sequence[dt.date],
-    config: PricePredictionConfig | MLConfig | None = None,
+    config: MLConfig,
     *,
     days: int = 10,
-    horizons: Sequence[int] | None = None,
     cache_dir: str | Path | None = None,
-    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Out-of-sample forecasts of the test part of each as-of date's window.
 
@@ -54,10 +48,8 @@ def walk_forward(
     ----------
     read_prices : called once per window.
     as_of : days whose trailing window of ``days`` is trained on.
-    horizons : minutes; those of the config by default.
-    cache_dir : finished dates are kept here and not computed again, unless prices, regions, config, horizons, window or
-        this package's code have changed.
-    progress : called with the fraction done and ``{"as_of": …}``.
+    cache_dir : finished dates are kept here and not computed again, unless prices, regions, config, window or this
+        package's code have changed.
 
     Returns
     -------
@@ -65,36 +57,26 @@ def walk_forward(
 
     Raises IncompleteWindowError for a window without rows, and the trainer's errors.
     """
-    whole = config if isinstance(config, MLConfig) else MLConfig(price_prediction=config or PricePredictionConfig())
-    wanted = list(horizons or whole.price_prediction.horizons)
     frames = []
-    for number, date in enumerate(as_of):
-
-        def share(fraction: float, metrics: dict[str, Any], number: int = number, date: dt.date = date) -> None:
-            if progress is not None:
-                progress((number + fraction) / len(as_of), {"as_of": date.isoformat(), **metrics})
-
+    for date in as_of:
         prices = read_prices(*window_of(date, days))
-        path = None if cache_dir is None else Path(cache_dir) / _kept_as(date, prices, whole, days, wanted)
+        path = None if cache_dir is None else Path(cache_dir) / _kept_as(date, prices, config, days)
         if path is not None and path.is_file():
             frames.append(pd.read_parquet(path))
-        else:
-            frames.append(_one_date(prices, date, whole, days, wanted, share))
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, frames[-1].to_parquet(index=False))
-        share(1.0, {})
+            continue
+        frames.append(_one_date(prices, date, config, days))
+        if path is not None:
+            write_atomically(path, frames[-1].to_parquet(index=False))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _kept_as(date: dt.date, prices: pd.DataFrame, config: MLConfig, days: int, horizons: Sequence[int]) -> str:
+def _kept_as(date: dt.date, prices: pd.DataFrame, config: MLConfig, days: int) -> str:
     """File name of a date's result: it holds a digest of all that the result depends on."""
     parts = {
         "prices": fingerprint_of(prices),
         "config": config_digest(config.price_prediction),
         "gpu": config.enable_gpu,
         "days": days,
-        "horizons": list(horizons),
         "code": code_digest(),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -107,18 +89,19 @@ def walk_forward_parallel(
     *,
     cache_dir: str | Path,
     jobs: int = 2,
-    progress: Progress | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> pd.DataFrame:
     """``walk_forward`` as the settings say, over their files, several dates at once, one thread and one process each.
 
-    Finished dates are kept in ``cache_dir``, so that an interrupted call goes on where it stopped.
+    Finished dates are kept in ``cache_dir``, so that an interrupted call goes on where it stopped; ``progress`` is
+    called with the fraction done.
     """
     work = (delayed(_from_files)(settings, date, cache_dir) for date in as_of)
     done = {}
-    for number, (date, frame) in enumerate(Parallel(n_jobs=jobs, return_as="generator_unordered")(work)):
+    for date, frame in Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
         done[date] = frame
         if progress is not None:
-            progress((number + 1) / len(as_of), {"as_of": date.isoformat()})
+            progress(len(done) / len(as_of))
     return pd.concat([done[date] for date in as_of], ignore_index=True)
 
 
@@ -130,9 +113,7 @@ def _from_files(settings: Settings, date: dt.date, cache_dir: str | Path) -> tup
     return date, walk_forward(lambda start, end: prices, [date], config, days=days, cache_dir=cache_dir)
 
 
-def _one_date(
-    prices: pd.DataFrame, date: dt.date, config: MLConfig, days: int, horizons: Sequence[int], progress: Progress
-) -> pd.DataFrame:
+def _one_date(prices: pd.DataFrame, date: dt.date, config: MLConfig, days: int) -> pd.DataFrame:
     start, end = window_of(date, days)
     if not len(prices):
         raise IncompleteWindowError(
@@ -143,15 +124,9 @@ def _one_date(
     names, split = feature_columns(features), split_of(start, end, config.price_prediction)
     history = prices[prices["timestamp"] < start]
     parts = []
-    for number, horizon in enumerate(horizons):
-
-        def share(fraction: float, metrics: dict[str, Any], number: int = number) -> None:
-            progress((number + fraction) / len(horizons), metrics)
-
-        forecasts = trainer.train_for_horizon(features, names, horizon, split=split, history=history, progress=share)[
-            "forecasts"
-        ]
-        parts.append(forecasts[forecasts["split"] == "test"])
+    for horizon in config.price_prediction.horizons:
+        made = trainer.train_for_horizon(features, names, horizon, split=split, history=history)["forecasts"]
+        parts.append(made[made["split"] == "test"])
     out = pd.concat(parts, ignore_index=True)
     out.insert(0, "as_of", date.isoformat())
     return out
