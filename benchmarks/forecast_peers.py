@@ -1,17 +1,18 @@
 """Our forecasts beside other libraries' on the same windows, test origins and horizons: errors and significance.
 
-    python benchmarks/forecast_peers.py PRICES.parquet --out DIR --peer ours-fast --windows 0,3
-    /path/to/venv-skforecast/bin/python benchmarks/forecast_peers.py PRICES.parquet --out DIR --peer skforecast-direct …
-    python benchmarks/forecast_peers.py PRICES.parquet --out DIR
+    python benchmarks/forecast_peers.py A.parquet B.parquet --history 60 --as-of DAYS --out DIR --peer ours-best
+    /path/to/venv-skforecast/bin/python benchmarks/forecast_peers.py … --peer skforecast-recursive
+    python benchmarks/forecast_peers.py A.parquet B.parquet --history 60 --as-of DAYS --out DIR
 
 Each peer runs with ``--peer NAME`` in whatever Python has it and leaves its forecasts in ``--out``, a file per window
 (finished ones are kept); the last call, without ``--peer``, scores all that is there on the rows that all of them have.
 Libraries: ``mlforecast``, ``skforecast``, ``darts`` or ``openstef`` (Python 3.12), each with ``lightgbm``.
 
-The same for all: windows of ``--days`` days, 70 % training, 15 % validation, 15 % test by time, and ``--history`` days
-before them; models see nothing after the second boundary and are fitted once; a forecast from every origin of the test
-part, with all prices up to it known. The peers get what makes them best on such prices, not what their tutorials show:
-changes instead of levels, absolute loss, and trees as in ``LIGHTGBM``, the best of those tried on development windows.
+The same for all: windows of ``--days`` days that end at the days of ``--as-of``, 70 % training, 15 % validation, 15 %
+test by time, and ``--history`` days before them; models see nothing after the second boundary and are fitted once; a
+forecast from every origin of the test part, with all prices up to it known. The peers get what makes them best on such
+prices, not what their tutorials show: changes instead of levels, absolute loss, and trees as in ``LIGHTGBM``, the best
+of those tried on development windows.
 """
 
 from __future__ import annotations
@@ -340,25 +341,29 @@ BASELINES = ("price stays", "seasonal naive", "seasonal median")
 # --- windows ---------------------------------------------------------------------------------------------------------
 
 
-def run_peer(name: str, frame: pd.DataFrame, as_of: pd.Timestamp, options: argparse.Namespace) -> pd.DataFrame:
-    """Forecasts of one window: timestamp, region, horizon_minutes, price_forecast."""
+Window = tuple[Path, pd.DataFrame, pd.Timestamp]
+"""File, what it holds, last day."""
+
+
+def run_peer(name: str, window: Window, options: argparse.Namespace) -> tuple[pd.DataFrame, float]:
+    """Forecasts of one window (timestamp, region, horizon_minutes, price_forecast) and the CPU seconds of them."""
+    path, frame, as_of = window
     days, horizons = options.days, options.horizons
+    if name in OURS:
+        from forecast_windows import window_forecasts
+
+        from energy_ml.config import PricePredictionConfig
+
+        preset = name.removeprefix("ours-")
+        settings = PricePredictionConfig(horizons=horizons, preset=preset, history_days=options.history)
+        made = window_forecasts(path, frame, as_of.date(), days, settings, options.cache)
+        columns = ["timestamp", "region", "horizon_minutes", "price_forecast"]
+        return made.loc[made["split"] == "test", columns], float(made["cpu"].iloc[0])
+    cpu = time.process_time()
     start, end = as_of + pd.Timedelta(days=1 - days), as_of + pd.Timedelta(days=1)
     first = start - pd.Timedelta(days=options.history)
-    window = frame[(frame["timestamp"] >= first) & (frame["timestamp"] < end)].reset_index(drop=True)
-    columns = ["timestamp", "region", "horizon_minutes", "price_forecast"]
-    if name in OURS:
-        from energy_ml.config import MLConfig, PricePredictionConfig
-        from energy_ml.market_data.cleaning import clean_prices
-        from energy_ml.price_prediction.walk_forward import walk_forward
-
-        if options.history:
-            window = clean_prices(window, end=end).frame
-        config = MLConfig(
-            price_prediction=PricePredictionConfig(horizons=horizons, preset=name.removeprefix("ours-")), n_jobs=THREADS
-        )
-        return walk_forward(lambda a, b: window, [as_of.date()], config, days=days)[columns]
-    wide = window.pivot_table(index="timestamp", columns="region", values="real_time_price")
+    inside = frame[(frame["timestamp"] >= first) & (frame["timestamp"] < end)]
+    wide = inside.pivot_table(index="timestamp", columns="region", values="real_time_price")
     wide.index = wide.index.tz_localize(None)
     wide.columns = [str(region) for region in wide.columns]
     interval = wide.index[1] - wide.index[0]
@@ -378,7 +383,8 @@ def run_peer(name: str, frame: pd.DataFrame, as_of: pd.Timestamp, options: argpa
         )
         for place, horizon in enumerate(horizons)
     ]
-    return pd.concat(parts, ignore_index=True).dropna(subset="price_forecast")
+    made = pd.concat(parts, ignore_index=True).dropna(subset="price_forecast")
+    return made, time.process_time() - cpu
 
 
 def read_prices(path: Path) -> pd.DataFrame:
@@ -387,33 +393,27 @@ def read_prices(path: Path) -> pd.DataFrame:
     return frame
 
 
-def make(options: argparse.Namespace, frame: pd.DataFrame, windows: dict[int, pd.Timestamp]) -> None:
+def make(options: argparse.Namespace, windows: list[Window]) -> None:
     """Forecasts of ``options.peer`` for the windows that it hasn't done yet."""
     folder = options.out / options.peer
     folder.mkdir(parents=True, exist_ok=True)
-    for number, as_of in windows.items():
-        path = folder / f"{as_of.date()}.parquet"
+    for window in windows:
+        path = folder / f"{window[2].date()}.parquet"
         if path.is_file():
             continue
-        wall, cpu = time.perf_counter(), time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            forecasts = run_peer(options.peer, frame, as_of, options)
-        spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-        path.with_suffix(".json").write_text(json.dumps(spent))
+            forecasts, cpu = run_peer(options.peer, window, options)
+        path.with_suffix(".json").write_text(json.dumps({"cpu_s": cpu}))
         forecasts.to_parquet(path.with_suffix(".part"), index=False)
         path.with_suffix(".part").rename(path)
-        print(
-            f"{options.peer}, window {number} as of {as_of.date()}: {len(forecasts):,} forecasts, "
-            f"{spent['wall_s']:.0f} s, {spent['cpu_s']:.0f} s CPU",
-            flush=True,
-        )
+        print(f"{options.peer}, as of {path.stem}: {len(forecasts):,} forecasts, {cpu:.0f} s CPU", flush=True)
 
 
 # --- scoring ---------------------------------------------------------------------------------------------------------
 
 
-def score(options: argparse.Namespace, frame: pd.DataFrame, windows: dict[int, pd.Timestamp]) -> None:
+def score(options: argparse.Namespace, windows: list[Window]) -> None:
     """Tables over the windows that all peers found in ``options.out`` have done."""
     from energy_ml.evaluation.metrics import diebold_mariano
 
@@ -422,18 +422,19 @@ def score(options: argparse.Namespace, frame: pd.DataFrame, windows: dict[int, p
     if not peers:
         raise SystemExit(f"no forecasts in {options.out}: run with --peer first")
     left_out = [name for name in (*OURS, *PEERS) if name not in peers]
-    done = {n: d for n, d in windows.items() if all((options.out / p / f"{d.date()}.parquet").is_file() for p in peers)}
+    done = [w for w in windows if all((options.out / p / f"{w[2].date()}.parquet").is_file() for p in peers)]
     if not done:
         raise SystemExit("no window has been done by all of them")
     print(
-        f"windows {', '.join(f'{n} (as of {d.date()})' for n, d in done.items())}"
+        f"{len(done)} windows: {', '.join(f'{path.stem} as of {date.date()}' for path, _, date in done)}"
         + (f"; without {', '.join(left_out)}" if left_out else "")
     )
-    prices = frame.set_index(["timestamp", "region"])["real_time_price"]
-    interval = int(np.diff(np.unique(frame["timestamp"].to_numpy()[:1000])).min() / np.timedelta64(1, "m"))
+    every_day = [frame["timestamp"].to_numpy()[:1000] for _, frame, _ in done]
+    interval = int(min(np.diff(np.unique(times)).min() for times in every_day) / np.timedelta64(1, "m"))
     keys = ["timestamp", "region", "horizon_minutes"]
     losses, seconds = [], dict.fromkeys(peers, 0.0)
-    for number, date in done.items():
+    for number, (_, frame, date) in enumerate(done):
+        prices = frame.set_index(["timestamp", "region"])["real_time_price"]
         table: pd.DataFrame | None = None
         for name in peers:
             path = options.out / name / f"{date.date()}.parquet"
@@ -444,7 +445,7 @@ def score(options: argparse.Namespace, frame: pd.DataFrame, windows: dict[int, p
         table = table.reset_index()
         ahead = pd.to_timedelta(table["horizon_minutes"], unit="min")
 
-        def at(times: pd.Series, table: pd.DataFrame = table) -> Array:
+        def at(times: pd.Series, table: pd.DataFrame = table, prices: pd.Series = prices) -> Array:
             index = pd.MultiIndex.from_arrays([times, table["region"]])
             return prices.reindex(index).to_numpy()
 
@@ -488,15 +489,14 @@ def score(options: argparse.Namespace, frame: pd.DataFrame, windows: dict[int, p
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prices", type=Path, help="parquet with timestamp, region, real_time_price")
+    parser.add_argument("prices", type=Path, nargs="+", help="parquets with timestamp, region, real_time_price")
     parser.add_argument("--out", type=Path, required=True, help="folder of the forecasts")
     parser.add_argument("--peer", choices=[*OURS, *PEERS], help="make this one's forecasts; without: score")
     parser.add_argument("--only", nargs="+", help="score these alone")
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument("--history", type=int, default=0, help="days before each window that teach too")
-    parser.add_argument("--as-of", default=None, help="last days of the windows, instead of consecutive ones")
-    parser.add_argument("--first", default=None, help="first day of window 0 (default: first whole UTC day)")
-    parser.add_argument("--windows", default="all", help="numbers of the windows, such as 0,3,6 (default: all)")
+    parser.add_argument("--as-of", required=True, help="last days of the windows; each of the file that holds it")
+    parser.add_argument("--cache", type=Path, default=None, help="of forecast_windows.py, for our own forecasts")
     parser.add_argument("--horizons", type=lambda text: [int(h) for h in text.split(",")], default=[5, 15, 30, 60])
     return parser.parse_args()
 
@@ -508,14 +508,13 @@ def main() -> None:
         missing = [module for module in PEERS[options.peer][1] if importlib.util.find_spec(module) is None]
         if missing:
             raise SystemExit(f"{options.peer} is left out: this Python has no {', '.join(missing)}")
-    frame = read_prices(options.prices)
-    first = pd.Timestamp(options.first, tz="UTC") if options.first else frame["timestamp"].min().ceil("D")
-    count = int((frame["timestamp"].max().floor("D") - first) / pd.Timedelta(days=options.days))
-    chosen = range(count) if options.windows == "all" else [int(part) for part in options.windows.split(",")]
-    windows = {n: first + pd.Timedelta(days=options.days * (n + 1) - 1) for n in chosen}
-    if options.as_of:
-        windows = {n: pd.Timestamp(day, tz="UTC") for n, day in enumerate(options.as_of.split(","))}
-    make(options, frame, windows) if options.peer else score(options, frame, windows)
+    windows: list[Window] = []
+    for path in options.prices:
+        frame = read_prices(path)
+        first = frame["timestamp"].min() + pd.Timedelta(days=options.days + options.history - 1)
+        days = [pd.Timestamp(day, tz="UTC") for day in options.as_of.split(",")]
+        windows += [(path, frame, day) for day in days if first <= day <= frame["timestamp"].max()]
+    make(options, windows) if options.peer else score(options, windows)
 
 
 if __name__ == "__main__":
