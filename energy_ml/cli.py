@@ -175,6 +175,9 @@ def _fetch(
     ] = None,
     last: Annotated[str | None, typer.Option("--to", help="Last UTC day; default: today.")] = None,
     regions: Annotated[str | None, typer.Option(help="Comma-separated; default: ENERGY_ML_REGIONS, or all.")] = None,
+    feeds: Annotated[
+        str | None, typer.Option("--with", help="What else, comma-separated, as in --list; and what covariates need.")
+    ] = None,
     list_them: Annotated[bool, typer.Option("--list", help="Show the markets and stop.")] = False,
     as_json: _AsJson = False,
 ) -> None:
@@ -184,29 +187,44 @@ def _fetch(
     settings, days = Settings.from_env(), []
     market = market or settings.operations.market
     if list_them or market is None:
-        facts = [{name: fact for name, fact in vars(one).items() if name != "fetch"} for one in MARKETS.values()]
+        facts = [
+            {name: fact for name, fact in vars(one).items() if name != "fetch"}
+            | {"feeds": [{name: fact for name, fact in vars(f).items() if name != "fetch"} for f in one.feeds]}
+            for one in MARKETS.values()
+        ]
 
         def show_list() -> None:
             for one in MARKETS.values():
                 out.print(f"{one.name:<8}{one.title}: {one.prices}, {one.interval}")
                 told = f"known after {one.delay}; key: {one.key or 'none'}; {one.terms}"
                 out.print(f"        {told}", style="dim", soft_wrap=True)
+                for feed in one.feeds:
+                    columns = f"{', '.join(feed.columns)}, {feed.minutes} min"
+                    out.print(f"        --with {feed.name}: {columns}; {feed.available}", style="dim", soft_wrap=True)
 
         _emit(facts, as_json, show_list)
         return
     until = dt.datetime.now(dt.UTC).date() if last is None else parse_date(last)
     since = until - dt.timedelta(days=2) if first is None else parse_date(first)
-    named = None if regions is None else [name.strip() for name in regions.split(",") if name.strip()]
+    named, more = ([name.strip() for name in (text or "").split(",") if name.strip()] for text in (regions, feeds))
     with _progress_bar(f"fetching {market}", max((until - since).days + 1, 1)) as (bar, task):
-        for day in fetch_days(market, since, until, settings, named):
+        for day in fetch_days(market, since, until, settings, named, more):
             days.append(vars(day))
             bar.advance(task)
 
     def show() -> None:
-        columns: dict[str, _Cell] = {"day": "{day}", "": "{outcome}", "rows": "{rows:,}", "missing": "{missing:,}"}
-        _print_table(settings.data_dir, columns, days, texts=2)
+        columns: dict[str, _Cell] = {
+            "day": "{day}",
+            "of": "{of}",
+            "": "{outcome}",
+            "rows": "{rows:,}",
+            "missing": "{missing:,}",
+        }
+        _print_table(settings.data_dir, columns, days, texts=3)
 
     _emit(days, as_json, show)
+    if any(day["outcome"] == "not had" for day in days):
+        raise typer.Exit(1)
 
 
 _MOST_FILES = 20

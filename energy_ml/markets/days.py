@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import logging
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import requests
 from upath import UPath
@@ -22,9 +24,12 @@ from energy_ml.config import Settings, resolve_path
 from energy_ml.errors import ConfigError, DuplicateError, MarketError
 from energy_ml.market_data.footers import FileInfo
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.markets.feed import Feed, Fetch
 from energy_ml.markets.market import MARKETS, Market
 from energy_ml.markets.session import MarketSession
-from energy_ml.names import PRICE, REGION, TIMESTAMP
+from energy_ml.names import AVAILABLE_AT, PRICE, REGION, TIMESTAMP
+
+log = logging.getLogger("energy_ml")
 
 ANEW_DAYS = 3
 """The newest days, today among them, are fetched each time: sources correct them."""
@@ -32,12 +37,24 @@ ANEW_DAYS = 3
 
 @dataclass(frozen=True)
 class FetchedDay:
-    """What became of one UTC day: ``rows`` in its file, and how many ``missing`` among them up to its last."""
+    """What became of a UTC day ``of`` prices or a feed: ``rows`` in its file; prices ``missing`` up to the last."""
 
+    of: str
     day: dt.date
-    outcome: Literal["new", "changed", "as before", "already there", "nothing published"]
+    outcome: Literal["new", "changed", "as before", "already there", "nothing published", "not had"]
     rows: int = 0
     missing: int = 0
+
+
+@dataclass(frozen=True)
+class _Files:
+    """One kind of files of a market: where they lie, who reads their rows, columns that tell rows apart and values."""
+
+    of: str
+    folder: str
+    fetch: Fetch
+    key: tuple[str, ...]
+    values: tuple[str, ...]
 
 
 def fetch_days(
@@ -46,6 +63,7 @@ def fetch_days(
     last: dt.date,
     settings: Settings,
     regions: Sequence[str] | None = None,
+    feeds: Sequence[str] = (),
     *,
     session: MarketSession | None = None,
     now: pd.Timestamp | None = None,
@@ -54,6 +72,8 @@ def fetch_days(
 
     A whole day with all regions that is older than ``ANEW_DAYS`` isn't asked for again. A file is written beside and
     renamed, and only if it differs, so that fetching again starts nothing. Regions that a day's file has stay in it.
+    After the prices come ``feeds`` and those that the settings' covariates need, each into ``<market>_<feed>`` and with
+    the day after ``last``. A day of a feed that can't be had is told and stops nothing.
 
     Parameters
     ----------
@@ -66,23 +86,61 @@ def fetch_days(
 
     Raises
     ------
-    ConfigError : no such market or region, no key or a wrong one, an impossible range, or the sample's folder.
-    MarketError : a day can't be had; days before it stay.
+    ConfigError : no such market, region or feed, no key or a wrong one, an impossible range, or the sample's folder.
+    MarketError : a day's prices can't be had; days before it stay.
     """
     now = pd.Timestamp.now("UTC") if now is None else now
     chosen, regions = _choose(market, regions or settings.regions)
+    wanted = _feeds(chosen, feeds, settings)
     _refuse(chosen, first, last, now, settings)
     session = session or MarketSession(settings.operations.market_mirror)
     folder = f"{settings.data_dir.rstrip('/')}/{chosen.name}"
-    there = {UPath(info.path).stem: info for info in ParquetLake(folder).inventory() if info.problem is None}
-    for moment in pd.date_range(first, last, tz="UTC"):
+    prices = _Files("prices", folder, chosen.fetch, (TIMESTAMP, REGION), (PRICE,))
+    yield from _fetch(chosen, prices, pd.date_range(first, last, tz="UTC"), regions, session, now)
+    for feed in wanted:
+        key = (TIMESTAMP, REGION, AVAILABLE_AT)
+        said = _Files(feed.name, f"{folder}_{feed.name}", feed.fetch, key, feed.columns)
+        days = pd.date_range(first, last + dt.timedelta(days=1), tz="UTC")
+        yield from _fetch(chosen, said, days, regions, session, now)
+
+
+def _fetch(
+    market: Market,
+    files: _Files,
+    days: pd.DatetimeIndex,
+    regions: Sequence[str],
+    session: MarketSession,
+    now: pd.Timestamp,
+) -> Iterator[FetchedDay]:
+    there = {UPath(info.path).stem: info for info in ParquetLake(files.folder).inventory() if info.problem is None}
+    for moment in days:
         day, info = moment.date(), there.get(f"{moment:%Y-%m-%d}")
         known = () if info is None else info.regions
-        if info and set(regions) <= set(known) and _whole(info) and moment < now - pd.Timedelta(days=ANEW_DAYS):
-            yield FetchedDay(day, "already there", info.rows)
+        old = moment < now - pd.Timedelta(days=ANEW_DAYS)
+        if info and old and set(regions) <= set(known) and (files.of != "prices" or _whole(info)):
+            yield FetchedDay(files.of, day, "already there", info.rows)
         else:
-            prices = _ask(chosen, moment, sorted({*regions, *known}), session, now)
-            yield _write(f"{folder}/{day}.parquet", day, prices)
+            try:
+                rows = _ask(market, files, moment, sorted({*regions, *known}), session, now)
+            except (MarketError, DuplicateError) as error:
+                if files.of == "prices":
+                    raise
+                log.warning("%s", error)
+                yield FetchedDay(files.of, day, "not had")
+                continue
+            yield _write(files, day, rows)
+
+
+def _feeds(market: Market, named: Sequence[str], settings: Settings) -> list[Feed]:
+    """The feeds that are named, and those with a column that is a covariate of the settings."""
+    if unknown := sorted(set(named) - {feed.name for feed in market.feeds}):
+        raise ConfigError(
+            f"{market.title} has no {', '.join(unknown)} to fetch with its prices",
+            expected=", ".join(feed.name for feed in market.feeds) or "none",
+            remedy="see energy-ml fetch --list",
+        )
+    covariates = {covariate.name for covariate in settings.models.price_prediction.covariates}
+    return [feed for feed in market.feeds if feed.name in named or covariates & set(feed.columns)]
 
 
 def _choose(name: str, named: Sequence[str] | None) -> tuple[Market, Sequence[str]]:
@@ -127,16 +185,26 @@ def _whole(info: FileInfo) -> bool:
 
 
 def _ask(
-    market: Market, start: pd.Timestamp, regions: list[str], session: MarketSession, now: pd.Timestamp
+    market: Market,
+    files: _Files,
+    start: pd.Timestamp,
+    regions: list[str],
+    session: MarketSession,
+    now: pd.Timestamp,
 ) -> pd.DataFrame:
-    """The day's prices by the contract, in order. Raises MarketError naming the day, why, and what to do."""
+    """The day's rows by the contract, in order. Raises MarketError naming the day, why, and what to do."""
     end = start + pd.Timedelta(days=1)
-    which = f"{market.title}: no prices of {start:%Y-%m-%d}"
+    which = f"{market.title}: no {files.of} of {start:%Y-%m-%d}"
     again = "run it again, days that were fetched stay; if it goes on, see whether a firewall or a proxy is in the way"
     try:
-        rows = market.fetch(start, end, regions, session)
-        times = pd.to_datetime(rows[TIMESTAMP], utc=True).astype("datetime64[ns, UTC]")
-        rows = rows.assign(**{TIMESTAMP: times, REGION: rows[REGION].astype("str"), PRICE: rows[PRICE].astype(float)})
+        rows = files.fetch(start, end, regions, session)
+        times = {
+            name: pd.to_datetime(rows[name], utc=True).astype("datetime64[ns, UTC]")
+            for name in files.key
+            if name != REGION
+        }
+        numbers = {name: rows[name].astype(float) if name in rows else np.nan for name in files.values}
+        rows = rows.assign(**{**times, **numbers, REGION: rows[REGION].astype("str")})
     except ImportError as error:
         raise ConfigError(
             f"{market.title} needs {error.name}, which isn't installed",
@@ -156,30 +224,33 @@ def _ask(
             f"{which}: the answer can't be read ({type(error).__name__}: {str(error).partition(chr(10))[0][:100]})",
             remedy=f"{again}; if the source's format has changed, update energy_ml[markets]",
         ) from error
-    rows = rows[rows[TIMESTAMP].between(start, min(end, now), inclusive="left") & rows[PRICE].notna()]
-    rows = rows.drop_duplicates().sort_values([TIMESTAMP, REGION], ignore_index=True)
-    if (twice := rows.duplicated([TIMESTAMP, REGION], keep=False)).any():
+    key, until = list(files.key), min(end, now) if files.of == "prices" else end
+    told = rows[list(files.values)].notna().any(axis=1)
+    rows = rows[rows[TIMESTAMP].between(start, until, inclusive="left") & told]
+    rows = rows.drop_duplicates().sort_values(key, ignore_index=True)
+    if (twice := rows.duplicated(key, keep=False)).any():
         raise DuplicateError(
-            f"{which}: it tells two prices for one interval",
+            f"{which}: it tells two {'prices' if files.of == 'prices' else 'values'} for one interval",
             rows=int(twice.sum()),
-            example=" ".join(map(str, rows.loc[twice, [TIMESTAMP, REGION, PRICE]].iloc[0])),
+            example=" ".join(map(str, rows.loc[twice, [*key, *files.values]].iloc[0])),
             remedy=again,
         )
     return rows
 
 
-def _write(path: str, day: dt.date, prices: pd.DataFrame) -> FetchedDay:
-    if prices.empty:
-        return FetchedDay(day, "nothing published")
-    grid = prices[TIMESTAMP].drop_duplicates()
+def _write(files: _Files, day: dt.date, rows: pd.DataFrame) -> FetchedDay:
+    if rows.empty:
+        return FetchedDay(files.of, day, "nothing published")
+    grid = rows[TIMESTAMP].drop_duplicates()
     step = grid.diff().min() if len(grid) > 1 else pd.Timedelta(days=1)
     span = round((grid.iloc[-1] - grid.iloc[0].floor("D")) / step) + 1
-    made = FetchedDay(day, "new", len(prices), span * prices[REGION].nunique() - len(prices))
+    missing = span * rows[REGION].nunique() - len(rows) if files.of == "prices" else 0
+    made = FetchedDay(files.of, day, "new", len(rows), missing)
     buffer = io.BytesIO()
-    prices.to_parquet(buffer, index=False)
-    target = UPath(path)
+    rows.to_parquet(buffer, index=False)
+    target = UPath(f"{files.folder}/{day}.parquet")
     before = target.read_bytes() if target.exists() else None
     if before == buffer.getvalue():
         return replace(made, outcome="as before")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(str(target), buffer.getvalue())
     return made if before is None else replace(made, outcome="changed")

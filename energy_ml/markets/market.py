@@ -5,17 +5,10 @@ What belongs here: the facts that ``energy-ml fetch --list`` shows. What doesn't
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from energy_ml.markets import aemo, elexon, entsoe, nyiso
-from energy_ml.markets.session import MarketSession
-
-Fetch = Callable[[pd.Timestamp, pd.Timestamp, Sequence[str], MarketSession], pd.DataFrame]
-"""``fetch(start_utc, end_utc, regions, session)``: rows of [start, end) as the contract of prices has them (timestamp
-UTC, region, real_time_price), in any order; without what the source doesn't have."""
+from energy_ml.markets.feed import Feed, Fetch
 
 
 @dataclass(frozen=True)
@@ -32,6 +25,8 @@ class Market:
     regions: tuple[str, ...] = ()
     key: str | None = None
     """Environment variable of the key, where one is needed."""
+    feeds: tuple[Feed, ...] = ()
+    """What else it publishes, for ``fetch --with``."""
 
 
 MARKETS = {
@@ -46,6 +41,7 @@ MARKETS = {
             "free with attribution, aemo.com.au/privacy-and-legal-notices/copyright-permissions",
             aemo.fetch,
             regions=aemo.REGIONS,
+            feeds=aemo.FEEDS,
         ),
         Market(
             "elexon",
@@ -66,6 +62,7 @@ MARKETS = {
             "free key on request, transparency.entsoe.eu",
             entsoe.fetch,
             key=entsoe.KEY,
+            feeds=entsoe.FEEDS,
         ),
         Market(
             "nyiso",
@@ -76,6 +73,7 @@ MARKETS = {
             "public, nyiso.com/legal-notice",
             nyiso.fetch,
             regions=nyiso.REGIONS,
+            feeds=nyiso.FEEDS,
         ),
     )
 }

@@ -36,6 +36,11 @@ def expected(start: str, end: str, minutes: int, regions: Iterable[str]) -> pd.D
     return pd.DataFrame(rows, columns=["timestamp", "region", "real_time_price"]).astype({"region": "str"})
 
 
+def ahead(what: str, region: str, moment: pd.Timestamp) -> float:
+    """What is said beforehand of an interval (by its start, UTC)."""
+    return price(f"{what} {region}", moment)
+
+
 @dataclass
 class Source:
     """A server: ``answer(path with query)`` is what the source would say, or a part of it; ``faults`` come first."""
@@ -120,12 +125,26 @@ def nyiso_day(
     return "\n".join([*lines, *extra, ""]).encode()
 
 
+def nyiso_day_ahead(day: dt.date, zones: Iterable[str] = ("N.Y.C.", "WEST", "PJM")) -> bytes:
+    """The auction's file of a local day: starts of its 23 to 25 hours without a zone or seconds."""
+    days = (pd.Timestamp(day + dt.timedelta(days=n), tz=NEW_YORK) for n in (0, 1))
+    lines = ['"Time Stamp","Name","PTID","LBMP ($/MWHr)","Marginal Cost Losses ($/MWHr)"']
+    for start in pd.date_range(*days, freq="h", inclusive="left"):
+        utc = start.tz_convert("UTC")
+        lines += [f'"{start:%m/%d/%Y %H:%M}","{zone}",61761,{ahead("da", zone, utc):.2f},1.20' for zone in zones]
+    return "\n".join([*lines, ""]).encode()
+
+
 def nyiso(day_file: Callable[[dt.date], bytes | None] = nyiso_day, current: str = "12/31/2030 00:00:00") -> Source:
     """Both places of the files: postings by day, and the archive by month before December 2025."""
 
     def answer(path: str) -> bytes | None:
         if path.endswith("/current.csv"):
             return f'"Time Stamp","Name","PTID","LBMP ($/MWHr)"\n"{current}","WEST",61752,1.00\n'.encode()
+        if path.startswith("/DAM_LBMP_ZONE/CSV/"):
+            day = dt.datetime.strptime(path[-12:-4], "%Y%m%d").date()
+            assert path == f"/DAM_LBMP_ZONE/CSV/{day:%Y/%m/%d}/damlbmp_zone-{day:%Y%m%d}.csv"
+            return nyiso_day_ahead(day) if day_file(day) is not None else None
         if path.startswith("/RT_LBMP_ZONE/CSV/"):
             day = dt.datetime.strptime(path[-12:-4], "%Y%m%d").date()
             assert path == f"/RT_LBMP_ZONE/CSV/{day:%Y/%m/%d}/realtime_zone-{day:%Y%m%d}.csv"
@@ -157,6 +176,65 @@ def dispatch_rows(ends: Iterable[pd.Timestamp], regions: Iterable[str], interven
             if f"{start:%Y-%m-%d %H:%M}" in interventions:
                 lines.append(f"{row},1,{price(region, start) + 999:.5f},0")
     return "\n".join([*lines, f"C,END OF REPORT,{len(lines) + 1}", ""]).encode()
+
+
+def told_rows(table: str, runs: Iterable[pd.Timestamp], region: str = "SA1") -> bytes:
+    """What runs say: of each of the next 12 five minutes, or of each half hour to the end of the next trading day."""
+    ends = "RUN_DATETIME,INTERVENTION,INTERVAL_DATETIME,REGIONID,RRP,TOTALDEMAND,LASTCHANGED"
+    half_hours = "PREDISPATCHSEQNO,RUNNO,REGIONID,INTERVENTION,RRP,LASTCHANGED,DATETIME"
+    columns = {
+        "P5MIN": f"P5MIN,REGIONSOLUTION,9,{ends}",
+        "PREDISPATCH": f"PREDISPATCH,REGION_PRICES,2,{half_hours}",
+    }
+    lines = ["C,NEMP.WORLD,P5MIN,AEMO,PUBLIC,2026/01/01,00:05:00,1,P5MIN,1", f"I,{columns[table]}"]
+    head = ",".join(columns[table].split(",")[:3])
+    for run in runs:
+        local = run.tz_convert("Etc/GMT-10")
+        step, count = (5, 12) if table == "P5MIN" else (30, 56)
+        changed = f'"{local - pd.Timedelta(minutes=step) + pd.Timedelta(seconds=40):%Y/%m/%d %H:%M:%S}"'
+        for n in range(count):
+            end = local + n * pd.Timedelta(minutes=step)
+            said = ahead(f"{run:%d %H:%M}", region, end.tz_convert("UTC") - pd.Timedelta(minutes=step))
+            stamp, of = f'"{end:%Y/%m/%d %H:%M:%S}"', f'"{local:%Y/%m/%d %H:%M:%S}"'
+            if table == "P5MIN":
+                row = f"{of},0,{stamp},{region},{said:.5f},{said + 5000:.2f},{changed}"
+            else:
+                sequence = f"{local:%Y%m%d}{local.hour * 2 + local.minute // 30:02d}"
+                row = f'"{sequence}",1,{region},0,{said:.5f},{changed},{stamp}'
+            lines.append(f"D,{head},{row}")
+    return "\n".join([*lines, f"C,END OF REPORT,{len(lines) + 1}", ""]).encode()
+
+
+def aemo_told(table: str, runs: pd.DatetimeIndex) -> Source:
+    """A month's archive up to the end of January 2026, and a file for each run from February on."""
+    name = {"P5MIN": "P5MIN_REGIONSOLUTION", "PREDISPATCH": "PREDISPATCHPRICE"}[table]
+    inside = {"P5MIN": "P5MIN_ALL_DATA", "PREDISPATCH": "PREDISP_ALL_DATA"}[table]
+    package, prefix = {"P5MIN": ("P5_Reports", "P5MIN"), "PREDISPATCH": ("PredispatchIS_Reports", "PREDISPATCHIS")}[
+        table
+    ]
+    root, current = "/Data_Archive/Wholesale_Electricity/MMSDM/", f"/Reports/Current/{package}/"
+    folder = f"{root}2026/MMSDM_2026_01/MMSDM_Historical_Data_SQLLoader/{inside}/"
+    split = pd.Timestamp("2026-02-01", tz="Etc/GMT-10")
+    january = f"PUBLIC_ARCHIVE#{name}#ALL#FILE01#202601010000.zip"
+    newest = {
+        f"PUBLIC_{prefix}_{run.tz_convert('Etc/GMT-10'):%Y%m%d%H%M}_20260201123456.zip": run
+        for run in runs[runs > split]
+    }
+
+    def answer(path: str) -> bytes | None:
+        listings = {
+            root: ["2026"],
+            f"{root}2026/": ["MMSDM_2026_01"],
+            folder: [january],
+            current: list(newest),
+            f"/Reports/Archive/{package}/": [],
+        }
+        if path in listings:
+            return listing(path, listings[path], folders=path in (root, f"{root}2026/"))
+        of = runs[runs <= split] if path == folder + january else [newest[path.removeprefix(current)]]
+        return zipped(**{"PUBLIC.CSV": told_rows(table, of)})
+
+    return Source(answer)
 
 
 def listing(folder: str, names: Iterable[str], *, folders: bool = False) -> bytes:
@@ -261,6 +339,29 @@ ZONES = {"10YBE----------2": ("BE", 15, ("None",)), "10YFR-RTE------C": ("FR", 3
 """EIC code -> name, minutes, categories of price; the second is 7 above the first."""
 
 
+def _told_document(asked: dict[str, str], start: pd.Timestamp, end: pd.Timestamp) -> bytes:
+    """Day-ahead prices of 15 minutes, or forecasts of load, wind and sun of an hour, of the days that are asked for."""
+    kind, what, minutes = {
+        "A44": ("price.amount", ("da",), 15),
+        "A65": ("quantity", ("load",), 60),
+        "A69": ("quantity", ("B16", "B18", "B19"), 60),
+    }[asked["documentType"]]
+    zone = ZONES[asked.get("in_Domain") or asked["outBiddingZone_Domain"]][0]
+    series = ""
+    for name in what:
+        points = "".join(
+            f"<Point><position>{i}</position><{kind}>{ahead(name, zone, time):.2f}</{kind}></Point>"
+            for i, time in enumerate(pd.date_range(start, end, freq=f"{minutes}min", inclusive="left"), 1)
+        )
+        series += (
+            f"<TimeSeries><inBiddingZone_Domain.mRID>x</inBiddingZone_Domain.mRID><curveType>A01</curveType>"
+            f"<MktPSRType><psrType>{name}</psrType></MktPSRType><Period><timeInterval>"
+            f"<start>{start:%Y-%m-%dT%H:%MZ}</start><end>{end:%Y-%m-%dT%H:%MZ}</end></timeInterval>"
+            f"<resolution>PT{minutes}M</resolution>{points}</Period></TimeSeries>"
+        )
+    return f"<Publication_MarketDocument>{series}</Publication_MarketDocument>".encode()
+
+
 def entsoe(key: str, until: pd.Timestamp | None = None) -> Source:
     """Imbalance prices: XML in a ZIP file; XML alone, with a reason, where there are none."""
 
@@ -280,8 +381,14 @@ def entsoe(key: str, until: pd.Timestamp | None = None) -> Source:
             pd.to_datetime(asked[name], format="%Y%m%d%H%M", utc=True) for name in ("periodStart", "periodEnd")
         )
         end = end if until is None else min(end, until)
-        if end <= start or asked["documentType"] != "A85":
+        if end <= start:
             return refusal(200, "No matching data found for Data item Imbalance Prices")
+        if asked["documentType"] != "A85":
+            return (
+                _told_document(asked, start, end)
+                if asked.get("offset", "0") == "0"
+                else refusal(200, "No matching data found")
+            )
         zone, minutes, categories = ZONES[asked["controlArea_Domain"]]
         series = ""
         for number, category in enumerate(categories):

@@ -7,16 +7,19 @@ import json
 import os
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from energy_ml import cli
-from energy_ml.config import MARKET_NAMES, Settings
+from energy_ml.config import MARKET_NAMES, Covariate, MLConfig, PricePredictionConfig, Settings
 from energy_ml.errors import ConfigError, DuplicateError, MarketError
+from energy_ml.features.covariates import add_covariates
+from energy_ml.market_data.lake import ParquetLake
 from energy_ml.markets import MARKETS, FetchedDay, MarketSession, fetch_days
-from energy_ml_tests.markets.sources import Answer, Source, aemo, entsoe, expected, nyiso, nyiso_day
+from energy_ml_tests.markets.sources import Answer, Source, aemo, ahead, entsoe, expected, nyiso, nyiso_day
 
 NOW = pd.Timestamp("2026-01-15 15:10", tz="UTC")
 ZONES = ("N.Y.C.", "WEST")
@@ -117,6 +120,50 @@ def test_days_lie_in_an_object_store_too(source: Source) -> None:
     store = Settings.from_env({"ENERGY_ML_DATA_DIR": "memory://fetched"})
     assert outcomes(fetch(source, store, 12, 13)) == {12: "new", 13: "new"}
     assert outcomes(fetch(source, store, 12, 13)) == {12: "already there", 13: "as before"}
+
+
+def test_feeds_lie_beside_prices_a_day_longer_and_become_covariates(source: Source, settings: Settings) -> None:
+    day_ahead = Covariate("day_ahead_price", "ahead", is_price=True)
+    named = MLConfig(price_prediction=PricePredictionConfig(covariates=(day_ahead,)))
+
+    def fetch_with(feeds: tuple[str, ...], of: Settings, first: int = 9) -> list[FetchedDay]:
+        days = dt.date(2026, 1, first), dt.date(2026, 1, 10)
+        with MarketSession(source.url, waits=(0,), pause=0) as session:
+            return list(fetch_days("nyiso", *days, of, ZONES, feeds, session=session, now=NOW))
+
+    made = fetch_with(("day_ahead",), settings)
+    assert [(day.of, day.day.day, day.rows) for day in made[2:]] == [("day_ahead", n, 48) for n in (9, 10, 11)]
+    assert {info.kind for info in ParquetLake(f"{settings.data_dir}/nyiso_day_ahead").inventory()} == {"forecasts"}
+    again = fetch_with((), replace(settings, models=named))
+    assert [(day.of, day.outcome) for day in again] == [
+        *[("prices", "already there")] * 2,
+        *[("day_ahead", "already there")] * 3,
+    ]
+    lake = ParquetLake(settings.data_dir)
+    prices = lake.read_prices(pd.Timestamp("2026-01-10", tz="UTC"), pd.Timestamp("2026-01-11", tz="UTC"))
+    known = add_covariates(prices, lake, [day_ahead], [60])
+    for row in known.itertuples():
+        then = (row.timestamp + pd.Timedelta(hours=1)).floor("h")
+        said = row.covariate_price_day_ahead_price_gap_60m + row.real_time_price
+        assert round(said, 6) == ahead("da", row.region, then), "known at 11:00 of the day before"
+
+
+def test_a_feed_that_stops_stops_nothing(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    whole = nyiso().answer
+    with (
+        Source(lambda path: 503 if "DAM_LBMP" in path and "20260109" in path else whole(path)).running() as source,
+        MarketSession(source.url, waits=(), pause=0) as session,
+    ):
+        day = dt.date(2026, 1, 10)
+        made = list(fetch_days("nyiso", day, day, settings, ZONES, ("day_ahead",), session=session, now=NOW))
+    assert [(one.of, one.outcome) for one in made] == [
+        ("prices", "new"),
+        ("day_ahead", "not had"),
+        ("day_ahead", "new"),
+    ]
+    assert "no day_ahead of 2026-01-10: the server answers 503" in caplog.text
+    with pytest.raises(ConfigError, match=r"has no wind to fetch with its prices.*Expected: day_ahead.*fetch --list"):
+        list(fetch_days("nyiso", day, day, settings, ZONES, ("wind",), now=NOW))
 
 
 @pytest.mark.network
@@ -224,8 +271,12 @@ def test_the_command_fetches_and_shows(command, tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv("ENERGY_ML_MARKET_MIRROR", source.url)
         monkeypatch.setenv("ENERGY_ML_REGIONS", "WEST,N.Y.C.")
         code, out, _ = command("nyiso", "--from", day, "--to", day, "--json")
-        assert code == 0 and json.loads(out) == [{"day": day, "outcome": "new", "rows": 576, "missing": 0}]
-        assert f"{day}  already there   576        0" in command("nyiso", "--from", day, "--to", day)[1]
+        assert code == 0 and json.loads(out) == [
+            {"of": "prices", "day": day, "outcome": "new", "rows": 576, "missing": 0}
+        ]
+        shown = command("nyiso", "--from", day, "--to", day, "--with", "day_ahead")[1]
+        assert f"{day}  prices     already there   576        0" in shown
+        assert f"{day}  day_ahead  new              48        0" in shown
     code, _, error = command("nyiso", "--regions", "BOSTON")
     assert code == 2 and "Remedy: correct --regions" in error and len(error.strip().splitlines()) == 1
 
@@ -237,3 +288,6 @@ def test_the_list_says_what_each_market_is(command) -> None:
     )
     shown = command("--list")[1]
     assert all(name in shown for name in MARKETS) and "known after minutes; key: none; free with attribution" in shown
+    assert all(
+        f"--with {feed.name}: {', '.join(feed.columns)}" in shown for one in MARKETS.values() for feed in one.feeds
+    )

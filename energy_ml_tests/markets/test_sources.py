@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from energy_ml.markets import MARKETS, MarketSession
-from energy_ml_tests.markets.sources import Source, aemo, elexon, entsoe, expected, nyiso, nyiso_day
+from energy_ml_tests.markets.sources import Source, aemo, aemo_told, ahead, elexon, entsoe, expected, nyiso, nyiso_day
 
 
 def fetched(source: Source, market: str, start: str, end: str, *regions: str) -> pd.DataFrame:
@@ -125,3 +125,62 @@ def test_a_running_day_of_europe_ends_where_it_ends(monkeypatch: pytest.MonkeyPa
     same(found, expected("2026-01-15", "2026-01-15 11:00", 15, ["BE"]))
     assert len(found) == 44
     assert fetched(entsoe("the-key", until), "entsoe", "2026-01-16", "2026-01-17", "BE").empty
+
+
+def told(source: Source, market: str, feed: str, start: str, end: str, *regions: str) -> pd.DataFrame:
+    """What a feed's function gives, in order."""
+    (of,) = (one for one in MARKETS[market].feeds if one.name == feed)
+    with source.running(), MarketSession(source.url, waits=(0, 0), pause=0) as session:
+        rows = of.fetch(*(pd.Timestamp(moment, tz="UTC") for moment in (start, end)), regions, session)
+    assert set(of.columns) <= set(rows.columns)
+    rows = rows[rows["timestamp"].between(pd.Timestamp(start, tz="UTC"), pd.Timestamp(end, tz="UTC"), inclusive="left")]
+    return rows.sort_values(["timestamp", "available_at", "region"], ignore_index=True)
+
+
+@pytest.mark.parametrize("day", ["2026-03-08", "2026-11-01", "2024-07-01"])
+def test_new_york_s_auction_is_known_at_eleven_the_day_before(day: str) -> None:
+    end = str(pd.Timestamp(day).date() + dt.timedelta(days=2))
+    found = told(nyiso(), "nyiso", "day_ahead", day, end, "WEST")
+    assert found["timestamp"].tolist() == pd.date_range(day, end, freq="h", tz="UTC", inclusive="left").tolist()
+    assert found["day_ahead_price"].tolist() == [ahead("da", "WEST", time) for time in found["timestamp"]]
+    local = found["available_at"].dt.tz_convert("America/New_York")
+    assert local.dt.strftime("%H:%M").eq("11:00").all()
+    days = found["timestamp"].dt.tz_convert("America/New_York").dt.tz_localize(None).dt.normalize()
+    assert ((days - local.dt.tz_localize(None).dt.normalize()) == pd.Timedelta(days=1)).all()
+
+
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25"])
+def test_europe_s_prices_and_forecasts_of_tomorrow(day: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENTSOE_API_KEY", "the-key")
+    end = str(pd.Timestamp(day).date() + dt.timedelta(days=1))
+    prices = told(entsoe("the-key"), "entsoe", "day_ahead", day, end, "BE", "FR")
+    assert len(prices) == 2 * 96 and prices["available_at"].dt.tz_convert("Europe/Brussels").dt.hour.eq(14).all()
+    for row in prices.itertuples():
+        assert row.day_ahead_price == ahead("da", row.region, row.timestamp) and row.available_at < row.timestamp
+    load = told(entsoe("the-key"), "entsoe", "load", day, end, "BE")
+    assert (
+        load["load_forecast"].tolist() == [ahead("load", "BE", time) for time in load["timestamp"]] and len(load) == 24
+    )
+    sky = told(entsoe("the-key"), "entsoe", "wind_solar", day, end, "FR")
+    wind = [ahead("B18", "FR", time) + ahead("B19", "FR", time) for time in sky["timestamp"]]
+    assert sky["solar_forecast"].tolist() == [ahead("B16", "FR", time) for time in sky["timestamp"]]
+    assert sky["wind_forecast"].round(2).tolist() == [round(value, 2) for value in wind]
+
+
+def test_australia_s_five_minute_runs_as_each_came(cache: Path) -> None:
+    runs = pd.date_range("2026-01-31 13:05", "2026-01-31 15:00", freq="5min", tz="UTC")
+    found = told(aemo_told("P5MIN", runs), "aemo", "p5min", "2026-01-31 13:30", "2026-01-31 14:30", "SA1")
+    assert len(found) == sum(min(12, 7 + n) for n in range(7)) + 5 * 12
+    for row in found.itertuples():
+        run = (row.available_at + pd.Timedelta(minutes=5)).floor("min")
+        assert row.p5min_price == ahead(f"{run:%d %H:%M}", "SA1", row.timestamp)
+        assert row.p5min_demand == round(row.p5min_price + 5000, 2) and run <= row.timestamp + pd.Timedelta(minutes=5)
+
+
+def test_australia_s_half_hourly_runs_of_the_month_before_speak_of_a_month_s_first_day(cache: Path) -> None:
+    runs = pd.date_range("2026-01-31 04:00", "2026-01-31 20:00", freq="30min", tz="UTC")
+    found = told(aemo_told("PREDISPATCH", runs), "aemo", "predispatch", "2026-02-01", "2026-02-02", "SA1")
+    assert found["available_at"].min() < pd.Timestamp("2026-01-31 14:00", tz="UTC") < found["available_at"].max()
+    for row in found.itertuples():
+        run = (row.available_at + pd.Timedelta(minutes=30)).floor("min")
+        assert row.predispatch_price == ahead(f"{run:%d %H:%M}", "SA1", row.timestamp)
