@@ -65,7 +65,9 @@ def ours_alike(prices: pd.DataFrame, trees: int, depth: int, threads: int) -> li
         future[: -horizon * n_regions] = price[horizon * n_regions :]
         with pool.borrow() as binned:
             target = to_volatility(price, future, vol)[learn]
-            return fit_rounds(parameters, binned.labelled(learn, target, np.ones(len(learn))), trees)
+            return fit_rounds(
+                parameters, binned.labelled(learn, target, np.ones(len(learn))), trees, lambda number, score: None
+            )
 
     with ThreadPoolExecutor(threads) as workers:
         return list(workers.map(fit, HORIZONS))

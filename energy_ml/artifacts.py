@@ -169,11 +169,16 @@ def to_jsonable(value: object) -> Any:
 
 def save_artifact(obj: object, path: PathLike) -> str:
     """Pickle ``obj`` with joblib to ``path``, atomically. Returns the SHA-256 of the file's bytes (hex)."""
-    buffer = io.BytesIO()
-    joblib.dump(obj, buffer, compress=_COMPRESSION)
-    data = buffer.getvalue()
+    data = pickled(obj)
     write_atomically(path, data)
     return digest(data)
+
+
+def pickled(obj: object) -> bytes:
+    """The bytes that ``unpickle`` reads."""
+    buffer = io.BytesIO()
+    joblib.dump(obj, buffer, compress=_COMPRESSION)
+    return buffer.getvalue()
 
 
 def digest(data: bytes) -> str:

@@ -15,11 +15,10 @@ import json
 import re
 from typing import Any
 
-import joblib
 import pandas as pd
 from upath import UPath
 
-from energy_ml.artifacts import digest, to_jsonable, write_atomically
+from energy_ml.artifacts import digest, pickled, to_jsonable, unpickle, write_atomically
 from energy_ml.errors import ArtifactError, NoDataError
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -38,7 +37,7 @@ class ResultsStore:
             raise ValueError(f"as-of date {day!r} isn't YYYY-MM-DD")
         return self.root / day / name
 
-    def write(self, as_of: dt.date | str, name: str, value: Any) -> str:
+    def write(self, as_of: dt.date | str, name: str, value: object) -> str:
         """Write ``value`` whole or not at all. Returns the SHA-256 of the file."""
         path = self.path(as_of, name)
         content = _encode(value, path.suffix)
@@ -59,12 +58,13 @@ class ResultsStore:
                 file=path,
                 remedy=f"materialize it first: energy-ml retrain --date {as_of}",
             ) from None
-        if path.suffix == ".pkl" and digest(content) != sha256:
+        if path.suffix == ".pkl":
+            if digest(content) == sha256:
+                return unpickle(content, str(path))
+            on_record = f"{sha256}, as the run that made it has on record" if sha256 else "a run on record that made it"
             raise ArtifactError(
                 f"{path} has SHA-256 {digest(content)}; it was not loaded",
-                expected=f"{sha256}, as the run that made it has on record"
-                if sha256
-                else "a run on record that made it",
+                expected=on_record,
                 remedy=f"see who changed it, and make it again: energy-ml retrain --date {as_of}",
             )
         try:
@@ -99,26 +99,21 @@ class ResultsStore:
         return [dt.date.fromisoformat(day) for day in sorted(days) if self.exists(day, name)]
 
 
-def _encode(value: Any, suffix: str) -> bytes:
+def _encode(value: object, suffix: str) -> bytes:
     if suffix == ".json":
         return (json.dumps(value, indent=2, default=to_jsonable) + "\n").encode()
     if suffix == ".html":
         return str(value).encode()
-    buffer = io.BytesIO()
-    if suffix == ".parquet":
-        value.to_parquet(buffer, index=False, compression="zstd")
-    elif suffix == ".pkl":
-        joblib.dump(value, buffer, compress=3)
-    else:
-        raise ValueError(f"no format for files that end in {suffix!r}")
-    return buffer.getvalue()
+    if suffix == ".pkl":
+        return pickled(value)
+    if suffix == ".parquet" and isinstance(value, pd.DataFrame):
+        return bytes(value.to_parquet(index=False, compression="zstd"))
+    raise ValueError(f"no format for a {type(value).__name__} in a file that ends in {suffix!r}")
 
 
-def _decode(content: bytes, suffix: str) -> Any:
+def _decode(content: bytes, suffix: str) -> object:
     if suffix == ".json":
         return json.loads(content)
     if suffix == ".html":
         return content.decode()
-    if suffix == ".parquet":
-        return pd.read_parquet(io.BytesIO(content))
-    return joblib.load(io.BytesIO(content))
+    return pd.read_parquet(io.BytesIO(content))

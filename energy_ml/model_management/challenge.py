@@ -31,7 +31,7 @@ from energy_ml.price_prediction import PricePredictionModel
 from energy_ml.price_prediction.replay import replay
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
-from energy_ml.rl_battery.strategy import Strategy, build_context
+from energy_ml.rl_battery.strategy import build_context
 from energy_ml.splits import TimeSplit
 
 _UNUSABLE = (ArtifactError, ModelNotFoundError, SchemaError)
@@ -98,14 +98,20 @@ def judge_policy(
 
     A champion that wasn't learned for all of the candidate's batteries can't stay: they would be served without.
     """
-    regions = sorted(candidate.agents)
 
     def profits(learned: LearnedPolicy) -> Floats:
-        strategy = BatteryPolicy.of(learned)
-        return policy_profits(
-            strategy, regions, prices=prices, forecasts=forecasts, split=split, battery=battery, delay=execution_delay
-        )
+        """Profit per interval and region (T, R), currency: cash plus the change of what is stored, at its value."""
+        strategy, columns = BatteryPolicy.of(learned), []
+        for region in sorted(candidate.agents):
+            context = build_context(
+                prices, region, split, battery, forecasts=forecasts, execution_delay=execution_delay
+            )
+            run = run_strategy(context, strategy)
+            stored = run[CHARGE_END] - run[CHARGE]
+            columns.append((run["cash"] + stored * context.terminal_value).to_numpy())
+        return np.column_stack(columns)
 
+    compare = functools.partial(compare_policies, as_of_candidate=as_of, as_of_champion=as_of_champion, rule=rule)
     own = profits(candidate)
     try:
         learned = None if load_champion is None else load_champion()
@@ -114,29 +120,8 @@ def judge_policy(
         if lacking := sorted(name for name, kind in candidate.kinds.items() if known.get(name) != kind):
             raise ModelNotFoundError(f"it has no policy for {', '.join(lacking)}")
     except Exception as problem:  # as above; the candidate has been scored on the same rows
-        decision = compare_policies(own, None, as_of_candidate=as_of, as_of_champion=as_of_champion, rule=rule)
-        return _without_champion(decision, problem)
-    return compare_policies(own, champion, as_of_candidate=as_of, as_of_champion=as_of_champion, rule=rule)
-
-
-def policy_profits(
-    strategy: Strategy,
-    regions: list[str],
-    *,
-    prices: pd.DataFrame,
-    forecasts: pd.DataFrame,
-    split: TimeSplit,
-    battery: Battery,
-    delay: int = 0,
-) -> Floats:
-    """Compute profit per interval and region (T, R), currency: cash plus the change of what is stored, at its value."""
-    columns = []
-    for region in regions:
-        context = build_context(prices, region, split, battery, forecasts=forecasts, execution_delay=delay)
-        run = run_strategy(context, strategy)
-        stored = run[CHARGE_END] - run[CHARGE]
-        columns.append((run["cash"] + stored * context.terminal_value).to_numpy())
-    return np.column_stack(columns)
+        return _without_champion(compare(own, None), problem)
+    return compare(own, champion)
 
 
 def _without_champion(decision: Decision, problem: Exception) -> Decision:

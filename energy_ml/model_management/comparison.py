@@ -1,17 +1,14 @@
 """The promotion rule: pure functions that say, with numbers and in words, whether a candidate should become champion.
 
-What belongs here: comparing two versions. What doesn't: making the scores (``evaluation``) and acting on the decision
-(``registry``).
+What belongs here: comparing two versions. What doesn't: making the scores and acting on the decision (``registry``).
 
-The rule. Candidate and champion are scored on the same, newest test window. The candidate is promoted if its as-of date
-isn't older, its improvement exceeds ``min_improvement`` and the one-sided p-value of "it is no better" is at most
+Candidate and champion are scored on the same, newest test window. The candidate is promoted if its as-of date isn't
+older, its improvement exceeds ``min_improvement`` and the one-sided p-value of "it is no better" is at most
 ``max_p_value``. Where there is no champion yet, the opponent is the baseline: "price stays", or holding.
 
-The defaults ask for a better mean and no more (p of at most 0.5 says the same). Each night's candidate comes from the
-same recipe, so two versions equal within noise are equally good and swapping them costs nothing, while a champion that
-goes stale loses on the newest window by itself: it is challenged there every night. Asking for significance on 36
-hours would mostly keep it until the loss is plain. An exact tie, such as a run repeated on the same data, keeps the
-champion. To refresh ties too, make ``min_improvement`` negative; to demand evidence, lower ``max_p_value``.
+The defaults ask for a better mean alone: each night's candidate comes from the same recipe, so swapping equals costs
+nothing, while asking 36 hours for significance would keep a stale champion until its loss is plain. An exact tie keeps
+the champion. To refresh ties too, make ``min_improvement`` negative; to demand evidence, lower ``max_p_value``.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import datetime as dt
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -65,10 +62,7 @@ def compare_price_models(
     horizon_steps : how many steps ahead was forecast, for the test's overlap.
     as_of_candidate, as_of_champion : the days they were trained for.
 
-    Raises
-    ------
-    PromotionError
-        When shapes differ or there is nothing to compare with.
+    Raises PromotionError when shapes differ or there is nothing to compare with.
 
     Examples
     --------
@@ -81,7 +75,13 @@ def compare_price_models(
     first = errors_champion is None
     if early := _too_old(as_of_candidate, as_of_champion) or _unopposed(first, rule):
         return early
-    opponent = _required("'price stays' errors", errors_naive) if errors_champion is None else errors_champion
+    opponent = errors_naive if errors_champion is None else errors_champion
+    if opponent is None:
+        raise PromotionError(
+            "There is no champion and no 'price stays' errors",
+            expected="the baseline, which the first version has to beat",
+            remedy="give it, or set require_beats_naive to False",
+        )
     if early := _unanswered(errors_candidate, opponent):
         return early
     candidate, other = _paired(errors_candidate, opponent, absolute=True)
@@ -115,14 +115,8 @@ def compare_policies(
         is then the opponent.
     as_of_candidate, as_of_champion : the days they were trained for.
 
-    Raises
-    ------
-    PromotionError
-        When shapes differ.
-
-    Notes
-    -----
-    The p-value is the share of resampled series (blocks of √T steps) in which the candidate earns no more.
+    The p-value is the share of resampled series (blocks of √T steps) in which the candidate earns no more. Raises
+    PromotionError when shapes differ.
     """
     rule = rule or PromotionConfig()
     first = profit_champion is None
@@ -170,7 +164,7 @@ def numbers_of(value: object) -> dict[str, float]:
     return {name: leaf for name, leaf in _leaves(value) if _is_number(leaf)}
 
 
-def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
@@ -178,7 +172,7 @@ def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -263,16 +257,6 @@ def _relative(gain: float, base: float) -> float:
     if gain == 0:
         return 0.0
     return gain / abs(base) if base else math.copysign(math.inf, gain)
-
-
-def _required(what: str, values: npt.ArrayLike | None) -> npt.ArrayLike:
-    if values is None:
-        raise PromotionError(
-            f"There is no champion and no {what}",
-            expected="the baseline, which the first version has to beat",
-            remedy="give it, or set require_beats_naive to False",
-        )
-    return values
 
 
 def _day(value: AsOf) -> str:

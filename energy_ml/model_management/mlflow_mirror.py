@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +34,9 @@ _LONGEST = 500
 """Characters of a setting that every tracker takes."""
 
 
-def mirror(registry: ModelRegistry, as_of: str, decisions: Mapping[str, Any], html: str, run_id: str) -> str:
+def mirror(
+    registry: ModelRegistry, as_of: str, decisions: Mapping[str, Mapping[str, object]], html: str, run_id: str
+) -> str:
     """Tell the tracker of ``MLFLOW_TRACKING_URI`` of one as-of date: a run with the report, and one below it per model.
 
     ``decisions`` by model, as ``day.decide`` makes them; a promoted version gets the alias ``champion``. Returns what
@@ -54,7 +55,9 @@ def mirror(registry: ModelRegistry, as_of: str, decisions: Mapping[str, Any], ht
         return f"failed: {type(error).__name__}"
 
 
-def _told(registry: ModelRegistry, as_of: str, decisions: Mapping[str, Any], html: str, run_id: str) -> str:
+def _told(
+    registry: ModelRegistry, as_of: str, decisions: Mapping[str, Mapping[str, object]], html: str, run_id: str
+) -> str:
     import mlflow
     import mlflow.pyfunc
 
@@ -62,14 +65,14 @@ def _told(registry: ModelRegistry, as_of: str, decisions: Mapping[str, Any], htm
     with mlflow.start_run(run_name=as_of, tags={"as_of": as_of, "run_id": run_id}) as night:
         mlflow.log_text(html, "report.html")
         for model_id, decision in decisions.items():
-            entry = registry.version(model_id, decision["version"])
+            entry = registry.version(model_id, str(decision["version"]))
             metadata = entry.get("metadata", {})
             with mlflow.start_run(run_name=model_id, nested=True):
                 settings = pd.json_normalize(to_jsonable(metadata.get("config", {})), sep=".").to_dict("records")
                 mlflow.log_params({name: str(value)[:_LONGEST] for one in settings for name, value in one.items()})
                 numbers = {name: float(value) for name, value in numbers_of(metadata.get("metrics", {})).items()}
                 mlflow.log_metrics({name: value for name, value in numbers.items() if np.isfinite(value)})
-                mlflow.set_tags({"version": entry["version"], "decision": decision["reason"][:_LONGEST]})
+                mlflow.set_tags({"version": entry["version"], "decision": str(decision["reason"])[:_LONGEST]})
                 name = f"{EXPERIMENT}.{model_id}"
                 made = mlflow.pyfunc.log_model(
                     name=model_id,
@@ -82,13 +85,9 @@ def _told(registry: ModelRegistry, as_of: str, decisions: Mapping[str, Any], htm
     return str(night.info.run_id)
 
 
-def _flavor(path: Path) -> dict[str, Any]:
+def _flavor(path: Path) -> dict[str, object]:
     """What makes MLflow load the artefact at ``path`` by ``_load_pyfunc``, in an environment that has this package."""
-    return {
-        "loader_module": __name__,
-        "data_path": str(path),
-        "pip_requirements": [f"energy_ml=={__version__}"],
-    }
+    return {"loader_module": __name__, "data_path": str(path), "pip_requirements": [f"energy_ml=={__version__}"]}
 
 
 class _Served:
@@ -97,7 +96,7 @@ class _Served:
     def __init__(self, model: PricePredictionModel | LearnedPolicy) -> None:
         self._model = model
 
-    def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, rows: pd.DataFrame, params: dict[str, object] | None = None) -> pd.DataFrame:
         """Forecasts from recent prices as ``PricePredictor`` takes them; actions, one per row of ``charge_level_mwh``,
         ``real_time_price``, ``timestamp`` and optionally ``region``."""
         model = self._model
@@ -127,10 +126,8 @@ def export(registry: ModelRegistry, model_id: str, form: str, folder: Path) -> l
     ``mlflow``: a folder that ``mlflow.pyfunc.load_model`` takes. ``xgboost-json``: the boosted members, one file each,
     and ``design.json``, which says what their input columns are.
 
-    Raises
-    ------
-    ModelNotFoundError, ArtifactError, ModelError
-        Where there is no champion, it is damaged, or it can't be had in that form.
+    Raises ModelNotFoundError, ArtifactError and ModelError where there is no champion, it is damaged, or it can't be
+    had in that form.
     """
     model, target = registry.load(model_id), folder / model_id
     if form == "mlflow":

@@ -24,7 +24,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from filelock import FileLock, Timeout
 
@@ -55,12 +55,9 @@ class ModelRegistry:
     lock_timeout : seconds to wait for other writers before RegistryError. Readers never wait.
     clock : the present time, aware; for tests.
 
-    Entries are plain dicts. A version has ``version``, ``filepath`` (relative to the registry's folder), ``sha256``,
-    ``size`` (bytes), ``registered_at``, ``metadata`` and, once judged, ``decision``. A model has ``type``,
-    ``champion_path``, ``versions`` (names, newest first), ``details`` (their entries by name), ``latest``, ``champion``
-    (a name or None), ``champions`` (the succession that ``rollback`` walks back, oldest first) and, while it doesn't
-    serve for that reason, ``retired`` (why). Every method raises RegistryError for a damaged ``registry.json`` or one
-    whose paths lead out of its folder, and ArtifactError when the disk refuses; nothing is then half changed.
+    Entries are plain dicts, ``artifacts.Model`` and ``artifacts.Version``. Every method raises RegistryError for a
+    damaged ``registry.json`` or one whose paths lead out of its folder, and ArtifactError when the disk refuses;
+    nothing is then half changed.
     """
 
     def __init__(
@@ -92,13 +89,15 @@ class ModelRegistry:
 
     def get_latest_version(self, model_id: str) -> Version | None:
         """The entry of the newest registered version, champion or not; None when there is none."""
-        model = self._read()["models"].get(model_id)
-        return None if model is None or model["latest"] is None else _find(model, model_id, model["latest"])
+        return self._named(model_id, "latest")
 
     def champion(self, model_id: str) -> Version | None:
         """The entry of the version that serves; None when there is none (yet)."""
+        return self._named(model_id, "champion")
+
+    def _named(self, model_id: str, role: Literal["latest", "champion"]) -> Version | None:
         model = self._read()["models"].get(model_id)
-        return None if model is None or model["champion"] is None else _find(model, model_id, model["champion"])
+        return None if model is None or model[role] is None else _find(model, model_id, str(model[role]))
 
     def version(self, model_id: str, version: str) -> Version:
         """The entry of one version. Raises UnknownModelError when it isn't registered."""
@@ -121,10 +120,7 @@ class ModelRegistry:
 
     def compare(self, model_id: str, a: str, b: str) -> dict[str, Any]:
         """Two versions side by side: both entries, every number of their metadata with its difference (b − a), and
-        what else differs between them (``others``: settings, days, libraries).
-
-        Raises UnknownModelError.
-        """
+        what else differs between them (``others``: settings, days, libraries)."""
         model = _model(self._read(), model_id)
         first, second = _find(model, model_id, a), _find(model, model_id, b)
         return {
@@ -350,8 +346,8 @@ class ModelRegistry:
         """Put the files right by the registry, as after a killed writer. Returns what was done, in words.
 
         What a dead writer's journal names and the registry doesn't is deleted, a champion's path gets the champion's
-        bytes (what lay there and nobody knows goes to ``quarantine/``), and a lost artefact of a champion is restored
-        from that path. Raises RegistryError, with nothing changed, where ``adopt`` has to come first.
+        bytes (what lay there and nobody knows goes to ``quarantine/``), and its lost artefact is restored from that
+        path. Raises RegistryError, with nothing changed, where ``adopt`` has to come first.
         """
         with self._changing(recover=False) as registry:
             journal = self._journal(registry)
@@ -476,8 +472,7 @@ class ModelRegistry:
         self._unmark()
 
     def _unmark(self) -> None:
-        with contextlib.suppress(OSError):  # everything is done; a journal that stays costs the next writer a look
-            self._pending.unlink(missing_ok=True)
+        artifacts.discard_staged(self._pending)  # one that can't be deleted costs the next writer a look
 
     def _journal(self, registry: Registry) -> list[str]:
         """The files that a dead writer made or was deleting; none if an older registry has been put back since."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from energy_ml.price_prediction.ensemble import LARGEST_LEAF, Member
 
 Inputs = Callable[[Integers], Floats32]
 """Input rows (k, columns) of row numbers (k,)."""
+Parameters = dict[str, Any]
+"""Of XGBoost."""
 RoundCallback = Callable[[int, float], None]
 """Called after each boosting round with its number and the score on the validation rows (NaN without)."""
 
@@ -58,7 +61,7 @@ class BinnedPool:
     """As many equal ``BinnedRows`` as fits run at a time, since a fit's labels live in its matrices."""
 
     def __init__(self, inputs: Inputs, reference: Integers, max_bin: int) -> None:
-        self._make: Callable[[], BinnedRows] = lambda: BinnedRows(inputs, reference, max_bin)
+        self._make = partial(BinnedRows, inputs, reference, max_bin)
         self._free: list[BinnedRows] = []
         self._lock = threading.Lock()
 
@@ -75,15 +78,15 @@ class BinnedPool:
                 self._free.append(binned)
 
 
-class RelativeEarlyStopping(xgb.callback.TrainingCallback):
+class _RelativeEarlyStopping(xgb.callback.TrainingCallback):
     """Stop when ``patience`` rounds brought no relative improvement of ``threshold``; remembers the best round."""
 
-    def __init__(self, patience: int, threshold: float, report: RoundCallback | None) -> None:
+    def __init__(self, patience: int, threshold: float, report: RoundCallback) -> None:
         self._patience, self._threshold, self._report = patience, threshold, report
         self._mark, self._mark_round = np.inf, 0
         self.best_score, self.best_round = np.inf, 0
 
-    def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: dict[str, Any]) -> bool:
+    def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: Parameters) -> bool:
         """True ends training."""
         (scores,) = next(iter(evals_log.values())).values()
         score = float(scores[-1])
@@ -91,8 +94,7 @@ class RelativeEarlyStopping(xgb.callback.TrainingCallback):
             self.best_score, self.best_round = score, epoch
         if score < self._mark * (1 - self._threshold):
             self._mark, self._mark_round = score, epoch
-        if self._report is not None:
-            self._report(epoch + 1, score)
+        self._report(epoch + 1, score)
         return epoch - self._mark_round >= self._patience
 
 
@@ -100,12 +102,12 @@ class _Report(xgb.callback.TrainingCallback):
     def __init__(self, report: RoundCallback) -> None:
         self._report = report
 
-    def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: dict[str, Any]) -> bool:
+    def after_iteration(self, model: xgb.Booster, epoch: int, evals_log: object) -> bool:
         self._report(epoch + 1, float("nan"))
         return False
 
 
-def booster_parameters(member: Member, rows: int, *, seed: int, max_bin: int, device: str) -> dict[str, Any]:
+def booster_parameters(member: Member, rows: int, *, seed: int, max_bin: int, device: str) -> Parameters:
     """XGBoost parameters of a member for a fit on so many rows (of mean weight one)."""
     parameters = dict(member.params)
     if member.leaf_share:
@@ -126,14 +128,14 @@ def booster_parameters(member: Member, rows: int, *, seed: int, max_bin: int, de
 
 def fit_stopped(
     member: Member,
-    parameters: dict[str, Any],
+    parameters: Parameters,
     train: xgb.QuantileDMatrix,
     validation: xgb.QuantileDMatrix,
     threshold: float,
-    report: RoundCallback | None = None,
+    report: RoundCallback,
 ) -> tuple[xgb.Booster, int]:
     """Boost until validation rows stop improving. Returns the booster cut at its best round, and the rounds it has."""
-    stopping = RelativeEarlyStopping(member.patience, threshold, report)
+    stopping = _RelativeEarlyStopping(member.patience, threshold, report)
     booster = xgb.train(
         parameters,
         train,
@@ -146,12 +148,9 @@ def fit_stopped(
     return booster[:rounds], rounds
 
 
-def fit_rounds(
-    parameters: dict[str, Any], matrix: xgb.QuantileDMatrix, rounds: int, report: RoundCallback | None = None
-) -> xgb.Booster:
+def fit_rounds(parameters: Parameters, matrix: xgb.QuantileDMatrix, rounds: int, report: RoundCallback) -> xgb.Booster:
     """Boost a fixed number of rounds."""
-    callbacks: Sequence[xgb.callback.TrainingCallback] = [] if report is None else [_Report(report)]
-    return xgb.train(parameters, matrix, rounds, callbacks=callbacks)
+    return xgb.train(parameters, matrix, rounds, callbacks=[_Report(report)])
 
 
 def choose_device(enable_gpu: bool) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ class Member:
 
     name: str
     space: str
-    params: tuple[tuple[str, Any], ...]
+    params: tuple[tuple[str, object], ...]
     rounds: int
     patience: int
     weight_power: float = 0.0

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from energy_ml.arrays import Booleans, Floats, Integers
 from energy_ml.config import PricePredictionConfig
-from energy_ml.price_prediction.boosting import RoundCallback, booster_parameters, fit_rounds, fit_stopped
+from energy_ml.price_prediction.boosting import Parameters, RoundCallback, booster_parameters, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES
 from energy_ml.price_prediction.design import from_volatility, to_arcsinh, to_volatility
 from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Preset
@@ -32,7 +31,7 @@ from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted
 from energy_ml.price_prediction.prepared import HISTORY, PreparedWindow
 
-Progress = Callable[[float, dict[str, Any]], None]
+Progress = Callable[[float, dict[str, object]], None]
 
 REFIT_FACTOR = 1.1
 """The refit sees more rows, so it gets that many more trees than early stopping found, up to ``n_estimators``."""
@@ -80,7 +79,7 @@ class Meter:
         yield report
         self._add(share * (1.0 - reported), {"stage": stage})
 
-    def _add(self, part: float, metrics: dict[str, Any]) -> None:
+    def _add(self, part: float, metrics: dict[str, object]) -> None:
         with self._lock:
             self._done += part
             if self._progress is not None:
@@ -184,7 +183,7 @@ class HorizonFits:
             folds.append((train & inside, self.inside["train"] & ~near))
         return folds
 
-    def _parameters(self, member: Member, rows: Integers) -> dict[str, Any]:
+    def _parameters(self, member: Member, rows: Integers) -> Parameters:
         seed, max_bin = self.config.random_state, self.window.preset.max_bin
         return booster_parameters(member, len(rows), seed=seed, max_bin=max_bin, device=self.device)
 

@@ -127,9 +127,12 @@ class PricePredictionModel(Complete):
 
     def forecast(self, features: pd.DataFrame) -> Forecast:
         """Point forecasts and bounds of all calibrated levels per row."""
-        rows = self.design.rows(features, self.price_col)
+        return self.forecast_rows(*self._inputs(features))
+
+    def _inputs(self, features: pd.DataFrame) -> tuple[Floats32, Floats, Floats, Integers]:
         price = features[self.price_col].to_numpy(dtype=np.float64)
-        return self.forecast_rows(rows, price, self.design.volatility(features), self.design.region_codes(features))
+        rows = self.design.rows(features, self.price_col)
+        return rows, price, self.design.volatility(features), self.design.region_codes(features)
 
     def forecast_rows(self, rows: Floats32, price: Floats, vol: Floats, regions: Integers) -> Forecast:
         """The same from input rows (n, columns) of ``design`` and region codes (n,), -1 for an unseen region.
@@ -153,10 +156,8 @@ class PricePredictionModel(Complete):
     def ungated(self, features: pd.DataFrame) -> tuple[Floats, Integers, Floats, Floats]:
         """What gate and calibration work on, per row: price (n,), region code (n,), the ensemble's price (n,) and
         quantiles (n, quantiles) of arcsinh(price / scale)."""
-        rows = self.design.rows(features, self.price_col)
-        price = features[self.price_col].to_numpy(dtype=np.float64)
-        codes = self.design.region_codes(features)
-        return price, codes, *self.fitted.forecast(rows, price, self.design.volatility(features), self.design, codes)
+        rows, price, vol, codes = self._inputs(features)
+        return price, codes, *self.fitted.forecast(rows, price, vol, self.design, codes)
 
     def advance(self, features: pd.DataFrame) -> int:
         """Learn from prices newer than ``state_time``: outcomes of earlier forecasts, then forecasts for later ones.
@@ -193,11 +194,11 @@ class PricePredictionModel(Complete):
         self.state_time = self.state_time + pd.Timedelta(minutes=n_times * self.interval_minutes)
         return n_times
 
-    def feature_importance(self, method: str = "gain", rows: Floats32 | None = None) -> pd.DataFrame:
+    def feature_importance(self, method: str = "gain") -> pd.DataFrame:
         """What the boosted median members use; columns ``feature, family, importance`` (shares), largest first.
 
         ``gain``: share of total gain. ``shap``: share of mean absolute contribution (XGBoost's ``pred_contribs``) over
-        input ``rows`` (n, columns), by default a sample of training rows kept with the model.
+        the sample of training rows kept with the model.
         """
         if method not in ("gain", "shap"):
             raise ConfigError(f"importance method is {method!r}", expected="'gain' or 'shap'")
@@ -212,13 +213,12 @@ class PricePredictionModel(Complete):
             else:
                 import xgboost as xgb
 
-                sample = xgb.DMatrix(self.sample_rows if rows is None else rows)
-                sizes = np.abs(booster.predict(sample, pred_contribs=True)[:, :-1]).mean(axis=0)
+                contributions = booster.predict(xgb.DMatrix(self.sample_rows), pred_contribs=True)
+                sizes = np.abs(contributions[:, :-1]).mean(axis=0)
             if sizes.sum() > 0:
                 total += sizes / sizes.sum()
         shares = total / total.sum() if total.sum() > 0 else total
-        families = [family_of(name) for name in names]
-        table = pd.DataFrame({"feature": names, "family": families, "importance": shares})
+        table = pd.DataFrame({"feature": names, "family": [family_of(name) for name in names], "importance": shares})
         return table.sort_values(["importance", "feature"], ascending=[False, True], ignore_index=True)
 
     def importance_table(self) -> pd.DataFrame:

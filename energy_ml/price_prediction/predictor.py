@@ -59,11 +59,13 @@ from energy_ml.price_prediction.model import Forecast, PricePredictionModel
 
 log = logging.getLogger("energy_ml")
 
+Row = dict[str, Any]
+"""One forecast with its interval; see ``PricePredictor.predict_with_confidence``."""
 METHOD = (
     "multi-quantile gradient boosting on the arcsinh price change, conformalised per region, "
     "corrected online by the outcomes of the last two days"
 )
-UNSEEN = "unseen region: served without a region code, the gate at its most careful, the interval at its widest"
+_UNSEEN = "unseen region: served without a region code, the gate at its most careful, the interval at its widest"
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,8 @@ class PricePredictor:
 
     Parameters
     ----------
-    models_dir : folder with ``model_{h}min.pkl``. A relative path is taken from the current folder, or from the
-    project.
-        If ``registry.json`` stands beside the folder, a file whose SHA-256 isn't the champion's is refused before it is
-        unpickled.
+    models_dir : folder with ``model_{h}min.pkl``. If ``registry.json`` stands beside it, a file whose SHA-256 isn't the
+        champion's is refused before it is unpickled.
     max_age_minutes : refuse recent prices whose newest row is older than this by the clock; None never does.
     min_recent_share : refuse a region of whose prices that lags and windows look at fewer than this were measured.
     """
@@ -112,10 +112,7 @@ class PricePredictor:
 
     @property
     def horizons(self) -> list[int]:
-        """Minutes ahead for which the registry has a champion (without one: the folder a model), ascending.
-
-        Those given to ``use`` where models were given.
-        """
+        """Minutes ahead that ``use`` was given, the registry has champions of or, without one, the folder models of."""
         if self._given:
             return sorted(self._models)
         registry = self.models_dir.parent / REGISTRY_FILE
@@ -193,13 +190,13 @@ class PricePredictor:
         self._columns, self._specs = {}, {}
         return self
 
-    def warm_up(self) -> list[dict[str, Any]]:
+    def warm_up(self) -> list[Row]:
         """Forecast from made-up prices, so that nothing is left to load or to compile for whoever asks first.
 
         Returns the rows, as ``predict_rows`` does: a model that can't give them can't give others. Takes half a minute
         where compiled code isn't cached yet, else milliseconds.
         """
-        rows: list[dict[str, Any]] = []
+        rows: list[Row] = []
         for horizon in self.horizons:
             model = self.model(horizon)
             spec = self._spec(model)
@@ -278,17 +275,16 @@ class PricePredictor:
         *,
         level: float | None = None,
         now: pd.Timestamp | None = None,
-    ) -> dict[str, Any]:
+    ) -> Row:
         """Forecast with an interval: ``price, lower, upper, expected, spike_probability, spike_price, level, method,
         region, horizon, timestamp, target_time, price_now, known_region, recent_missing, late_regions, penalty``; see
         ``predict``. ``level`` defaults to the model's own.
 
         ``price`` is the middle of what may come, ``expected`` its mean, which spikes pull up; ``spike_probability``
-        that of a price above ``spike_price``, None for a region that training didn't know.
-        ``recent_missing``: how many of the prices that lags and windows look at weren't measured; ``late_regions``:
-        regions of the given prices that have none at ``timestamp`` -> time of their last one; ``penalty`` says in
-        words what makes the forecast worse than usual, or is None. ``prediction`` is the price and
-        ``confidence_interval`` the pair (lower, upper) again, under the names of other libraries."""
+        that of a price above ``spike_price``, None for a region that training didn't know. ``recent_missing`` of the
+        prices that features look at weren't measured; ``late_regions`` have no price at ``timestamp``, but a last one;
+        ``penalty`` says in words what makes the forecast worse than usual. ``prediction`` and ``confidence_interval``
+        are price and bounds again, under the names of other libraries."""
         panel, name, forecasts = self._one(current_data, [horizon], region, now)
         row = self._as_rows(horizon, [name], forecasts[horizon], panel, level)[0]
         return row | {"prediction": row["price"], "confidence_interval": (row["lower"], row["upper"])}
@@ -313,7 +309,7 @@ class PricePredictor:
         *,
         level: float | None = None,
         now: pd.Timestamp | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Row]:
         """The rows of ``predict_many`` as dicts. A panel of prices as input saves laying a frame out.
 
         Regions without a price at the newest instant are left out and named in each row's ``late_regions``; an error
@@ -340,10 +336,9 @@ class PricePredictor:
         waiting: list[tuple[PricePredictionModel, pd.DataFrame]] = []
         for horizon in self.fitting(recent_prices)[0]:
             model = self.model(horizon)
-            kind = self._spec(model), model.price_col, model.interval_minutes
+            spec, price_col, interval = kind = self._spec(model), model.price_col, model.interval_minutes
             if kind not in made:
                 panel = self._panel(recent_prices, [horizon], None, now, whole=True)
-                spec, price_col, interval = kind
                 made[kind] = price_features(panel.to_long(), spec, price_col=price_col, interval_minutes=interval)
             waiting.append((model, made[kind]))
         with self._state:
@@ -539,7 +534,7 @@ class PricePredictor:
 
     def _as_rows(
         self, horizon: int, names: Sequence[str], forecast: Forecast, panel: Panel, level: float | None
-    ) -> list[dict[str, Any]]:
+    ) -> list[Row]:
         """One dict per region of ``names``, in the order of the forecast."""
         model = self.model(horizon)
         level = model.interval_level if level is None else level
@@ -556,7 +551,7 @@ class PricePredictor:
         for i, name in enumerate(names):
             seen = name in model.regions
             missing = int(gone[panel.regions.index(name)].sum())
-            penalties = [] if seen else [UNSEEN]
+            penalties = [] if seen else [_UNSEEN]
             if without:
                 penalties.append(f"no recent prices of {', '.join(without)}, whose prices are features")
             if silent := _silent(panel, self._spec(model), panel.regions.index(name)):
