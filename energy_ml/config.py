@@ -237,6 +237,11 @@ class RLBatteryConfig:
     execution_delay: int = setting(
         0, "Intervals between seeing a price and acting on it; 0 is a price-contingent bid.", ">= 0"
     )
+    plan_on: str = setting(
+        "median",
+        "Which of the price models' forecasts plans are made on: the median, or the expected price (the mean).",
+        choices=("median", "expected"),
+    )
     usual_wear_cost_per_mwh: float = setting(
         10.0, "Least wear of the report's second line, which acts at least one interval late too.", ">= 0"
     )

@@ -78,7 +78,7 @@ from energy_ml.rl_battery import BatteryPolicy, BatteryRLTrainer
 from energy_ml.rl_battery.baselines import baselines
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.policy import LearnedPolicy
-from energy_ml.rl_battery.strategy import Blind
+from energy_ml.rl_battery.strategy import Blind, planned_on
 from energy_ml.splits import PARTS, TimeSplit, window_of
 from energy_ml.training_window import newest, open_day, policy_regions, split_of
 
@@ -324,7 +324,7 @@ def train_policy(
     trained = BatteryRLTrainer(night.config).train_all(
         chosen,
         prices=_of_regions(night.prices_of(price_features), chosen),
-        forecasts=_of_regions(forecasts, chosen),
+        forecasts=planned_on(_of_regions(forecasts, chosen), night.config.rl_battery),
         split=TimeSplit.from_dict(time_split),
         progress=night.progress.callback(POLICY_ID),
     )
@@ -398,7 +398,8 @@ def backtest(
     """
     split, config = TimeSplit.from_dict(time_split), night.config.rl_battery
     regions = sorted(battery_policy.agents)
-    prices, forecasts = _of_regions(night.prices_of(price_features), regions), _of_regions(forecasts, regions)
+    prices = _of_regions(night.prices_of(price_features), regions)
+    forecasts = planned_on(_of_regions(forecasts, regions), config)
     units = reference_units(regions, Battery.from_config(config), config.execution_delay)
     fleet, problems = own_units(battery_features, split, config, regions, night.config.batteries)
     policy = BatteryPolicy.of(battery_policy)
@@ -502,7 +503,7 @@ def decide(
     judge_battery = functools.partial(
         judge_policy,
         prices=night.prices_of(price_features),
-        forecasts=forecasts,
+        forecasts=planned_on(forecasts, config.rl_battery),
         split=split,
         battery=Battery.from_config(config.rl_battery),
         execution_delay=config.rl_battery.execution_delay,

@@ -138,6 +138,7 @@ def _another(row_name: str, value: str) -> str:
         "executor": "celery",
         "preset": "fast",
         "update": "sampled",
+        "plan_on": "expected",
         "loss_split": "charge",
         "blocking_checks": "data_recent",
         "alert_webhook": "https://example.org/hook",

@@ -14,8 +14,18 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.arrays import Floats, Integers
+from energy_ml.config import RLBatteryConfig
 from energy_ml.errors import GapError, IntervalError, NoDataError, UnknownRegionError
-from energy_ml.names import BLIND_SUFFIX, HORIZON, IS_FILLED, PRICE, PRICE_FORECAST, REGION, TIMESTAMP
+from energy_ml.names import (
+    BLIND_SUFFIX,
+    HORIZON,
+    IS_FILLED,
+    PRICE,
+    PRICE_EXPECTED,
+    PRICE_FORECAST,
+    REGION,
+    TIMESTAMP,
+)
 from energy_ml.rl_battery.battery import Battery, utc_days
 from energy_ml.splits import TimeSplit
 
@@ -183,6 +193,11 @@ def end_value(prices: Floats, battery: Battery) -> float:
     """What a MWh left in the cells is worth at the end of a span, currency/MWh: what the mean of the known among
     ``prices`` (N,) sells it for, at least 0. The one rule of backtest, learning and baselines."""
     return max(0.0, float(known(prices).mean())) * battery.discharge_efficiency
+
+
+def planned_on(forecasts: pd.DataFrame, config: RLBatteryConfig) -> pd.DataFrame:
+    """The forecasts frame as batteries see it: what ``plan_on`` names stands in ``price_forecast``."""
+    return forecasts if config.plan_on == "median" else forecasts.assign(**{PRICE_FORECAST: forecasts[PRICE_EXPECTED]})
 
 
 def aligned_forecasts(forecasts: pd.DataFrame | None, region: str, times: pd.DatetimeIndex) -> dict[int, Floats]:

@@ -744,7 +744,8 @@ class MLService:
             given = None if source == "lake" else prices
             rows = self.forecast(given, None, [region], timestamp=end)
             how = ["models", *(f"{name} can't serve: {why}" for name, why in rows[0]["left_out"].items())]
-            return {row["horizon"]: row["price"] for row in rows}, "; ".join(how)
+            median = self.settings.models.rl_battery.plan_on == "median"
+            return {row["horizon"]: row["price" if median else "expected"] for row in rows}, "; ".join(how)
         except StaleDataError:
             raise
         except EnergyMLError as error:

@@ -1,10 +1,13 @@
 """What the parts of a policy are worth, in one call."""
 
+import pandas as pd
 import pytest
 
+from energy_ml.config import RLBatteryConfig
+from energy_ml.errors import ConfigError
 from energy_ml.rl_battery import ablation
 from energy_ml.rl_battery.battery import Battery
-from energy_ml.rl_battery.strategy import build_context
+from energy_ml.rl_battery.strategy import build_context, planned_on
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
 from energy_ml_tests.rl_battery.markets import market, true_forecasts
 
@@ -24,3 +27,11 @@ def test_taking_parts_away_costs_what_they_are_worth():
     assert table["worth"][f"{OURS}_without_forecasts"] > 0
     assert (policy.without_table().agent("FR").q_table == 0).all()
     assert (policy.agent("FR").q_table != 0).any()
+
+
+def test_policies_learn_from_the_forecasts_that_the_setting_names():
+    forecasts = pd.DataFrame({"price_forecast": [10.0, 20.0], "price_expected": [11.0, 25.0]})
+    assert list(planned_on(forecasts, RLBatteryConfig())["price_forecast"]) == [10.0, 20.0]
+    assert list(planned_on(forecasts, RLBatteryConfig(plan_on="expected"))["price_forecast"]) == [11.0, 25.0]
+    with pytest.raises(ConfigError, match="plan_on"):
+        RLBatteryConfig(plan_on="mean")

@@ -109,6 +109,14 @@ def test_actions(
 
 
 @pytest.mark.usefixtures("environment")
+def test_batteries_plan_on_what_the_setting_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = MLService().forecast(regions=["FR"])
+    assert MLService().act(0.5, region="FR")["forecasts"] == {row["horizon"]: row["price"] for row in rows}
+    monkeypatch.setenv("ENERGY_ML_BATTERY_PLAN_ON", "expected")
+    assert MLService().act(0.5, region="FR")["forecasts"] == {row["horizon"]: row["expected"] for row in rows}
+
+
+@pytest.mark.usefixtures("environment")
 def test_refusals_have_one_wording(
     later: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
