@@ -52,8 +52,8 @@ def write_atomically(path: PathLike, content: Content, *, temp_prefix: str = ".t
     temp_prefix : how the file beside starts. Its name ends in ``.tmp``, so that no pattern such as ``*.json`` finds it.
     durable : flush to disk before and after the rename. Without, a power cut (not a killed process) may lose the file.
 
-    Raises ArtifactError when the disk is full, read-only or otherwise refuses; the previous file is then untouched and
-    nothing is left beside it. Whatever else ``content`` raises passes through, with the same promise.
+    Raises ArtifactError when the disk refuses. Whatever is raised, the previous file is untouched and nothing left
+    beside it.
     """
     if _is_url(path):
         _place(path).write_bytes(_as_bytes(content))
@@ -67,11 +67,7 @@ def write_atomically(path: PathLike, content: Content, *, temp_prefix: str = ".t
 
 
 def stage(path: PathLike, content: Content, *, temp_prefix: str = ".tmp-", durable: bool = True) -> Path:
-    """The first half of ``write_atomically``: the complete, flushed file beside ``path``. Returns where it is.
-
-    Everything that can run out of space happens here, so that a writer of several files can stage all before it
-    renames the first.
-    """
+    """The first half of ``write_atomically``, all that can run out of space. Returns where the complete file is."""
     target = Path(path)
     temp = target.with_name(f"{temp_prefix}{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     with writing(target):
@@ -115,10 +111,8 @@ def write_json(path: PathLike, value: object, *, temp_prefix: str = ".tmp-") -> 
 
 
 def folder_to_save(output_dir: PathLike) -> Path:
-    """Where a trainer saves: as every relative path at the project root, unless a registry keeps champions there.
-
-    Who trains by hand in another folder must not exchange the files that serve; his then lie where he stands.
-    """
+    """Where a trainer saves: at the project root, as all that is relative; where a registry keeps champions there, in
+    the current folder, so that who trains by hand doesn't exchange the files that serve."""
     folder = Path(resolve_path(output_dir))
     return Path(output_dir).expanduser().absolute() if (folder.parent / REGISTRY_FILE).exists() else folder
 
@@ -129,18 +123,12 @@ def save_training_results(
     *,
     temp_prefix: str = ".tmp-",
 ) -> None:
-    """Write ``training_results.json`` beside models: per model id its ``file``, ``sha256`` and what is known of it.
-
-    ``trained`` has, by model id, the model's file, its SHA-256 and the facts, such as ``metrics`` and ``config``.
-    """
-    write_json(
-        f"{folder}/{TRAINING_RESULTS_FILE}",
-        {
-            model_id: {"file": PurePath(file).name, "sha256": sha256, **facts}
-            for model_id, (file, sha256, facts) in sorted(trained.items())
-        },
-        temp_prefix=temp_prefix,
-    )
+    """Write ``training_results.json`` beside models: by model id its file, its SHA-256 and what is known of it."""
+    results = {
+        model_id: {"file": PurePath(file).name, "sha256": sha256, **facts}
+        for model_id, (file, sha256, facts) in sorted(trained.items())
+    }
+    write_json(f"{folder}/{TRAINING_RESULTS_FILE}", results, temp_prefix=temp_prefix)
 
 
 def to_jsonable(value: object) -> Any:
@@ -214,10 +202,8 @@ def read_artifact(path: PathLike, expected_sha256: str | None = None) -> bytes:
 
 
 class Complete:
-    """Base of dataclasses that are pickled: one of another version, which lacks a field, is refused when it is loaded.
-
-    Without it the object would load and fail when it is used, far from the file that is to blame.
-    """
+    """Base of dataclasses that are pickled: one of another version, which lacks a field, is refused when it is loaded,
+    not when it is used, far from the file that is to blame."""
 
     def __setstate__(self, state: dict[str, object]) -> None:
         assert dataclasses.is_dataclass(self)
@@ -228,12 +214,10 @@ class Complete:
 
 
 def load_artifact(path: PathLike, expected_sha256: str | None = None) -> Any:
-    """Load what ``save_artifact`` wrote.
+    """Load what ``save_artifact`` wrote, as ``read_artifact`` and ``unpickle`` do.
 
-    The file is read once; the digest is taken of those very bytes, and only then are they unpickled, so neither a
-    damaged nor an exchanged file gets to run code. Without ``expected_sha256`` the file is trusted as it is.
-
-    Raises ModelNotFoundError (no file) and ArtifactError (unreadable, digest differs, or not an artefact).
+    The digest is taken of the very bytes that are then unpickled, so neither a damaged nor an exchanged file gets to
+    run code. Without ``expected_sha256`` the file is trusted as it is.
     """
     return unpickle(read_artifact(path, expected_sha256), path)
 
@@ -262,11 +246,10 @@ def read_registry(path: PathLike) -> Registry | None:
 def load_champion(models_dir: PathLike, relative_path: PathLike) -> Any:
     """Load the model that serves at ``models_dir/relative_path``, such as ``price_prediction/model_15min.pkl``.
 
-    With a ``registry.json`` in ``models_dir`` (a folder or a URL) the registry has the word: the bytes must be the
-    champion's. While a promotion is under way (or its writer was killed) the path may still hold another version that
-    the registry knows, or nothing; the champion's own copy under ``versions/`` is then loaded, and where the file is
-    gone a warning is logged. A file that the registry doesn't know is refused. Without a registry the file is loaded
-    as it is.
+    With a ``registry.json`` in ``models_dir`` (a folder or a URL) the bytes must be the champion's. While a promotion
+    is under way, or its writer was killed, the path may hold another version that the registry knows, or nothing, which
+    is logged; the champion's own copy under ``versions/`` is then loaded. Without a registry the file is loaded as it
+    is.
 
     Raises ModelNotFoundError (nothing there, no champion yet, or retired), ArtifactError (changed, damaged or unknown
     file) and RegistryError (the registry is damaged).
@@ -279,13 +262,12 @@ def load_champion(models_dir: PathLike, relative_path: PathLike) -> Any:
         parsed = _read_registry_bytes(f"{models_dir}/{REGISTRY_FILE}")
         if parsed is None:
             return load_artifact(path)
-        # A verdict stands only if the registry is still the one it was reached with; otherwise a promotion or prune
-        # came between the two reads.
+        # A verdict stands only if no promotion or prune came between the two reads.
         if refused is not None and parsed[0] == seen:
             raise refused
-        seen = parsed[0]
+        seen, registry = parsed
         try:
-            return unpickle(_champion_bytes(models_dir, relative, parsed[1]), path)
+            return unpickle(_champion_bytes(models_dir, relative, registry), path)
         except (ModelNotFoundError, ArtifactError) as error:
             refused = error
     assert refused is not None
@@ -315,7 +297,8 @@ def inside(folder: PathLike, relative: str) -> Path:
 
 def _champion_bytes(folder: PathLike, relative: str, registry: Registry) -> bytes:
     path = inside(folder, relative)
-    served, model = _read_bytes(path), _model_at(registry, relative)
+    served = _read_bytes(path)
+    model = next((m for m in registry["models"].values() if m["champion_path"] == relative), None)
     if model is None:
         if served is None:
             read_artifact(path)  # says in words that it is missing
@@ -357,10 +340,6 @@ def _unknown(path: Path, expected: str, found: str | None = None) -> ArtifactErr
         expected=expected,
         remedy="register it (ModelRegistry.register_model), or put the champion back with `energy-ml models repair`",
     )
-
-
-def _model_at(registry: Registry, relative: str) -> Model | None:
-    return next((m for m in registry["models"].values() if m["champion_path"] == relative), None)
 
 
 def version_of(model: Model, version: str | None) -> Version | None:
@@ -443,9 +422,9 @@ def checked(kind: type[_T], value: object) -> _T:
 
 
 def _complete(model_id: str, model: dict[str, Any]) -> None:
-    """Give a model's entry its present form: ``versions`` are names, newest first, and ``details`` stand beside.
+    """Give a model's entry its present form: ``versions`` are names, newest first, and ``details`` stand beside, where
+    once they held the details. A file of bare names is complete too: what isn't known is null.
 
-    Before, ``versions`` held the details themselves. A file of bare names is complete too: what isn't known is null.
     Raises TypeError or KeyError for what can't be.
     """
     listed = model["versions"]
@@ -466,8 +445,7 @@ def _complete(model_id: str, model: dict[str, Any]) -> None:
 
 
 def _parse(data: bytes, folder: PathLike) -> Registry:
-    """The registry in ``data``. Raises what ``_read_registry_bytes`` calls damage, and RegistryError for a path that
-    leads out of the folder."""
+    """The registry in ``data``. Raises what ``_read_registry_bytes`` calls damage, and as ``inside`` does."""
     found = json.loads(data)
     if rb"\ud" in data.lower():
         json.dumps(found, ensure_ascii=False).encode()  # half a pair is read, but could never be written again
@@ -488,10 +466,9 @@ def _parse(data: bytes, folder: PathLike) -> Registry:
 def _read_registry_bytes(path: PathLike) -> tuple[bytes, Registry] | None:
     backup = f"{path}.bak"
     data = _read_bytes(path)
-    if data is None:
-        if _read_bytes(backup) is None:
-            return None
-        data = _read_bytes(path)  # both may have been made since the first look
+    if data is None and _read_bytes(backup) is None:
+        return None
+    data = data or _read_bytes(path)  # both may have been made since the first look
     if data is None:
         raise RegistryError(
             f"{path} is missing, but its backup is there",

@@ -30,6 +30,7 @@ from energy_ml.fields import (
     setting,
     settings_of,
     table_schema,
+    text_of,
     variable,
 )
 from energy_ml.names import ACTIONS, AS_USUAL, FLEET, IS_FILLED, POOLED, PRICE, REFERENCE, REGION, TIMESTAMP
@@ -750,31 +751,22 @@ def setting_rows(environ: Mapping[str, str] | None = None) -> list[SettingRow]:
         "operations": settings.operations,
         "service": ServiceSettings.from_env(env),
     }
-    file, entries = settings_file(env), _entries(env)
+    file, entries = str(settings_file(env)), _entries(env)
     rows = []
     for table, kind in TABLES.items():
-        if is_list(kind):
-            continue
-        for name, meaning in settings_of(kind).items():
-            if meaning.elsewhere:
-                continue
+        for name, meaning in {} if is_list(kind) else settings_of(kind, here=True).items():
             value, where = getattr(made[table], name), variable(kind, name)
-            source = "default"
-            if env.get(where, "").strip():
-                source = where
-            elif name in entries.get(table, {}):
-                source = str(file)
-            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            shown = "(hidden)" if meaning.secret and value is not None else "none" if value is None else text
+            source = where if env.get(where, "").strip() else file if name in entries.get(table, {}) else "default"
+            shown = "(hidden)" if meaning.secret and value is not None else text_of(value)
             rows.append(SettingRow(table, name, where, shown, source, meaning.sentence))
-    for covariate in models.price_prediction.covariates:
-        meanings, where = settings_of(Covariate), f"covariate {covariate.name!r}"
-        told = {name: str(getattr(covariate, name)) for name in meanings if name != "name"}
-        rows += [SettingRow(where, n, "no variable", v, str(file), meanings[n].sentence) for n, v in told.items()]
-    for entry in models.batteries:
-        meanings, where = settings_of(BatteryEntry), f"battery {entry.name!r}"
-        told = {"region": entry.region or "none", **entry.given}
-        rows += [SettingRow(where, n, "no variable", str(v), str(file), meanings[n].sentence) for n, v in told.items()]
+    told: list[tuple[str, Covariate | BatteryEntry, dict[str, object]]] = [
+        ("covariate", one, dict(vars(one))) for one in models.price_prediction.covariates
+    ]
+    told += [("battery", one, {"region": one.region or "none", **one.given}) for one in models.batteries]
+    for table, entry, values in told:
+        where, meanings = f"{table} {entry.name!r}", settings_of(type(entry))
+        values.pop("name", None)
+        rows += [SettingRow(where, n, "no variable", str(v), file, meanings[n].sentence) for n, v in values.items()]
     return rows
 
 

@@ -65,9 +65,10 @@ def again(kind: type, name: str) -> Any:
     return field(default=None, metadata={"setting": settings_of(kind)[name]})
 
 
-def settings_of(kind: type) -> dict[str, Meaning]:
-    """The settings among the fields of a dataclass, in order."""
-    return {f.name: f.metadata["setting"] for f in dataclasses.fields(kind) if "setting" in f.metadata}
+def settings_of(kind: type, *, here: bool = False) -> dict[str, Meaning]:
+    """The settings among the fields of a dataclass, in order; ``here`` leaves out those read with another table."""
+    every = {f.name: f.metadata["setting"] for f in dataclasses.fields(kind) if "setting" in f.metadata}
+    return {name: meaning for name, meaning in every.items() if not (here and meaning.elsewhere)}
 
 
 def variable(kind: type, name: str) -> str:
@@ -89,11 +90,15 @@ def _default(kind: type, name: str) -> object:
     return declared.default if make is dataclasses.MISSING else make()
 
 
+def text_of(value: object) -> str:
+    """A setting's value as the environment would give it; "none" for None."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else "none" if value is None else str(value)
+
+
 def default_text(kind: type, name: str) -> str:
     """The default as Markdown."""
     value = _default(kind, name)
-    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return f"`{text}`" if value not in (None, (), []) else "none"
+    return f"`{text_of(value)}`" if value not in (None, (), []) else "none"
 
 
 def refuse(kind: type, name: str, value: object, expected: str, remedy: str | None = None) -> typing.NoReturn:
@@ -219,7 +224,7 @@ def read_file(path: Path, tables: Mapping[str, type], renamed: Mapping[str, str]
         every = entries if isinstance(entries, list) else [entries]
         if isinstance(entries, list) != several or not all(isinstance(one, dict) for one in every):
             raise ConfigError(f"{table} in {path} is {entries!r}", expected=f"a table {shape}", remedy="correct it")
-        names = [n for n, meaning in settings_of(tables[table]).items() if not meaning.elsewhere]
+        names = list(settings_of(tables[table], here=True))
         for one in every:
             for name in one:
                 _known(path, name, names, f"entry of {shape}" + (f" {one.get('name')!r}" if several else ""))
@@ -238,9 +243,7 @@ def given(kind: type, entries: Mapping[str, object], environ: Mapping[str, str] 
     """The values that file (``entries``) and environment set, the latter first; what is unset keeps its default."""
     env = os.environ if environ is None else environ
     values = {}
-    for name, meaning in settings_of(kind).items():
-        if meaning.elsewhere:
-            continue
+    for name in settings_of(kind, here=True):
         if text := env.get(variable(kind, name), "").strip():
             values[name] = _from_text(kind, name, text)
         elif name in entries:
@@ -253,9 +256,7 @@ def table_schema(kind: type) -> dict[str, object]:
     types_ = {int: "integer", float: "number", bool: "boolean"}
     limits = {">": "exclusiveMinimum", ">=": "minimum", "<": "exclusiveMaximum", "<=": "maximum"}
     entries: dict[str, object] = {}
-    for name, meaning in settings_of(kind).items():
-        if meaning.elsewhere:
-            continue
+    for name, meaning in settings_of(kind, here=True).items():
         main, item, _ = _type_of(kind, name)
         one: dict[str, object] = {"type": types_.get(item or main, "string")}
         one |= {limits[sign]: number for sign, number in meaning.limits}

@@ -82,17 +82,15 @@ def own_units(
 ) -> tuple[list[BatteryUnit], list[DataProblem]]:
     """Take the batteries of ``entries`` and of a (cleaned) telemetry frame as they stand when the test begins.
 
-    What an entry says of a battery holds. Else capacity is the last known one, the power limit ``rated_power`` of what
-    was seen before the test (where nothing tells: the config's ratio of power to capacity), and all else the config's.
-    The start is the last known charge, moved into the limits where it lies outside; without telemetry the config's.
-    Only rows before the test (the start: up to its first instant) are looked at. Batteries of which neither an entry
-    nor a row tells enough, or in a region without prices, are left out and listed beside what else was odd.
+    What an entry says of a battery holds, else what telemetry said last before the test, else the config. The start is
+    the last known charge, moved into the limits. Batteries of which neither an entry nor a row tells enough, or in a
+    region without prices, are left out and listed beside what else was odd.
     """
     units: list[BatteryUnit] = []
     problems: list[DataProblem] = []
 
-    def report(kind: str, message: str, rows: int, repaired: bool) -> None:
-        problems.append(DataProblem(kind=kind, message=message, rows=rows, repaired=repaired))
+    def left_out(why: str) -> None:
+        problems.append(DataProblem(kind="battery_left_out", message=why, rows=len(every), repaired=False))
 
     known = telemetry[(telemetry[TIMESTAMP] <= split.val_end) & telemetry[CHARGE].notna()]
     said = {entry.name: entry for entry in entries}
@@ -104,10 +102,10 @@ def own_units(
         region = str(named[-1]) if named else str(regions[0]) if len(regions) == 1 else ""
         if region not in set(map(str, regions)):
             where = f"in region {region!r}, which has no prices" if region else "without a region"
-            report("battery_left_out", f"battery {battery_id!r} is {where}; it isn't backtested", len(every), False)
+            left_out(f"battery {battery_id!r} is {where}; it isn't backtested")
             continue
         if rows.empty and battery_id not in said:
-            report("battery_left_out", f"battery {battery_id!r} has no charge level before the test", len(every), False)
+            left_out(f"battery {battery_id!r} has no charge level before the test")
             continue
         before = rows[rows[TIMESTAMP] < split.val_end]
         own = entry.completed(
@@ -120,13 +118,11 @@ def own_units(
         charge = battery.initial_mwh if rows.empty else float(rows[CHARGE].iloc[-1])
         start = min(max(charge, battery.low_mwh), battery.high_mwh)
         if abs(start - charge) > 1e-6 * capacity:
-            report(
-                "start_outside_limits",
+            message = (
                 f"battery {battery_id!r} holds {charge:g} MWh when the test begins, outside its limits of "
-                f"{battery.low_mwh:g} to {battery.high_mwh:g} MWh; it starts with {start:g} MWh",
-                1,
-                True,
+                f"{battery.low_mwh:g} to {battery.high_mwh:g} MWh; it starts with {start:g} MWh"
             )
+            problems.append(DataProblem(kind="start_outside_limits", message=message, rows=1, repaired=True))
         fraction = min(max(start / capacity, battery.min_reserve), battery.max_charge)  # dividing rounds
         battery = replace(battery, initial_charge=fraction)
         units.append(BatteryUnit(battery_id, region, battery, start, own.execution_delay))
@@ -157,10 +153,7 @@ def backtest(
         be asked for several contexts at once.
     progress : called with the fraction done and the strategy and battery just finished.
 
-    Raises
-    ------
-    ConfigError
-        On doubled names or no battery; also whatever ``build_context`` raises on bad prices or starts.
+    Raises ConfigError on doubled names or no battery, and what ``build_context`` raises on bad prices or starts.
     """
     names = [strategy.name for strategy in strategies]
     if len(set(names)) < len(names):
@@ -267,7 +260,8 @@ def summarise(frame: pd.DataFrame, batteries: pd.DataFrame, *, bootstrap: int = 
     """
     # Grouping by numbers is several times faster than by strings.
     marked = mark_to_market(frame, batteries).astype(dict.fromkeys((*_UNIT, STRATEGY), "category"))
-    minutes = _interval_minutes(marked)
+    times = np.unique(pd.DatetimeIndex(marked[TIMESTAMP]).as_unit("ns").asi8)
+    minutes = float(np.diff(times).min() / 60e9) if len(times) > 1 else 60.0
     groups: list[tuple[str, str, pd.DataFrame]] = [(POOLED, POOLED, headline(marked))]
     groups += [
         (str(region), str(battery_id), rows)
@@ -284,12 +278,12 @@ def summarise(frame: pd.DataFrame, batteries: pd.DataFrame, *, bootstrap: int = 
         possible = float(rows.loc[rows[STRATEGY] == PERFECT_FORESIGHT, "profit"].sum())
         for name, mine in rows.groupby(STRATEGY, sort=False, observed=True):
             figures = _earned(mine, resampled[name], minutes)
-            low, high = np.nan, np.nan
+            share = low = high = np.nan
             if possible > 1e-9:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     shares = resampled[name] / resampled[PERFECT_FORESIGHT]
                 low, high = _interval(shares[np.isfinite(shares)])
-            share = figures["profit"] / possible if possible > 1e-9 else np.nan
+                share = figures["profit"] / possible
             ours = {"profit": figures.pop("profit"), "share": share, "share_low": low, "share_high": high}
             records.append({REGION: region, BATTERY_ID: battery_id, STRATEGY: str(name), **ours, **figures})
     return pd.DataFrame(records)
@@ -338,12 +332,8 @@ def mark_to_market(frame: pd.DataFrame, batteries: pd.DataFrame) -> pd.DataFrame
     """Add what ``batteries`` says, ``profit`` and ``cycles`` of each interval; rows in time order.
 
     An interval's profit is its cash plus the change of charge times the terminal value; over a span these add up to
-    cash plus the value of what is left minus the value of what was there. ``batteries`` may be a whole summary.
-
-    Raises
-    ------
-    UnknownRegionError
-        For a battery that ``batteries`` doesn't describe.
+    cash plus the value of what is left minus the value of what was there. ``batteries`` may be a whole summary. Raises
+    UnknownRegionError for a battery that it doesn't describe.
     """
     facts = batteries[[*_UNIT, CAPACITY, RATED_POWER, "terminal_value"]].drop_duplicates()
     marked = frame.merge(facts, on=_UNIT, how="left", validate="many_to_one")
@@ -378,11 +368,6 @@ def _hourly_profits(marked: pd.DataFrame) -> pd.DataFrame:
         .pivot_table(index="hour", columns=STRATEGY, values="profit", aggfunc="sum", observed=True, sort=False)
         .sort_index()
     )
-
-
-def _interval_minutes(rows: pd.DataFrame) -> float:
-    times = np.unique(pd.DatetimeIndex(rows[TIMESTAMP]).as_unit("ns").asi8)
-    return float(np.diff(times).min() / 60e9) if len(times) > 1 else 60.0
 
 
 def _bootstrap(hours: int, samples: int) -> BlockBootstrap:

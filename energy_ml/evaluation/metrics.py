@@ -1,11 +1,10 @@
 """Numbers that say how good a forecast is: errors, intervals, significance and drift.
 
 What belongs here: ``forecast_metrics``, which applies them to a forecasts frame, and pure functions of numpy arrays.
-What doesn't: reading files, models, charts. Knows nobody but the named errors; needs numpy and pandas only.
+What doesn't: reading files, models, charts.
 
-One rule for missing values: the functions of arrays refuse NaN and infinity, so a metric never silently covers other
-rows than its neighbour. ``forecast_metrics`` scores model and baselines on the same rows and says in ``n_missing`` how
-many it left out.
+No metric silently covers other rows than its neighbour: functions of arrays refuse NaN and infinity,
+``forecast_metrics`` scores model and baselines on the same rows and says in ``n_missing`` how many it left out.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from energy_ml.arrays import Booleans, Floats
+from energy_ml.arrays import Floats
 from energy_ml.errors import DataError, SchemaError, ValueRangeError
 from energy_ml.names import (
     HORIZON,
@@ -37,11 +37,6 @@ from energy_ml.names import (
 
 _REQUIRED = (TIMESTAMP, REGION, HORIZON, SPLIT, PRICE_NOW, PRICE_ACTUAL, PRICE_FORECAST, LOWER, UPPER)
 _SEASONAL = "price_seasonal"
-
-
-def _finite_rows(*arrays: Floats) -> Booleans:
-    """Tell where every array (n,) has a finite value."""
-    return np.asarray(np.isfinite(arrays).all(axis=0))
 
 
 def _finite(name: str, values: npt.ArrayLike) -> Floats:
@@ -256,7 +251,7 @@ def forecast_metrics(
     by: Sequence[str] = (SPLIT, HORIZON),
     *,
     interval_level: float = 0.90,
-    spike_threshold: float | Mapping[str, float] | None = None,
+    spike_threshold: Mapping[str, float] | None = None,
     spike_quantile: float = 0.98,
     significance: bool | None = None,
 ) -> pd.DataFrame:
@@ -268,8 +263,8 @@ def forecast_metrics(
         ``price_seasonal`` (same time yesterday), if there, is scored too.
     by : grouping columns of the frame; also ``hour`` (0-23) and ``day`` (date) of ``timestamp``, in UTC.
     interval_level : nominal coverage of ``lower`` … ``upper``.
-    spike_threshold : price above which a row is a spike, for all or per region; by default ``spike_thresholds`` of
-        the frame's own training rows at ``spike_quantile``. Without any, the spike columns are NaN.
+    spike_threshold : price per region above which a row is a spike; by default ``spike_thresholds`` of the frame's
+        own training rows at ``spike_quantile``. Without any, the spike columns are NaN.
     significance : add Diebold–Mariano tests of absolute errors; by default unless ``hour`` is among ``by``, since
         rows of one hour aren't a series.
 
@@ -289,12 +284,7 @@ def forecast_metrics(
         ``dm_statistic``, ``dm_p_value``, ``dm_mean_difference`` (negative: the model is better than persistence) and
         the same as ``dm_seasonal_…``. Errors are in currency/MWh.
 
-    Raises
-    ------
-    SchemaError
-        For missing columns.
-    ValueRangeError
-        Where a lower bound lies above its upper one.
+    Raises SchemaError for missing columns, ValueRangeError where a lower bound lies above its upper one.
 
     Notes
     -----
@@ -338,15 +328,15 @@ def _row_terms(
     forecasts: pd.DataFrame,
     by: list[str],
     interval_level: float,
-    spike_threshold: float | Mapping[str, float],
+    spike_threshold: Mapping[str, float],
 ) -> pd.DataFrame:
     """Say what each row adds to its group's sums, 0 where it isn't scored, with keys, time and steps ahead."""
     now, actual, forecast, lower, upper = (
         forecasts[name].to_numpy(dtype=np.float64, na_value=np.nan)
         for name in (PRICE_NOW, PRICE_ACTUAL, PRICE_FORECAST, LOWER, UPPER)
     )
-    scored = _finite_rows(now, actual, forecast)
-    bounded = scored & _finite_rows(lower, upper)
+    scored = np.isfinite([now, actual, forecast]).all(axis=0)
+    bounded = scored & np.isfinite([lower, upper]).all(axis=0)
     crossed = bounded & (lower > upper)
     if crossed.any():
         raise ValueRangeError(
@@ -355,10 +345,7 @@ def _row_terms(
             example=f"row {int(np.argmax(crossed))}",
             expected="lower <= upper",
         )
-    if isinstance(spike_threshold, Mapping):
-        limit = forecasts[REGION].astype(object).map(dict(spike_threshold)).to_numpy(dtype=np.float64)
-    else:
-        limit = np.full(len(forecasts), float(spike_threshold))
+    limit = forecasts[REGION].astype(object).map(dict(spike_threshold)).to_numpy(dtype=np.float64)
 
     # Unscored rows become zeros everywhere: they then add nothing to any sum.
     n, a, f, low, high = (np.where(scored, x, 0.0) for x in (now, actual, forecast, lower, upper))
@@ -372,7 +359,7 @@ def _row_terms(
     )
     told, likely = scored & np.isfinite(expected), judged & np.isfinite(chance)
     alpha = 1.0 - _fraction("interval_level", interval_level)
-    terms: dict[str, Floats | Booleans] = {
+    terms: dict[str, npt.ArrayLike] = {
         "n": scored,
         "missing": ~scored,
         "abs": np.abs(f - a),
@@ -481,14 +468,11 @@ def _significance(paths: pd.DataFrame, by: list[str], seasonal: bool) -> pd.Data
         record: dict[str, float] = {}
         for name, count, loss, baseline in pairs:
             known = at[at[count] > 0]
-            result = DieboldMariano(math.nan, math.nan, math.nan, 0, 0)
             if len(known):
-                result = diebold_mariano(known[loss] / known[count], known[baseline] / known[count], horizon=horizon)
-            record |= {
-                f"{name}_statistic": result.statistic,
-                f"{name}_p_value": result.p_value,
-                f"{name}_mean_difference": result.mean_difference,
-            }
+                test = diebold_mariano(known[loss] / known[count], known[baseline] / known[count], horizon=horizon)
+            else:
+                test = DieboldMariano(math.nan, math.nan, math.nan, 0, 0)
+            record |= {f"{name}_{field}": getattr(test, field) for field in ("statistic", "p_value", "mean_difference")}
         records.append(record)
     index = pd.MultiIndex.from_tuples(keys, names=by) if len(by) > 1 else pd.Index(keys, name=by[0])
     return pd.DataFrame(records, index=index)
@@ -505,17 +489,9 @@ class ForecastScores:
     @classmethod
     def of(cls, forecasts: pd.DataFrame, *, interval_level: float, spike_quantile: float) -> Self:
         """Score a forecasts frame; see ``forecast_metrics``."""
-
-        def scored(*more: str) -> pd.DataFrame:
-            return forecast_metrics(
-                forecasts,
-                [SPLIT, HORIZON, *more],
-                interval_level=interval_level,
-                spike_quantile=spike_quantile,
-                significance=not more,
-            )
-
-        return cls(scored(), scored(REGION), scored("hour"))
+        of = partial(forecast_metrics, forecasts, interval_level=interval_level, spike_quantile=spike_quantile)
+        groups = ([SPLIT, HORIZON, *more] for more in ((), (REGION,), ("hour",)))
+        return cls(*(of(by, significance=len(by) == 2) for by in groups))
 
     @classmethod
     def from_records(cls, records: Mapping[str, list[dict[str, object]]]) -> Self:
@@ -528,8 +504,5 @@ class ForecastScores:
 
     def part(self, split: str = "test") -> Self:
         """Choose the rows of one part of the window."""
-
-        def chosen(table: pd.DataFrame) -> pd.DataFrame:
-            return table[table[SPLIT] == split].drop(columns=SPLIT).reset_index(drop=True)
-
-        return type(self)(*map(chosen, vars(self).values()))
+        tables = (table[table[SPLIT] == split] for table in vars(self).values())
+        return type(self)(*(table.drop(columns=SPLIT).reset_index(drop=True) for table in tables))

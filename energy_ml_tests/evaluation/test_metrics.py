@@ -207,7 +207,7 @@ A, F, NOW = (np.array(x) for x in ([100.0, 50, -20, 0, 80], [90.0, 55, -10, 0, 1
 
 
 def test_frame_by_hand():
-    row = score(A, F, NOW, F - 10, F + 15, interval_level=0.5, spike_threshold=85.0)
+    row = score(A, F, NOW, F - 10, F + 15, interval_level=0.5, spike_threshold={"FR": 85.0})
     assert row.bias == pytest.approx((-10 + 5 + 10 + 0 + 30) / 5)
     assert row.smape == pytest.approx((10 / 95 + 5 / 52.5 + 10 / 15 + 0 + 30 / 95) / 5)
     assert row.rmae == pytest.approx(55 / (5 + 0 + 10 + 10 + 10))
@@ -218,7 +218,7 @@ def test_frame_by_hand():
     assert row.coverage == pytest.approx(4 / 5)  # bounds count as inside; 80 < 100 is out
     assert row.mean_width == pytest.approx(25.0)
     assert row.winkler == pytest.approx(25 + 4 * 20 / 5)
-    never = score(A, F, NOW, spike_threshold=1e6)
+    never = score(A, F, NOW, spike_threshold={"FR": 1e6})
     assert never.spikes == 0 and math.isnan(never.spike_precision) and math.isnan(never.spike_recall)
 
 
@@ -370,7 +370,7 @@ def test_frame_spikes_need_training_rows_or_a_threshold():
     frame = make_forecasts()
     test = frame[frame["split"] == "test"]
     assert m.forecast_metrics(test)["spike_recall"].isna().all()
-    assert m.forecast_metrics(test, spike_threshold=0.0)["spike_recall"].notna().all()
+    assert m.forecast_metrics(test, spike_threshold={"R0": 0.0, "R1": 0.0, "R2": 0.0})["spike_recall"].notna().all()
     partial = m.forecast_metrics(test, by=["region"], spike_threshold={"R0": -1e9}).set_index("region")
     assert partial.loc["R0", "spike_recall"] == 1.0
     assert math.isnan(partial.loc["R1", "spikes"])
@@ -378,11 +378,11 @@ def test_frame_spikes_need_training_rows_or_a_threshold():
 
 def test_means_and_probabilities_are_scored_where_they_are_given():
     frame = frame_of([10.0, 90.0, 20.0, 95.0], [12.0, 30.0, 18.0, 40.0], [11.0, 80.0, 85.0, 15.0])
-    plain = m.forecast_metrics(frame, ["horizon_minutes"], spike_threshold=75.0, significance=False)
+    plain = m.forecast_metrics(frame, ["horizon_minutes"], spike_threshold={"FR": 75.0}, significance=False)
     assert plain[["expected_bias", "spike_brier", "persistence_spike_brier"]].isna().all(axis=None)
     frame["price_expected"] = [15.0, 60.0, 22.0, np.nan]
     frame["spike_probability"] = [0.1, 0.6, 0.2, 0.5]
-    scored = m.forecast_metrics(frame, ["horizon_minutes"], spike_threshold=75.0, significance=False).iloc[0]
+    scored = m.forecast_metrics(frame, ["horizon_minutes"], spike_threshold={"FR": 75.0}, significance=False).iloc[0]
     assert scored["expected_bias"] == pytest.approx((5 - 30 + 2) / 3)
     assert scored["spike_brier"] == pytest.approx((0.01 + 0.16 + 0.04 + 0.25) / 4)
     assert scored["persistence_spike_brier"] == pytest.approx(2 / 4)
