@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.linalg import eigh
-from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
 from energy_ml.arrays import Booleans, Floats, Integers
@@ -92,6 +90,8 @@ def choose(prices: Floats, regions: Sequence[str], zone_of: Mapping[str, str] | 
     """
     if len(regions) <= HANDFUL:
         return None
+    from scipy.spatial.distance import cdist  # here, so that a forecast for a handful doesn't load scipy
+
     sample = prices[np.unique(np.linspace(0, len(prices) - 1, SAMPLE).astype(np.int64))]
     known = np.isfinite(sample)
     number = known.sum(axis=1, keepdims=True)
@@ -117,6 +117,8 @@ def _halved(sample: Floats, places: Integers, most: int) -> list[Integers]:
     """``places`` in parts of at most ``most``, halved along what best tells their prices apart."""
     if len(places) <= most:
         return [places]
+    from scipy.linalg import eigh
+
     own = sample[:, places] - sample[:, places].mean(axis=1, keepdims=True)
     own = own - own.mean(axis=0)
     own /= np.maximum(own.std(axis=0), 1e-9)

@@ -150,7 +150,7 @@ def newest_row(
     ordered = np.empty((values.shape[1], 0))
     if plan.include[2] and n_times >= day:
         # Sorted by numpy, whose vectorised sort is several times faster than a compiled loop; NaN comes last.
-        ordered = np.sort(values[n_times - day :].T, axis=1)
+        ordered = np.sort(np.ascontiguousarray(values[n_times - day :].T), axis=1)
     _newest_row(
         values,
         time_ns,

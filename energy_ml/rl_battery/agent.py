@@ -152,7 +152,8 @@ def act_now(
     for i in range(n):
         minutes[i] = (minute - (n - 1 - i) * eyes.dispatch_minutes) % 1440
     given = np.full((len(when), n), np.nan)
-    given[:, n - 1 :] = ahead
+    for g in range(len(when)):  # a slice would cost two seconds of compiling
+        given[g, n - 1] = ahead[g, 0]
     usual = usual_path(eyes.look.usual, minutes, eyes.dispatch_minutes, eyes.look.whole.sum())
     seen = observe(eyes, prices, minutes, usual, when, given, physics, n - 1, n > 1)
     places = find_places(seen, brain.table.middles, brain.table.values.shape[1])

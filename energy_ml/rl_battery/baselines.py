@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from energy_ml.arrays import Floats, Integers
+from energy_ml.arrays import ZERO, Floats, Integers
 from energy_ml.errors import BatteryError
 from energy_ml.names import HOLD, MPC, MPC_FORECAST, PERFECT_FORESIGHT, THRESHOLD
 from energy_ml.rl_battery.battery import Physics, step, utc_days
@@ -85,7 +85,7 @@ def _ranks(prices: Floats, window: int) -> Floats:
     n = len(prices)
     ordered = np.empty(window)
     ranks = np.empty(n)
-    size = 0
+    size = ZERO
     for t in range(n):
         price = prices[t]
         place = _place(ordered, size, price)

@@ -93,7 +93,6 @@ def _position(charge: float, low: float, width: float, nodes: int) -> tuple[int,
     return lower, place - lower
 
 
-@njit(cache=True)
 def possible_moves(physics: Physics, hours: float, nodes: int) -> Moves:
     """All moves from each of ``nodes`` evenly spaced charges."""
     width = (physics.high - physics.low) / (nodes - 1)
@@ -122,7 +121,7 @@ def possible_moves(physics: Physics, hours: float, nodes: int) -> Moves:
             fixed[n, k], per_price[n, k] = free, priced - free
             number[k] += 1
     most = number.max()
-    return Moves(number, lower[:most].copy(), share[:most].copy(), fixed[:most].copy(), per_price[:most].copy())
+    return Moves(number, lower[:most], share[:most], fixed[:most], per_price[:most])
 
 
 @njit(cache=True)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from energy_ml.arrays import Booleans, Floats, Integers
+from energy_ml.arrays import ZERO, Booleans, Floats, Integers
 from energy_ml.rl_battery.battery import Physics
 
 PATH_HOURS = 24
@@ -134,7 +134,7 @@ def path_inputs(
     sums, usual_sums = _cumulative(levels), _cumulative(usual)
     own, windows = np.empty((len(rows), _OWN)), np.empty((len(rows), len(lengths), _WINDOWS))
     for r in range(len(rows)):
-        _inputs_of_row(sums, usual_sums, rows[r], 0, interval, lengths, own[r], windows[r])
+        _inputs_of_row(sums, usual_sums, rows[r], ZERO, interval, lengths, own[r], windows[r])
     return own, windows
 
 
@@ -147,11 +147,10 @@ def _cumulative(values: Floats) -> Floats:
 
 
 @njit(cache=True)
-def _between(x: float, at: Floats, values: Floats, count: int) -> float:
-    """The value at ``x`` on straight lines through the first ``count`` of (at, values), ``at`` from 0 on; the last one
-    beyond."""
-    if x >= at[count - 1]:
-        return float(values[count - 1])
+def _between(x: float, at: Floats, values: Floats) -> float:
+    """The value at ``x`` on straight lines through (at, values), ``at`` from 0 on; the last one beyond."""
+    if x >= at[-1]:
+        return float(values[-1])
     i = 1
     while at[i] <= x:
         i += 1
@@ -160,13 +159,13 @@ def _between(x: float, at: Floats, values: Floats, count: int) -> float:
 
 
 @njit(cache=True)
-def _deviation(look: Lookahead, x: float, at: Floats, deviations: Floats, count: int) -> float:
-    """How far the price ``x`` intervals ahead is expected from the path without forecasts, given ``count - 1`` of them.
+def _deviation(look: Lookahead, x: float, at: Floats, deviations: Floats) -> float:
+    """How far the price ``x`` intervals ahead is expected from the path without forecasts, given those ``at`` some.
 
     After the last one given, as much is left as usually was.
     """
-    value = _between(x, at, deviations, count)
-    last = at[count - 1]
+    value = _between(x, at, deviations)
+    last = at[-1]
     if x <= last or len(look.horizons) == 0:
         return value
     log_left = 0.0
@@ -234,10 +233,10 @@ def expected_paths(
         for g in range(len(when)):
             if not np.isnan(ahead[g, t]):
                 at[given] = when[g]
-                deviations[given] = np.arcsinh(ahead[g, t] / price_scale) - _between(when[g], places, path, count + 1)
+                deviations[given] = np.arcsinh(ahead[g, t] / price_scale) - _between(when[g], places, path)
                 given += 1
         for h in range(len(trained)):
-            trained[h] = _deviation(look, look.horizons[h], at, deviations, given)
+            trained[h] = _deviation(look, look.horizons[h], at[:given], deviations[:given])
         # Points of the near path: the forecasts given, and training's horizons filled in from them.
         expected[0], found, g, h = prices[t], 1, 1, 0
         while given > 1 and (g < given or h < len(trained)):
@@ -248,16 +247,16 @@ def expected_paths(
             else:
                 points[found], deviation = look.horizons[h], trained[h]
                 h += 1
-            level = _between(points[found], places, path, count + 1) + deviation
+            level = _between(points[found], places, path) + deviation
             expected[found] = np.sinh(min(max(level, -STEEPEST), STEEPEST)) * price_scale
             found += 1
         for i in range(steps):
             # The rest of the interval in hand has the middle of its prices half an interval ahead.
             place = places[i - partial + 1] if i >= partial else 0.5
             if found > 1 and place <= points[found - 1]:
-                out[t - first, i] = _between(place, points, expected, found)
+                out[t - first, i] = _between(place, points[:found], expected[:found])
                 continue
-            level = path[i - partial + 1] if i >= partial else _between(place, places, path, count + 1)
+            level = path[i - partial + 1] if i >= partial else _between(place, places, path)
             if i >= partial:
                 for h in range(len(trained)):
                     level += look.beyond[i - partial, h] * trained[h]

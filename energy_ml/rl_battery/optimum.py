@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from energy_ml.arrays import Floats, Integers
+from energy_ml.arrays import ZERO, Floats, Integers
 from energy_ml.errors import BatteryError
 from energy_ml.rl_battery.battery import Battery, Trajectory, simulate
 from energy_ml.rl_battery.value_function import EPS, Limits, Trade, best_charge, is_concave, step_back, work_space
@@ -74,7 +74,7 @@ def _optimise(
     block_x, block_slope = np.empty((block, capacity + 1)), np.empty((block, capacity))
     block_k = np.empty(block, dtype=np.int64)
 
-    k, pieces = 1, 1
+    k, pieces = ZERO + 1, 1
     x[0], x[1], slope[0] = min(final, limits.high - limits.eps), limits.high, terminal
     value = terminal * x[0]
     # Where V is concave and a >= b two levels say what to do. In blocks with other intervals V itself is needed again.

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from energy_ml.arrays import Floats, Integers
+from energy_ml.arrays import ZERO, Floats, Integers
 
 EPS = 1e-12
 """Breakpoints closer than this part of the charge range are one."""
@@ -262,7 +262,7 @@ def general_step(
     hold, charge, discharge = 0, 0, 0
     head_up, tail_up, next_up = 0, 0, 0
     head_down, tail_down, next_down = 0, 0, 0
-    n = 0
+    n = ZERO
     out_x[0] = first
     gain = 0.0
     for cell in range(n_cuts):
@@ -318,7 +318,7 @@ def general_step(
             tilt[lines] = b
             lines += 1
 
-        best = 0
+        best = ZERO
         for line in range(1, lines):
             if level[line] > level[best] or (level[line] == level[best] and tilt[line] > tilt[best]):
                 best = line

@@ -120,10 +120,11 @@ class Champions:
         """Models whose champion's file is gone while its copy serves, each with that in words."""
         return {m: told for m, entry in self._set.listed.items() if (told := lost_champion(self.folder, entry))}
 
-    def load_all(self) -> ChampionSet:
-        """Load every champion that isn't in memory yet; those that can't be are in ``problems``."""
+    def load_all(self, kind: str | None = None) -> ChampionSet:
+        """Load every champion (of one type) that isn't in memory yet; those that can't be are in ``problems``."""
         now = self.current()
-        missing = [m for m, entry in now.listed.items() if entry["champion"] and m not in now.loaded]
+        wanted = [m for m, entry in now.listed.items() if entry["champion"] and kind in (None, entry["type"])]
+        missing = [m for m in wanted if m not in now.loaded]
         if missing and any(m not in now.problems for m in missing):
             with self._changing:
                 self._load([m for m in missing if m not in self._set.loaded])

@@ -605,7 +605,7 @@ class MLService:
         champions = now.price_models()
         trained = [m for m, e in now.listed.items() if e["type"] == PRICE_PREDICTION and e["champion"]]
         if any(m not in now.loaded and m not in now.problems for m in trained):
-            champions = self.champions.load_all().price_models()
+            champions = self.champions.load_all(PRICE_PREDICTION).price_models()
         if not champions:
             now = self.champions.current()
             broken = {m: text for m, text in now.problems.items() if m in trained}
