@@ -205,6 +205,11 @@ class Complete:
     """Base of dataclasses that are pickled: one of another version, which lacks a field, is refused when it is loaded,
     not when it is used, far from the file that is to blame."""
 
+    def __getstate__(self) -> dict[str, object]:
+        """The fields alone, without what was computed from them."""
+        assert dataclasses.is_dataclass(self)
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
     def __setstate__(self, state: dict[str, object]) -> None:
         assert dataclasses.is_dataclass(self)
         lacking = [f.name for f in dataclasses.fields(self) if f.default is dataclasses.MISSING and f.name not in state]

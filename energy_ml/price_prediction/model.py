@@ -6,7 +6,9 @@ training it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +18,9 @@ from energy_ml.arrays import Floats, Floats32, Integers
 from energy_ml.artifacts import Complete
 from energy_ml.config import PricePredictionConfig
 from energy_ml.errors import ConfigError, IntervalError
-from energy_ml.features import feature_family, measured_prices
+from energy_ml.features import PriceFeatureSpec, feature_family, feature_names, measured_prices
 from energy_ml.price_prediction.conformal import LEVELS, QUANTILES, OnlineConformal, at_level
-from energy_ml.price_prediction.design import Design, from_arcsinh, from_volatility
+from energy_ml.price_prediction.design import VOL, Design, from_arcsinh, from_volatility
 from energy_ml.price_prediction.distribution import calibrated, expected_price, spike_probability
 from energy_ml.price_prediction.ensemble import ARCSINH, Member, combine
 from energy_ml.price_prediction.gate import OnlineGate
@@ -120,6 +122,27 @@ class PricePredictionModel(Complete):
     def steps(self) -> int:
         """Intervals of the horizon."""
         return self.horizon // self.interval_minutes
+
+    @cached_property
+    def spec(self) -> PriceFeatureSpec:
+        """The features that it was trained with."""
+        return PriceFeatureSpec.from_dict(self.provenance["feature_spec"])
+
+    @cached_property
+    def _places(self) -> tuple[Integers, Integers, int, dict[str, int]]:
+        """Where the input columns and the volatility stand in a feature cube, and the regions' codes."""
+        place = {name: i for i, name in enumerate(feature_names(self.spec, self.interval_minutes))}
+        of = (self.design.in_volatility, self.design.as_is)
+        in_volatility, as_is = (np.array([place[name] for name in names], dtype=np.int64) for names in of)
+        return in_volatility, as_is, place[VOL], {name: code for code, name in enumerate(self.regions)}
+
+    def forecast_cube(self, features: Floats32, price: Floats, names: Sequence[str]) -> Forecast:
+        """Forecasts of the regions ``names`` (n,) from their features (all of ``spec``, n) and prices (n,)."""
+        in_volatility, as_is, of_vol, known = self._places
+        codes = np.array([known.get(name, -1) for name in names], dtype=np.int64)
+        vol = features[of_vol]
+        rows = self.design.assemble(features[in_volatility].T, features[as_is].T, vol, price, codes)
+        return self.forecast_rows(rows, price, vol.astype(np.float64), codes)
 
     def predict(self, features: pd.DataFrame) -> Floats:
         """Price forecasts per row of a features frame, currency/MWh, shape (n,), at the present state of the gate."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from energy_ml.arrays import Booleans, Floats32, Integers
+from energy_ml.arrays import Booleans, Floats32
 from energy_ml.artifacts import Registry, load_champion, read_registry
 from energy_ml.config import Covariate, PricePredictionConfig, resolve_path
 from energy_ml.errors import (
@@ -34,7 +34,6 @@ from energy_ml.evaluation.metrics import family_importance
 from energy_ml.features import (
     Panel,
     PriceFeatureSpec,
-    feature_names,
     price_feature_cube,
     recent_reach,
     required_history,
@@ -54,7 +53,6 @@ from energy_ml.names import (
     price_model_id,
     price_model_name,
 )
-from energy_ml.price_prediction.design import VOL
 from energy_ml.price_prediction.model import Forecast, PricePredictionModel
 
 log = logging.getLogger("energy_ml")
@@ -66,16 +64,6 @@ METHOD = (
     "corrected online by the outcomes of the last two days"
 )
 _UNSEEN = "unseen region: served without a region code, the gate at its most careful, the interval at its widest"
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Where a model's input columns stand in the feature cube, and its regions' codes."""
-
-    in_volatility: Integers
-    as_is: Integers
-    vol: int
-    codes: dict[str, int]
 
 
 class PricePredictor:
@@ -103,8 +91,6 @@ class PricePredictor:
         self._given = False
         self._left_out: dict[int, str] = {}
         self._listed: tuple[int | None, list[int]] = (None, [])
-        self._columns: dict[int, _Columns] = {}
-        self._specs: dict[int, PriceFeatureSpec] = {}
         self._state = threading.Lock()
         """Held while a model learns or is asked: its online state belongs to all threads."""
 
@@ -154,14 +140,14 @@ class PricePredictor:
 
     def extra_columns(self, horizons: Sequence[int] | None = None) -> list[str]:
         """Columns beside the price that the models of ``horizons`` (None: all) were trained with, and ask for."""
-        specs = (self._spec(self.model(horizon)) for horizon in horizons or self.horizons)
+        specs = (self.model(horizon).spec for horizon in horizons or self.horizons)
         return list(dict.fromkeys(column for spec in specs for column in spec.extra_columns))
 
     def covariates(self) -> tuple[tuple[Covariate, tuple[int, ...]], ...]:
         """Covariates that models were trained with, each with the minutes ahead of those models."""
         found: dict[Covariate, list[int]] = {}
         for horizon in self.horizons:
-            for covariate in self._spec(self.model(horizon)).covariates:
+            for covariate in self.model(horizon).spec.covariates:
                 found.setdefault(covariate, []).append(horizon)
         return tuple((covariate, tuple(horizons)) for covariate, horizons in found.items())
 
@@ -187,7 +173,6 @@ class PricePredictor:
     def use(self, models: dict[int, PricePredictionModel]) -> PricePredictor:
         """Serve these models instead of the folder's files (a trainer's ``models``, say). Returns itself."""
         self._models, self._given = dict(models), True
-        self._columns, self._specs = {}, {}
         return self
 
     def warm_up(self) -> list[Row]:
@@ -199,12 +184,11 @@ class PricePredictor:
         rows: list[Row] = []
         for horizon in self.horizons:
             model = self.model(horizon)
-            spec = self._spec(model)
-            count = max(*spec.lags, *spec.windows)
+            count = _least(model)
             times = NS_PER_MINUTE * model.interval_minutes * np.arange(count, dtype=np.int64)
             names = tuple(sorted(model.regions))
             cell = np.arange(count * len(names), dtype=np.float64).reshape(count, len(names))
-            columns = [model.price_col, *spec.extra_columns]
+            columns = [model.price_col, *model.spec.extra_columns]
             panel = Panel(times, names, model.interval_minutes, {name: 50 + 10 * np.sin(cell) for name in columns})
             rows += self.predict_rows(panel, [horizon], now=pd.Timestamp(int(times[-1]), tz="UTC"))
         return rows
@@ -336,7 +320,7 @@ class PricePredictor:
         waiting: list[tuple[PricePredictionModel, pd.DataFrame]] = []
         for horizon in self.fitting(recent_prices)[0]:
             model = self.model(horizon)
-            spec, price_col, interval = kind = self._spec(model), model.price_col, model.interval_minutes
+            spec, price_col, interval = kind = model.spec, model.price_col, model.interval_minutes
             if kind not in made:
                 panel = self._panel(recent_prices, [horizon], None, now, whole=True)
                 made[kind] = price_features(panel.to_long(), spec, price_col=price_col, interval_minutes=interval)
@@ -354,14 +338,9 @@ class PricePredictor:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _spec(self, model: PricePredictionModel) -> PriceFeatureSpec:
-        if model.horizon not in self._specs:
-            self._specs[model.horizon] = PriceFeatureSpec.from_dict(model.provenance["feature_spec"])
-        return self._specs[model.horizon]
-
     def _misfit(self, model: PricePredictionModel, data: pd.DataFrame | Panel, step: int | None) -> DataError | None:
         """What keeps the model from answering from prices of this step, if anything."""
-        extras = [name for name in self._spec(model).extra_columns if not name.startswith(PREFIX)]
+        extras = [name for name in model.spec.extra_columns if not name.startswith(PREFIX)]
         if missing := [name for name in extras if name not in data.columns]:
             return SchemaError(
                 f"the recent prices lack column {missing[0]!r}, which the models were trained with",
@@ -404,7 +383,7 @@ class PricePredictor:
         """Recent prices, which fit the models of ``horizons``, on a grid, checked."""
         model, extras = self.model(horizons[0]), self.extra_columns(horizons)
         if isinstance(data, Panel):
-            self._check(data, model, self._spec(model), now)
+            self._check(data, model, now)
             unknown = {name: np.full(data.values.T.shape, np.nan) for name in extras if name not in data.columns}
             return replace(data, columns={**data.columns, **unknown}) if unknown else data
         if REGION not in data.columns and region is None and len(model.regions) > 1:
@@ -414,7 +393,6 @@ class PricePredictor:
                 remedy="name the region that the prices are of",
             )
         data = with_unknown(with_region(data, region or model.regions[0]), extras)
-        spec = self._spec(model)
         columns = [model.price_col, *extras]
         if IS_FILLED in data.columns:
             columns.append(IS_FILLED)
@@ -423,7 +401,7 @@ class PricePredictor:
             stamps = timestamps_ns(data["timestamp"])
             if not whole:
                 # Features look back a finite way: older rows cost time and change nothing.
-                reach = (required_history(spec, model.interval_minutes) + 1) * model.interval_minutes
+                reach = (required_history(model.spec, model.interval_minutes) + 1) * model.interval_minutes
                 oldest = stamps.max() - reach * NS_PER_MINUTE
                 if stamps.min() < oldest:
                     ascending = bool((stamps[1:] >= stamps[:-1]).all())
@@ -431,12 +409,10 @@ class PricePredictor:
                     data, stamps = data.iloc[kept], stamps[kept]
             interval = model.interval_minutes
         panel = to_panel(data, columns, interval_minutes=interval)
-        self._check(panel, model, spec, now)
+        self._check(panel, model, now)
         return panel
 
-    def _check(
-        self, panel: Panel, model: PricePredictionModel, spec: PriceFeatureSpec, now: pd.Timestamp | None
-    ) -> None:
+    def _check(self, panel: Panel, model: PricePredictionModel, now: pd.Timestamp | None) -> None:
         newest, now = _newest(panel), None if now is None else pd.to_datetime(now, utc=True)
         if now is not None and newest > now:
             late = int((panel.times > now).sum())
@@ -455,7 +431,7 @@ class PricePredictor:
                     expected=f"at most {self.max_age_minutes:g} minutes",
                     remedy="pass newer prices, or raise max_age_minutes",
                 )
-        least, limit = max(*spec.lags, *spec.windows), model.max_abs_price
+        least, limit = _least(model), model.max_abs_price
         prices = panel.matrix(model.price_col)
         if (absurd := np.abs(prices) > limit).any():
             raise ValueRangeError(
@@ -475,15 +451,13 @@ class PricePredictor:
 
     def _forecast(self, panel: Panel, horizons: Sequence[int], names: Sequence[str]) -> dict[int, Forecast]:
         """Forecasts of the regions ``names`` from the newest instant, per horizon."""
-        places = []
-        for name in names:
-            if name not in panel.regions:
-                raise UnknownRegionError(
-                    f"region {name!r} isn't in the recent prices",
-                    expected=f"one of {', '.join(panel.regions)}",
-                    remedy="pass its prices, or ask for another region",
-                )
-            places.append(panel.regions.index(name))
+        if unknown := [name for name in names if name not in panel.regions]:
+            raise UnknownRegionError(
+                f"region {unknown[0]!r} isn't in the recent prices",
+                expected=f"one of {', '.join(panel.regions)}",
+                remedy="pass its prices, or ask for another region",
+            )
+        places = [panel.regions.index(name) for name in names]
         price = np.ascontiguousarray(panel.values[places, -1])
         if not np.isfinite(price).all():
             missing = names[int(np.flatnonzero(~np.isfinite(price))[0])]
@@ -498,7 +472,6 @@ class PricePredictor:
         cubes: dict[PriceFeatureSpec, Floats32] = {}
         for horizon in horizons:
             model = self.model(horizon)
-            spec = self._spec(model)
             gone = _recent_missing(panel, model)[places]
             if gone.mean(axis=1).max(initial=0.0) > 1 - self.min_recent_share:
                 place = int(gone.mean(axis=1).argmax())
@@ -508,29 +481,11 @@ class PricePredictor:
                     expected=f"at least {self.min_recent_share:.0%} of them",
                     remedy="pass the missing prices, or wait for new ones",
                 )
-            if spec not in cubes:
-                cubes[spec] = price_feature_cube(panel, spec, last=1)[1][:, 0, places]
-            features = cubes[spec]
-            columns = self._columns_of(horizon, model, spec)
-            codes = np.array([columns.codes.get(name, -1) for name in names], dtype=np.int64)
-            vol = features[columns.vol]
-            rows = model.design.assemble(
-                features[columns.in_volatility].T, features[columns.as_is].T, vol, price, codes
-            )
+            if model.spec not in cubes:
+                cubes[model.spec] = price_feature_cube(panel, model.spec, last=1)[1][:, 0, places]
             with self._state:
-                out[horizon] = model.forecast_rows(rows, price, vol.astype(np.float64), codes)
+                out[horizon] = model.forecast_cube(cubes[model.spec], price, names)
         return out
-
-    def _columns_of(self, horizon: int, model: PricePredictionModel, spec: PriceFeatureSpec) -> _Columns:
-        if horizon not in self._columns:
-            place = {name: i for i, name in enumerate(feature_names(spec, model.interval_minutes))}
-            self._columns[horizon] = _Columns(
-                np.array([place[name] for name in model.design.in_volatility], dtype=np.int64),
-                np.array([place[name] for name in model.design.as_is], dtype=np.int64),
-                place[VOL],
-                {name: code for code, name in enumerate(model.regions)},
-            )
-        return self._columns[horizon]
 
     def _as_rows(
         self, horizon: int, names: Sequence[str], forecast: Forecast, panel: Panel, level: float | None
@@ -544,17 +499,16 @@ class PricePredictor:
         limit = np.array([spikes.get(name, np.nan) for name in names])
         line = model.provenance.get("spike_calibration", (0.0, 1.0))
         expected, spike = forecast.expected, forecast.spike_probability(limit, line)
-        target = time + pd.Timedelta(minutes=horizon)
         there = set(np.array(panel.regions)[~gone.all(axis=1)])
         without = [name for name in model.regions if name not in there] if len(model.regions) > 1 else []
         rows = []
         for i, name in enumerate(names):
-            seen = name in model.regions
-            missing = int(gone[panel.regions.index(name)].sum())
+            place, seen = panel.regions.index(name), name in model.regions
+            missing = int(gone[place].sum())
             penalties = [] if seen else [_UNSEEN]
             if without:
                 penalties.append(f"no recent prices of {', '.join(without)}, whose prices are features")
-            if silent := _silent(panel, self._spec(model), panel.regions.index(name)):
+            if silent := _silent(panel, model.spec, place):
                 penalties.append(f"nothing is known of {', '.join(silent)}")
             if missing:
                 penalties.append(f"{missing} of the last {gone.shape[1]} prices weren't measured")
@@ -571,8 +525,8 @@ class PricePredictor:
                     "region": name,
                     "horizon": horizon,
                     "timestamp": time,
-                    "target_time": target,
-                    "price_now": float(panel.values[panel.regions.index(name), -1]),
+                    "target_time": time + pd.Timedelta(minutes=horizon),
+                    "price_now": float(panel.values[place, -1]),
                     "known_region": seen,
                     "recent_missing": missing,
                     "late_regions": late,
@@ -580,6 +534,11 @@ class PricePredictor:
                 }
             )
         return rows
+
+
+def _least(model: PricePredictionModel) -> int:
+    """The longest lag or window: how many intervals a forecast needs at least."""
+    return max(*model.spec.lags, *model.spec.windows)
 
 
 def _recent_missing(panel: Panel, model: PricePredictionModel) -> Booleans:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from energy_ml.arrays import Floats32, Unsigned32
+from energy_ml.artifacts import Complete
 
 if TYPE_CHECKING:
     import xgboost as xgb
 
 
 @dataclass(frozen=True)
-class Forest:
+class Forest(Complete):
     """Trees of one or more boosters over the same columns; output ``j`` is the sum of the trees of group ``j``.
 
     ``feature`` (n,) is the split column or -1 at a leaf; ``value`` (n,) the threshold or the leaf's weight; ``left``,
@@ -70,9 +71,6 @@ class Forest:
             trees, nodes = np.tile(trees, 2), np.concatenate([self.left[nodes], self.right[nodes]])
         columns = np.where(leaf, 0, self.feature).astype(np.uint32)
         return columns, self.value, following, depths, self.roots.astype(np.uint32)
-
-    def __getstate__(self) -> dict[str, object]:
-        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 def flatten(boosters: Sequence[xgb.Booster]) -> Forest:

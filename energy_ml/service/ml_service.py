@@ -32,7 +32,7 @@ from energy_ml.errors import (
     UnknownRegionError,
 )
 from energy_ml.evaluation.leaderboard import daily_cash
-from energy_ml.features import Panel, PriceFeatureSpec, required_history
+from energy_ml.features import Panel, required_history
 from energy_ml.features.covariates import PREFIX
 from energy_ml.features.panel import timestamps_ns
 from energy_ml.market_data.lake import ParquetLake
@@ -627,11 +627,7 @@ class MLService:
 
     def _make_view(self, champions: Mapping[int, Champion], models: dict[int, PricePredictionModel]) -> _View:
         predictor = PricePredictor().use(models)
-        needed = max(
-            required_history(PriceFeatureSpec.from_dict(m.provenance["feature_spec"]), m.interval_minutes)
-            * m.interval_minutes
-            for m in models.values()
-        )
+        needed = max(required_history(m.spec, m.interval_minutes) * m.interval_minutes for m in models.values())
         columns = [name for name in predictor.extra_columns() if not name.startswith(PREFIX)]
         wanted = max(needed, HISTORY_MINUTES) + 60, columns, predictor.covariates()
         return _View(champions, predictor, wanted)
