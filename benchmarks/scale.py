@@ -112,6 +112,7 @@ def measure(folder: Path, trees: int, until: str) -> None:
                 lambda: day.backtest(night, features.value, batteries.value, split, forecasts, policy.value),
             )
             importance = {f"importance_{h}": m.files["importance"] for h, m in made.items()}
+            provenance = {f"provenance_{h}": m.files["provenance"] for h, m in made.items()}
             page = meter.run(
                 "report",
                 lambda: day.report(
@@ -124,8 +125,8 @@ def measure(folder: Path, trees: int, until: str) -> None:
                     tested.files["summary"],
                     policy.files["learning"],
                     {},
-                    made[settings.horizons[0]].files["provenance"],
                     **importance,
+                    **provenance,
                 ),
             )
             print(f"report: {len(page.value) / 1e6:.2f} MB", file=sys.stderr)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from energy_ml.blocks import BACKENDS
 from energy_ml.display import Display
 from energy_ml.errors import ConfigError
 from energy_ml.fields import (
@@ -464,6 +465,9 @@ class MLConfig:
     rl_battery: RLBatteryConfig = field(default_factory=RLBatteryConfig)
     enable_gpu: bool = setting(False, "Whether XGBoost trains on a GPU.")
     n_jobs: int = setting(4, "Threads at most; -1 takes all cores.", ">= -1")
+    parallel: str = setting(
+        "threads", "Where blocks of work run side by side.", choices=tuple(BACKENDS), env="PARALLEL"
+    )
     verbose: bool = setting(
         True, "Whether trainers write a line for each model to standard error where nobody follows their progress."
     )

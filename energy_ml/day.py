@@ -38,6 +38,7 @@ from energy_ml.evaluation.metrics import ForecastScores, family_importance, fore
 from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render_leaderboard, render_report
 from energy_ml.evaluation.verdicts import battery_words
 from energy_ml.features import build_battery_features, feature_columns, feature_family, prices_of
+from energy_ml.features.feature_rows import frames
 from energy_ml.market_data.cleaning import clean_batteries
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.window import fingerprint_of
@@ -167,6 +168,7 @@ def price_features(night: Night) -> Made:
     """
     day = open_day(night.settings, night.lake, night.as_of)
     window, features, names, repaired = day.window, day.features, day.feature_names, day.repaired_rows
+    looked_at = next(frames(features, night.config.price_prediction.target_column, window.start, day.history))
     families = pd.Series([feature_family(name) for name in names]).value_counts()
     facts = {
         "window": f"{shown().minute(window.start)} … {shown().minute(window.end)} {shown().zone}",
@@ -201,7 +203,7 @@ def price_features(night: Night) -> Made:
             checks.data_recent(night.settings, night.lake, dt.datetime.now(dt.UTC)),
             checks.covariates_known(features),
             checks.regions_present(night.settings, features, window.problems),
-            checks.features_stable(night.settings, features, names, day.split),
+            checks.features_stable(night.settings, looked_at, names, day.split),  # of a large market one block
         ],
     )
 
@@ -409,6 +411,7 @@ def backtest(
         [*units, *fleet],
         split,
         forecasts=forecasts,
+        parallel=night.config.parallel,
     )
     usual = config.as_usual()
     usual_units = [

@@ -18,7 +18,8 @@ from energy_ml.config import OperationsConfig, PricePredictionConfig, Settings, 
 from energy_ml.errors import DataError
 from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_columns
 from energy_ml.features.covariates import add_covariates
-from energy_ml.features.price_features import price_features
+from energy_ml.features.feature_rows import is_large
+from energy_ml.features.price_features import price_features, prices_for_later
 from energy_ml.fields import refuse
 from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
@@ -219,11 +220,13 @@ def read_history(
     """Clean long prices of up to ``history_days`` before ``window``, which teach, and of the warm-up before those.
 
     What can't be repaired there refuses nothing: so many whole days are taken as are right. Never fewer than the
-    window's own warm-up.
+    window's own warm-up, and no more for a large market, whose many regions must do.
     """
     config = config or settings.ml_config().price_prediction
     warm_up = window.prices[~window.in_window]
     names = window.prices[REGION].unique().tolist()
+    if is_large(len(window.prices) - len(warm_up), len(names)):
+        return warm_up
 
     def read(days: int) -> pd.DataFrame:
         rows = lake.read_prices(
@@ -328,10 +331,12 @@ def window_features(
 ) -> pd.DataFrame:
     """Features of the rows from ``start`` on, one per interval and region; what is before, warm-up, only fills lags.
 
-    ``zones`` as in ``price_features``.
+    ``zones`` as in ``price_features``. Of a large market: its prices, of which ``feature_rows`` makes them.
     """
     needed = prices[prices[TIMESTAMP] >= start - pd.Timedelta(minutes=WARM_UP_MINUTES)]
     spec = PriceFeatureSpec.from_config(config)
+    if spec.include_regional and is_large(int((needed[TIMESTAMP] >= start).sum()), needed[REGION].nunique()):
+        return prices_for_later(needed, spec, price_col=config.target_column, since=start, zones=zones)
     features = price_features(needed, spec, price_col=config.target_column, zones=zones, since=start)
     return features.reset_index(drop=True)
 

@@ -136,6 +136,7 @@ def _another(row_name: str, value: str) -> str:
         "display_zone": "Europe/Paris",
         "input_zone": "Europe/Paris",
         "executor": "celery",
+        "parallel": "processes",
         "preset": "fast",
         "update": "sampled",
         "plan_on": "expected",

@@ -10,13 +10,13 @@ strategies and optimum alike: doing nothing scores 0 and merely emptying the bat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from energy_ml import blocks
 from energy_ml.arrays import Floats
 from energy_ml.config import BatteryEntry, RLBatteryConfig, default_config
 from energy_ml.errors import ConfigError, UnknownRegionError
@@ -138,6 +138,7 @@ def backtest(
     forecasts: pd.DataFrame | None = None,
     bootstrap: int = 1000,
     threads: int | None = None,
+    parallel: str = "threads",
     progress: Callable[[float, dict[str, str]], None] | None = None,
 ) -> Backtest:
     """Run strategies and the perfect-foresight optimum for each battery over the test part of the window.
@@ -149,8 +150,8 @@ def backtest(
     units : batteries; see ``reference_units`` and ``own_units``.
     forecasts : the project's forecasts frame, for the strategies that use it.
     bootstrap : see ``summarise``.
-    threads : runs at a time, as many as ``default_config`` has if None; doesn't change a number. Strategies may
-        be asked for several contexts at once.
+    threads, parallel : runs at a time, as many as ``default_config`` has if None, and where (``energy_ml.blocks``);
+        neither changes a number. Strategies may be asked for several contexts at once.
     progress : called with the fraction done and the strategy and battery just finished.
 
     Raises ConfigError on doubled names or no battery, and what ``build_context`` raises on bad prices or starts.
@@ -181,13 +182,12 @@ def backtest(
     chosen = [*strategies, *([] if PERFECT_FORESIGHT in names else [PerfectForesight()])]
     runs = [(unit, context, s) for unit, context in zip(units, contexts, strict=True) for s in chosen]
     frames: list[pd.DataFrame] = []
-    with ThreadPoolExecutor(threads or default_config.threads) as pool:
-        done = pool.map(lambda run: run_strategy(run[1], run[2], run[0].battery_id), runs)
-        for (unit, _, strategy), rows in zip(runs, done, strict=True):
-            frames.append(rows)
-            if progress is not None:
-                told = {STRATEGY: strategy.name, REGION: unit.region, BATTERY_ID: unit.battery_id}
-                progress(len(frames) / len(runs), told)
+    done = blocks.map(_run, runs, parallel=parallel, workers=threads or default_config.threads)
+    for (unit, _, strategy), rows in zip(runs, done, strict=True):
+        frames.append(rows)
+        if progress is not None:
+            told = {STRATEGY: strategy.name, REGION: unit.region, BATTERY_ID: unit.battery_id}
+            progress(len(frames) / len(runs), told)
     facts = [
         {
             REGION: unit.region,
@@ -200,6 +200,11 @@ def backtest(
     ]
     frame = pd.concat(frames, ignore_index=True)
     return Backtest(frame, summarise(frame, pd.DataFrame(facts), bootstrap=bootstrap))
+
+
+def _run(run: tuple[BatteryUnit, Context, Strategy]) -> pd.DataFrame:
+    unit, context, strategy = run
+    return run_strategy(context, strategy, unit.battery_id)
 
 
 def run_strategy(context: Context, strategy: Strategy, battery_id: str = REFERENCE) -> pd.DataFrame:

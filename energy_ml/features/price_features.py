@@ -199,6 +199,8 @@ def _names(spec: PriceFeatureSpec, interval_minutes: int) -> tuple[str, ...]:
     return (*names, *(c if c.startswith(PREFIX) else f"extra_{c}" for c in spec.extra_columns))
 
 
+LATER = "features_later"
+"""In ``attrs`` of a window's prices that keeps no features: what they are to be made of (``feature_rows``)."""
 WARM_UP_MINUTES = 6 * 1440
 """Read so much before a window where the files have it: at least ``required_history`` at the default settings."""
 
@@ -215,7 +217,12 @@ def required_history(spec: PriceFeatureSpec, interval_minutes: int) -> int:
 
 
 def price_feature_cube(
-    panel: Panel, spec: PriceFeatureSpec, *, last: int | None = None, out: Floats32 | None = None
+    panel: Panel,
+    spec: PriceFeatureSpec,
+    *,
+    last: int | None = None,
+    out: Floats32 | None = None,
+    reference: Floats | None = None,
 ) -> tuple[list[str], Floats32]:
     """All features of a panel, without any frame.
 
@@ -224,6 +231,7 @@ def price_feature_cube(
     panel : prices are its first column; ``spec.extra_columns`` must be among the others.
     last : only the last so many instants (the predictor asks for 1); None for all.
     out : a (F, instants, R) float32 array to fill again instead of a new one.
+    reference : (T,) prices of the reference region where the panel is a part of the market without it.
 
     Returns
     -------
@@ -258,7 +266,8 @@ def price_feature_cube(
         write_time(panel.times_ns[first:], take(len(TIME_COLUMNS)))
     others = _compared(panel, spec)
     if spec.include_regional:
-        reference = _reference(panel, spec)
+        if reference is None and (place := _reference(panel, spec)) is not None:
+            reference = values[:, place]
         write_regional(values, others, reference, take(len(REGIONAL_COLUMNS)), first)
     distances = None
     if spec.include_market_state:
@@ -417,6 +426,26 @@ def price_features(
     return frame
 
 
+def prices_for_later(
+    df: pd.DataFrame,
+    spec: PriceFeatureSpec,
+    *,
+    price_col: str,
+    since: pd.Timestamp,
+    zones: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Rows from ``since`` on without features, for ``feature_rows`` to make; neighbours are chosen now."""
+    df = with_unknown(df, spec.extra_columns)
+    panel = to_panel(df, [price_col])
+    if spec.include_regional:
+        spec = replace(spec, neighbours=_chosen(panel, spec, zones))
+    columns = [TIMESTAMP, REGION, price_col, *spec.extra_columns]
+    frame = df.loc[df[TIMESTAMP] >= since, [*columns, *({IS_FILLED} & {*df.columns})]].reset_index(drop=True)
+    later = {"spec": spec.to_dict(), "interval_minutes": panel.interval_minutes}
+    frame.attrs = {LATER: later, ATTRIBUTE: spec.neighbours}
+    return frame
+
+
 def prices_of(features: pd.DataFrame, price_col: str) -> pd.DataFrame:
     """Keys and price of a features frame, with ``is_filled`` where it has it: the long prices that it was made of."""
     return features[[name for name in (TIMESTAMP, REGION, price_col, IS_FILLED) if name in features.columns]]
@@ -452,7 +481,10 @@ def _utc(column: pd.Series) -> pd.Series:
 
 
 def feature_columns(df: pd.DataFrame) -> list[str]:
-    """The columns of ``df`` that are features, in order."""
+    """The columns of ``df`` that are features, in order, or will be."""
+    if LATER in df.attrs:
+        later = df.attrs[LATER]
+        return feature_names(PriceFeatureSpec.from_dict(later["spec"]), later["interval_minutes"])
     return [name for name in df.columns if _about(str(name)) is not None]
 
 

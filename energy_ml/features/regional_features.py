@@ -42,22 +42,21 @@ PAIR_BLOCK = 2
 """Blocks are larger by this where pairs of regions are compared."""
 
 
-def write_regional(values: Floats, compared: Compared, reference: int | None, out: Floats32, first: int = 0) -> None:
+def write_regional(values: Floats, compared: Compared, reference: Floats | None, out: Floats32, first: int = 0) -> None:
     """Leave-one-out spreads and moves, within each zone.
 
     Parameters
     ----------
     values : (T, R) float64, C order.
-    reference : column of the reference region, or None if it isn't among the data.
+    reference : (T,) prices of the reference region, or None if it isn't among the data.
     out : (len(REGIONAL_COLUMNS), T - first, R).
     """
-    to = None if reference is None else values[:, reference]
     if len(compared.bounds) == 2:
-        _write_zone(values, compared.peers, to, out, first)
+        _write_zone(values, compared.peers, reference, out, first)
         return
     for zone in compared.zones:
         part = np.empty((*out.shape[:2], len(zone)), dtype=np.float32)
-        _write_zone(np.ascontiguousarray(values[:, zone]), compared.peers[zone], to, part, first)
+        _write_zone(np.ascontiguousarray(values[:, zone]), compared.peers[zone], reference, part, first)
         out[:, :, zone] = part
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -21,11 +21,13 @@ import pandas as pd
 import xgboost as xgb
 from threadpoolctl import threadpool_limits
 
-from energy_ml.arrays import Booleans, Floats, Integers
+from energy_ml import blocks
+from energy_ml.arrays import Booleans, Floats, Floats32, Integers
 from energy_ml.config import PricePredictionConfig
+from energy_ml.features.feature_rows import BlockMaker, Given
 from energy_ml.price_prediction.boosting import Parameters, RoundCallback, booster_parameters, fit_rounds, fit_stopped
 from energy_ml.price_prediction.conformal import QUANTILES
-from energy_ml.price_prediction.design import from_volatility, to_arcsinh, to_volatility
+from energy_ml.price_prediction.design import Design, from_volatility, to_arcsinh, to_volatility
 from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Preset
 from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted
@@ -94,12 +96,13 @@ class HorizonFits:
         window: PreparedWindow,
         steps: int,
         config: PricePredictionConfig,
-        *,
         threads: int = 1,
+        parallel: str = "threads",
         device: str = "cpu",
         progress: Progress | None = None,
     ) -> None:
         self.window, self.steps, self.config, self.device = window, steps, config, device
+        self.parallel = parallel
         self.threads = 1 if device == "cuda" else threads
         self.meter = Meter(progress, window.preset)
         self.members, self.quantiles = window.preset.members, window.preset.quantiles
@@ -124,12 +127,6 @@ class HorizonFits:
         shape = (window.price.shape[1], window.price.shape[0])
         ensemble, spread = np.full(shape, np.nan), np.full((*shape, len(QUANTILES)), np.nan)
 
-        def forecast_with(boosters: list[xgb.Booster], rows: Integers, allowed: Booleans, where: Booleans) -> Fitted:
-            # Each call fills instants of its own.
-            fitted = self._fitted(boosters, rows, allowed)
-            self._forecast(fitted, where, ensemble, spread)
-            return fitted
-
         # Each fit has one thread of its own and shares nothing that it writes: their order can't change a number.
         # BLAS would start threads of its own in each, which wait for each other at full load: twice the time.
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
@@ -144,14 +141,26 @@ class HorizonFits:
                 for _, allowed in self.folds
             ]
             first = [booster for booster, _ in stopped]
-            jobs = [pool.submit(forecast_with, first, chosen["before"], self.before_validation, window.part == 1)]
-            final_boosters = [job.result() for job in final_jobs]
-            final = pool.submit(forecast_with, final_boosters, chosen["all"], self.before_test, window.part == 2)
+            made = [(pool.submit(self._fitted, first, chosen["before"], self.before_validation), window.part == 1)]
+            boosters = [job.result() for job in final_jobs]
+            final = pool.submit(self._fitted, boosters, chosen["all"], self.before_test)
+            made.append((final, window.part == 2))
             for (held_out, allowed), fold in zip(self.folds, fold_jobs, strict=True):
                 boosters = [job.result() for job in fold]
-                jobs.append(pool.submit(forecast_with, boosters, teachers, allowed, held_out))
-            for job in jobs:
-                job.result()
+                made.append((pool.submit(self._fitted, boosters, teachers, allowed), held_out))
+            fitted = [(job.result(), where) for job, where in made]
+            # Several blocks are made once each; of one, its parts are shared out.
+            jobs = [
+                (block, pairs)
+                for block in range(len(window.rows.blocks))
+                for pairs in ([fitted] if len(window.rows.blocks) > 1 else [[pair] for pair in fitted])
+            ]
+            work = (self._job(*job) for job in jobs)
+            done = blocks.map(_forecast, work, parallel=self.parallel, workers=self.threads)
+            for (block, pairs), parts in zip(jobs, done, strict=True):
+                for (_, where), part in zip(pairs, parts, strict=True):
+                    places = window.places(self._rows(block, where))
+                    ensemble[places], spread[places] = part
         return ensemble, spread, final.result(), rounds
 
     def validation_losses(self) -> Floats:
@@ -249,13 +258,34 @@ class HorizonFits:
         linear = MedianRegression.fit(self.window.inputs(rows[used]), np.clip(target[used], -30.0, 30.0))
         return Fitted.of(self.members, self.quantiles, boosters, linear)
 
-    def _forecast(self, fitted: Fitted, where: Booleans, ensemble: Floats, spread: Floats) -> None:
-        """Fill the instants ``where`` (T,) of both grids."""
-        window = self.window
-        every = np.flatnonzero(where[window.places()[1]])
-        for start in range(0, len(every), BLOCK_ROWS):
-            rows = every[start : start + BLOCK_ROWS]
-            places = window.places(rows)
-            ensemble[places], spread[places] = fitted.forecast(
-                window.inputs(rows), window.ahead(rows, 0), window.volatility(rows), window.design, places[0]
-            )
+    def _rows(self, block: int, where: Booleans) -> Integers:
+        """Rows of a block at the instants ``where`` (T,)."""
+        rows = self.window.rows.blocks[block]
+        return np.asarray(rows.start + np.flatnonzero(where[self.window.places(rows)[1]]))
+
+    def _job(self, block: int, pairs: Sequence[tuple[Fitted, Booleans]]) -> _Job:
+        rows = self.window.rows
+        first = rows.blocks[block].start
+        return rows.maker(block), self.window.design, [(one, self._rows(block, where) - first) for one, where in pairs]
+
+
+_Job = tuple[Given | BlockMaker, Design, list[tuple[Fitted, Integers]]]
+"""What makes a block's features, and who forecasts which of its rows."""
+
+
+def _forecast(job: _Job) -> list[tuple[Floats, Floats]]:
+    """Prices (k,) and quantiles (k, quantiles) of each of the job's sets of k rows."""
+    make, design, pairs = job
+    frame, done = make(), []
+    for fitted, rows in pairs:
+        parts = [
+            fitted.forecast(*_asked(design, frame.iloc[rows[start : start + BLOCK_ROWS]], make.price_col))
+            for start in range(0, max(len(rows), 1), BLOCK_ROWS)
+        ]
+        done.append((np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])))
+    return done
+
+
+def _asked(design: Design, frame: pd.DataFrame, price_col: str) -> tuple[Floats32, Floats, Floats, Design, Integers]:
+    price = frame[price_col].to_numpy(dtype=np.float64)
+    return design.rows(frame, price_col), price, design.volatility(frame), design, design.region_codes(frame)

@@ -19,6 +19,7 @@ import numba
 import numpy as np
 
 from energy_ml.arrays import Floats
+from energy_ml.features.neighbours import HANDFUL
 
 GRID = np.round(np.arange(0.0, 1.25, 0.1), 1)
 HALF_LIVES_MINUTES = (720.0, 5760.0)
@@ -103,11 +104,27 @@ class OnlineGate:
         return np.array([self._factor_of(region) for region in range(self.regions)])
 
     def _factor_of(self, region: int) -> float:
-        return float(_factor(region, self.loss, self.square, self.size, self.count))
+        return float(
+            _factor(region, self.loss, self.square, self.size, self.count, _sums(self.loss), _sums(self.square))
+        )
 
 
 @numba.njit(cache=True)
-def _factor(region: int, loss: Floats, square: Floats, size: Floats, count: Floats) -> float:
+def _sums(state: Floats) -> Floats:
+    """Sums over regions (memories, grid) of ``loss`` or ``square``, for a market of more than a handful."""
+    total = np.zeros((state.shape[0], state.shape[2]))
+    if state.shape[1] > HANDFUL:
+        for m in range(state.shape[0]):
+            for r in range(state.shape[1]):
+                for g in range(state.shape[2]):
+                    total[m, g] += state[m, r, g]
+    return total
+
+
+@numba.njit(cache=True)
+def _factor(
+    region: int, loss: Floats, square: Floats, size: Floats, count: Floats, all_loss: Floats, all_square: Floats
+) -> float:
     mean = 0.0
     for m in range(loss.shape[0]):
         # The prior speaks in moves of the usual size, so that it weighs the same in calm and in wild markets.
@@ -115,10 +132,15 @@ def _factor(region: int, loss: Floats, square: Floats, size: Floats, count: Floa
         best, least = 1.0, 0.0
         for g in range(GRID.shape[0]):
             total, variance = PRIOR_OUTCOMES * usual * abs(GRID[g] - 1.0), 0.0
-            for r in range(loss.shape[1]):
-                weight = 1.0 if r == region else OTHERS_WEIGHT
-                total += weight * loss[m, r, g]
-                variance += weight * weight * square[m, r, g]
+            if loss.shape[1] > HANDFUL:  # pairs of thousands of regions would be millions
+                own, spread = loss[m, region, g], square[m, region, g]
+                total += own + OTHERS_WEIGHT * (all_loss[m, g] - own)
+                variance += spread + OTHERS_WEIGHT * OTHERS_WEIGHT * max(all_square[m, g] - spread, 0.0)
+            else:
+                for r in range(loss.shape[1]):
+                    weight = 1.0 if r == region else OTHERS_WEIGHT
+                    total += weight * loss[m, r, g]
+                    variance += weight * weight * square[m, r, g]
             total += DOUBT * np.sqrt(variance)
             if total < least:
                 least, best = total, GRID[g]
@@ -166,6 +188,7 @@ def _run(
                 pending[r, k, 0], pending[r, k, 1] = pending[r, k + 1, 0], pending[r, k + 1, 1]
             pending[r, steps - 1, 0], pending[r, steps - 1, 1] = price[r, t], ensemble[r, t]
         # All regions of an instant learn before any forecasts from it: their outcomes are known together.
+        all_loss, all_square = _sums(loss), _sums(square)
         for r in range(regions):
-            factor = _factor(r, loss, square, size, count)
+            factor = _factor(r, loss, square, size, count, all_loss, all_square)
             out[r, t] = price[r, t] + factor * (ensemble[r, t] - price[r, t])

@@ -14,7 +14,9 @@ import pandas as pd
 
 from energy_ml.arrays import Booleans, Floats, Floats32, Integers
 from energy_ml.errors import HorizonError, NoDataError, SchemaError, SplitError
-from energy_ml.features import follows_hole, measured_prices, recent_reach, to_panel
+from energy_ml.features import follows_hole, recent_reach
+from energy_ml.features.feature_rows import FeatureBlocks, FeatureRows, FrameRows
+from energy_ml.features.price_features import LATER
 from energy_ml.price_prediction.boosting import BinnedPool, Inputs
 from energy_ml.price_prediction.design import VOL, Design
 from energy_ml.price_prediction.ensemble import Preset
@@ -26,27 +28,20 @@ HISTORY = 3
 
 @dataclass
 class PreparedWindow:
-    """Arrays of one window and of the history before it. Rows are those of ``frame``, history first; the grid has R
-    regions and T instants.
+    """Arrays of one window and of the history before it, history first; the grid has R regions and T instants.
 
-    ``cells`` (n,): ``t * R + r`` of each row; ``price`` (T, R): NaN where there is none; ``outcome`` (T, R): the same
-    without filled ones: what forecasts are taught and judged by; ``usable`` (T, R): whether the price and all that the
-    newest features look at are known; ``part`` (T,): 0 train, 1 validation, 2 test, 3 history, -1 none of them.
-    Input rows are made for the rows that are asked for: all of them at once would take as much memory as the features.
+    ``usable`` (T, R): whether the price and all that the newest features look at are known; ``part`` (T,): 0 train,
+    1 validation, 2 test, 3 history, -1 none of them. Input rows are made for the rows that are asked for: all of them
+    at once would take as much memory as the features.
     """
 
-    frame: pd.DataFrame
+    rows: FeatureRows
     feature_cols: tuple[str, ...]
     split: TimeSplit
     design: Design
-    interval_minutes: int
-    times: pd.DatetimeIndex
-    cells: Integers
-    price: Floats
-    outcome: Floats
     usable: Booleans
     inputs: Inputs
-    """Input rows (k, columns) of ``design`` for k row numbers of the frame."""
+    """Input rows (k, columns) of ``design`` for k row numbers."""
     part: npt.NDArray[np.int8]
     preset: Preset
     """For the length of the training part."""
@@ -55,9 +50,13 @@ class PreparedWindow:
     history and train, ``all`` the three together."""
     binned: BinnedPool
 
+    def __post_init__(self) -> None:
+        self.interval_minutes, self.times, self.cells = self.rows.interval_minutes, self.rows.times, self.rows.cells
+        self.price, self.outcome = self.rows.price, self.rows.outcome
+
     def volatility(self, rows: Integers) -> Floats:
         """Local volatility of these rows, (len(rows),)."""
-        return np.asarray(self.frame[VOL].to_numpy()[rows], dtype=np.float64)
+        return self.rows.column(VOL, rows)
 
     def ahead(self, rows: Integers, steps: int, *, measured: bool = False) -> Floats:
         """Price ``steps`` intervals after each of these rows, (len(rows),); NaN where it isn't known. Negative looks
@@ -113,7 +112,8 @@ def prepare_window(
     min_training_rows: int,
     history: pd.DataFrame | None = None,
 ) -> PreparedWindow:
-    """Lay a features frame out for training; ``history`` is one of the time before it.
+    """Lay a features frame out for training; ``history`` is one of the time before it. Of a window that keeps no
+    features, the prices before it: they fill lags alone.
 
     History teaches if it has at least as many rows as the training part: less wouldn't forecast that part any better
     than its own other days do.
@@ -131,23 +131,21 @@ def prepare_window(
             )
     if not len(frame):
         raise NoDataError("the features frame has no rows", expected="a window of prices", remedy="choose other dates")
-    if history is not None:
+    if history is not None and LATER not in frame.attrs:
         history = history[history["timestamp"] < frame["timestamp"].min()]
         training = split.mask(pd.DatetimeIndex(frame["timestamp"]), "train").sum()
         if len(history) >= training:
             frame = pd.concat([history.reindex(columns=frame.columns), frame], ignore_index=True)
-    panel = to_panel(frame, [price_col])
-    n_times, n_regions = len(panel.times_ns), len(panel.regions)
-    cells = panel.rows if panel.rows is not None else np.arange(n_times * n_regions, dtype=np.int64)
-    part = np.full(n_times, -1, dtype=np.int8)
+    rows: FeatureRows = (
+        FeatureBlocks(frame, history, price_col) if LATER in frame.attrs else FrameRows(frame, price_col)
+    )
+    times, cells, price, n_regions = rows.times, rows.cells, rows.price, len(rows.regions)
+    part = np.full(len(times), -1, dtype=np.int8)
     for number, name in enumerate(("train", "validation", "test")):
-        part[split.mask(panel.times, name)] = number
+        part[split.mask(times, name)] = number
     if frame is not window:
-        part[panel.times < window["timestamp"].min()] = HISTORY
-    price = np.ascontiguousarray(panel.values.T)
-    outcome = np.full(price.shape, np.nan)
-    outcome.reshape(-1)[cells] = measured_prices(frame, price_col)
-    usable = np.isfinite(price) & ~follows_hole(price, recent_reach(feature_cols, panel.interval_minutes))
+        part[times < window["timestamp"].min()] = HISTORY
+    usable = np.isfinite(price) & ~follows_hole(price, recent_reach(feature_cols, rows.interval_minutes))
     part_of_row = part[cells // n_regions]
     known = usable.reshape(-1)[cells]
     for number, name in enumerate(("training", "validation", "test")):
@@ -159,7 +157,7 @@ def prepare_window(
                 expected=f"at least {least}{' (ENERGY_ML_PRICES_MIN_TRAINING_ROWS)' if number == 0 else ''}",
                 remedy="use a longer window (ENERGY_ML_TRAINING_WINDOW_DAYS) or finer data",
             )
-    design = Design.plan(feature_cols, panel.regions, outcome[part == 0])
+    design = Design.plan(feature_cols, rows.regions, rows.outcome[part == 0])
     days = (split.train_end - split.start) / pd.Timedelta(days=1)
     preset = preset.for_span(days, history=frame is not window)
     max_rows = preset.max_rows
@@ -167,7 +165,7 @@ def prepare_window(
     train = _thin(np.flatnonzero(known & (part_of_row == 0)), max_rows, rng)
     validation = _thin(np.flatnonzero(known & (part_of_row == 1)), max_rows, rng)
     old = np.flatnonzero(known & (part_of_row == HISTORY))
-    age = np.asarray((split.start - panel.times[cells[old] // n_regions]) / pd.Timedelta(days=1))
+    age = np.asarray((split.start - times[cells[old] // n_regions]) / pd.Timedelta(days=1))
     chance = 0.5 ** (age / HISTORY_HALF_LIFE_DAYS)
     old = _thin(old, max_rows, rng, chance / chance.sum() if len(old) else None)
     # Training rows thin to the same density in the refit, so that a stopped number of trees means the same there.
@@ -180,26 +178,13 @@ def prepare_window(
         "all": np.sort(np.concatenate([before, validation])),
     }
 
-    def inputs(rows: Integers) -> Floats32:
-        return design.rows(frame.iloc[rows], price_col)
+    rows.keep(chosen["all"])
 
-    return PreparedWindow(
-        frame,
-        tuple(feature_cols),
-        split,
-        design,
-        panel.interval_minutes,
-        panel.times,
-        cells,
-        price,
-        outcome,
-        usable,
-        inputs,
-        part,
-        preset,
-        chosen,
-        BinnedPool(inputs, before, preset.max_bin),
-    )
+    def inputs(numbers: Integers) -> Floats32:
+        return design.rows(rows.at(numbers), price_col)
+
+    binned = BinnedPool(inputs, before, preset.max_bin)
+    return PreparedWindow(rows, tuple(feature_cols), split, design, usable, inputs, part, preset, chosen, binned)
 
 
 def _thin(rows: Integers, most: int, rng: np.random.Generator, chance: Floats | None = None) -> Integers:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.features import measured_prices
+from energy_ml.features.feature_rows import frames
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.model import PricePredictionModel
 
@@ -29,12 +30,19 @@ def replay(model: PricePredictionModel, features: pd.DataFrame, since: pd.Timest
     -------
     frame ``timestamp, region, price_forecast``, one row per row used.
     """
-    used = features[(features["timestamp"] >= since) & features["region"].isin(model.regions)]
-    price, codes, made, _ = model.ungated(used)
+    parts = []
+    for frame in frames(features, model.price_col, since):
+        used = frame[frame["region"].isin(model.regions)]
+        price, codes, made, _ = model.ungated(used)
+        outcome = measured_prices(used, model.price_col)
+        keys = used[["timestamp", "region"]]
+        parts.append(keys.assign(price=price, code=codes, made=made, outcome=outcome))
+    used = pd.concat(parts)
     minutes = np.asarray((pd.DatetimeIndex(used["timestamp"]) - since) / pd.Timedelta(minutes=1))
-    places = codes, np.rint(minutes / model.interval_minutes).astype(np.int64)
+    places = used["code"].to_numpy(), np.rint(minutes / model.interval_minutes).astype(np.int64)
     shape = (len(model.regions), int(places[1].max(initial=-1)) + 1)
     prices, outcomes, ensemble = (np.full(shape, np.nan) for _ in range(3))
-    prices[places], outcomes[places], ensemble[places] = price, measured_prices(used, model.price_col), made
+    for grid, name in ((prices, "price"), (outcomes, "outcome"), (ensemble, "made")):
+        grid[places] = used[name]
     gated = OnlineGate(len(model.regions), model.steps, model.interval_minutes).run(prices, ensemble, outcomes)
     return used[["timestamp", "region"]].assign(price_forecast=gated[places])

@@ -29,7 +29,7 @@ from energy_ml.evaluation.metrics import diebold_mariano, forecast_metrics, spik
 from energy_ml.features import PriceFeatureSpec, feature_columns
 from energy_ml.features.covariates import PREFIX, covariate_of, of_horizon
 from energy_ml.features.neighbours import ATTRIBUTE
-from energy_ml.features.price_features import price_features
+from energy_ml.features.price_features import LATER, price_features
 from energy_ml.names import (
     IS_FILLED,
     NODES_FILE,
@@ -74,9 +74,9 @@ class PricePredictionTrainer:
         self.config: PricePredictionConfig = (
             config.price_prediction if isinstance(config, MLConfig) else config or PricePredictionConfig()
         )
-        self.threads = (whole or MLConfig()).threads
-        self.verbose = (whole or MLConfig()).verbose
-        self.enable_gpu = whole.enable_gpu if whole is not None else False
+        shared = whole or MLConfig()
+        self.threads, self.parallel, self.verbose = shared.threads, shared.parallel, shared.verbose
+        self.enable_gpu = whole is not None and whole.enable_gpu
         self.preset = preset_of(self.config)
         self.models: dict[int, PricePredictionModel] = {}
         self.results: dict[int, dict[str, Any]] = {}
@@ -157,7 +157,7 @@ class PricePredictionTrainer:
         feature_cols, trials = self._paying(df_features, feature_cols, horizon, split, history)
         window = self._prepare(df_features, feature_cols, split, history)
         steps = window.steps_of(horizon)
-        fits = HorizonFits(window, steps, self.config, threads=self.threads, device=self.device, progress=progress)
+        fits = HorizonFits(window, steps, self.config, self.threads, self.parallel, self.device, progress)
         ensemble, quantiles, final, rounds = fits.run()
         scale = window.design.price_scale
         price, outcome = np.ascontiguousarray(window.price.T), np.ascontiguousarray(window.outcome.T)
@@ -329,8 +329,8 @@ class PricePredictionTrainer:
             distinct = times.unique().sort_values()
             step = (distinct[1:] - distinct[:-1]).min() if len(distinct) > 1 else pd.Timedelta(0)
             split = split_window(distinct[0], distinct[-1] + step, self.config.train_end_pct, self.config.val_end_pct)
-        earlier = None
-        if history is not None and len(history):
+        earlier = history
+        if history is not None and len(history) and LATER not in frame.attrs:
             spec = replace(PriceFeatureSpec.from_config(self.config), neighbours=frame.attrs.get(ATTRIBUTE))
             since = split.start - pd.Timedelta(days=self.config.history_days)
             earlier = price_features(history, spec, price_col=self.config.target_column, since=since)

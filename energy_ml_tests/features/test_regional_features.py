@@ -85,7 +85,7 @@ def test_columns_equal_loops_over_pairs(n_times, n_regions, peer_bits, reference
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(regional_features, "BLOCK_CELLS", block)
         every = Compared.all_pairs(peers)
-        write_regional(values, every, place, regional, first)
+        write_regional(values, every, None if place is None else values[:, place], regional, first)
         write_nearest(values, every.candidates, 4, nearest, first)
     tolerance = {"rtol": 1e-6, "atol": 1e-5}
     np.testing.assert_allclose(regional, brute_regional(values, peers, place)[:, first:], **tolerance)
@@ -97,7 +97,7 @@ def test_a_region_alone_has_no_others():
     regional = np.zeros((len(REGIONAL_COLUMNS), 30, 1), np.float32)
     nearest = np.zeros((len(NEAREST_COLUMNS), 30, 1), np.float32)
     alone = Compared.all_pairs(np.array([True]))
-    write_regional(values, alone, 0, regional)
+    write_regional(values, alone, values[:, 0], regional)
     write_nearest(values, alone.candidates, 4, nearest)
     assert (regional[3] == 0).all()
     assert np.isnan(np.delete(regional, 3, axis=0)).all()
@@ -107,7 +107,7 @@ def test_a_region_alone_has_no_others():
 def test_a_spike_takes_no_digits_from_the_others():
     values = np.array([[1e15, 0.1, 0.3]])
     regional = np.zeros((len(REGIONAL_COLUMNS), 1, 3), np.float32)
-    write_regional(values, Compared.all_pairs(np.ones(3, bool)), 0, regional)
+    write_regional(values, Compared.all_pairs(np.ones(3, bool)), values[:, 0], regional)
     own_mean_of_others = values[0, 0] - 0.2
     assert regional[0, 0, 0] == np.float32(own_mean_of_others)
     statistic = regional_features.others(np.ascontiguousarray(values.T), np.ones(3, bool))

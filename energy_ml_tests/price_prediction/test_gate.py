@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy_ml.price_prediction.gate import OnlineGate
+from energy_ml.features.neighbours import HANDFUL
+from energy_ml.price_prediction.gate import DOUBT, GRID, OTHERS_WEIGHT, PRIOR_OUTCOMES, OnlineGate
 
 
 def market(seed: int, n: int = 800) -> np.ndarray:
@@ -62,6 +63,23 @@ def test_a_state_saved_before_its_doubt_was_kept_begins_afresh() -> None:
     older = OnlineGate.__new__(OnlineGate)
     older.__setstate__({name: value for name, value in gate.__dict__.items() if name != "square"})
     assert (older.factors() == 1).all() and np.isfinite(older.run(price, price)).all()
+
+
+def test_in_a_large_market_sums_over_regions_say_what_pairs_do() -> None:
+    rng = np.random.default_rng(5)
+    price = 50 + np.cumsum(rng.normal(size=(HANDFUL + 4, 300)), axis=1)
+    skill = np.linspace(0, 1, len(price))[:, None]
+    ensemble = price + skill * (np.roll(price, -2, axis=1) - price) + rng.normal(0, 2 - 1.9 * skill, price.shape)
+    gate = OnlineGate(len(price), 2, 5)
+    gate.run(price, ensemble)
+    weight = np.full((len(price), len(price)), OTHERS_WEIGHT)
+    np.fill_diagonal(weight, 1.0)
+    loss, square = (np.einsum("or,mrg->omg", w, x) for w, x in ((weight, gate.loss), (weight**2, gate.square)))
+    usual = (gate.size / gate.count).T[:, :, None]
+    doubt = PRIOR_OUTCOMES * usual * np.abs(GRID - 1) + DOUBT * np.sqrt(square)
+    chosen = np.where((loss + doubt).min(axis=2) < 0, GRID[(loss + doubt).argmin(axis=2)], 1.0)
+    np.testing.assert_allclose(gate.factors(), chosen.mean(axis=1))
+    assert gate.factors().min() < 0.5 and gate.factors().max() > 0.7
 
 
 @settings(max_examples=20, deadline=None)
