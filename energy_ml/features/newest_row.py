@@ -33,9 +33,10 @@ from energy_ml.features.market_state_features import (
     usable_horizons,
 )
 from energy_ml.features.neighbours import Compared
+from energy_ml.features.panel import NS_PER_MINUTE
 from energy_ml.features.regional_features import MOVE_STEPS, NEAREST_MINUTES
 from energy_ml.features.rolling_features import plan_windows
-from energy_ml.features.time_features import MINUTES_PER_DAY, NS_PER_MINUTE, TABLES
+from energy_ml.features.time_features import MINUTES_PER_DAY, TABLES
 
 _MOVE_STEPS = np.array(MOVE_STEPS, dtype=np.int64)
 _SHARES = np.array([PROFILE_DECAY**back for back in range(PROFILE_DAYS)])

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from energy_ml.arrays import Floats32, Integers
+from energy_ml.features.panel import NS_PER_MINUTE
 
-NS_PER_MINUTE = 60_000_000_000
 MINUTES_PER_DAY = 1440
 DISPATCH_MINUTES = 5
 """Length of a dispatch interval in most real-time markets: prices on a 1-minute grid move on its boundaries."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -32,8 +32,7 @@ from energy_ml.price_prediction.ensemble import ARCSINH, VOLATILITY, Member, Pre
 from energy_ml.price_prediction.linear import MedianRegression
 from energy_ml.price_prediction.model import Fitted
 from energy_ml.price_prediction.prepared import HISTORY, PreparedWindow
-
-Progress = Callable[[float, dict[str, object]], None]
+from energy_ml.progress import ProgressCallback
 
 REFIT_FACTOR = 1.1
 """The refit sees more rows, so it gets that many more trees than early stopping found, up to ``n_estimators``."""
@@ -56,7 +55,7 @@ def refit_rounds(member: Member, stopped: int) -> int:
 class Meter:
     """Turns the boosting rounds of fits that run side by side into one fraction: each fit has a fixed share of it."""
 
-    def __init__(self, progress: Progress | None, preset: Preset) -> None:
+    def __init__(self, progress: ProgressCallback | None, preset: Preset) -> None:
         self._progress = progress
         self._total = sum(member.rounds * member.outputs for member in [*preset.members, preset.quantiles])
         self._done = 0.0
@@ -99,7 +98,7 @@ class HorizonFits:
         threads: int = 1,
         parallel: str = "threads",
         device: str = "cpu",
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
         self.window, self.steps, self.config, self.device = window, steps, config, device
         self.parallel = parallel

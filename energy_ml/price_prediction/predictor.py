@@ -57,7 +57,7 @@ from energy_ml.price_prediction.model import Forecast, PricePredictionModel
 
 log = logging.getLogger("energy_ml")
 
-Row = dict[str, Any]
+ForecastRow = dict[str, Any]
 """One forecast with its interval; see ``PricePredictor.predict_with_confidence``."""
 METHOD = (
     "multi-quantile gradient boosting on the arcsinh price change, conformalised per region, "
@@ -175,13 +175,13 @@ class PricePredictor:
         self._models, self._given = dict(models), True
         return self
 
-    def warm_up(self) -> list[Row]:
+    def warm_up(self) -> list[ForecastRow]:
         """Forecast from made-up prices, so that nothing is left to load or to compile for whoever asks first.
 
         Returns the rows, as ``predict_rows`` does: a model that can't give them can't give others. Takes half a minute
         where compiled code isn't cached yet, else milliseconds.
         """
-        rows: list[Row] = []
+        rows: list[ForecastRow] = []
         for horizon in self.horizons:
             model = self.model(horizon)
             count = _least(model)
@@ -259,7 +259,7 @@ class PricePredictor:
         *,
         level: float | None = None,
         now: pd.Timestamp | None = None,
-    ) -> Row:
+    ) -> ForecastRow:
         """Forecast with an interval: ``price, lower, upper, expected, spike_probability, spike_price, level, method,
         region, horizon, timestamp, target_time, price_now, known_region, recent_missing, late_regions, penalty``; see
         ``predict``. ``level`` defaults to the model's own.
@@ -293,7 +293,7 @@ class PricePredictor:
         *,
         level: float | None = None,
         now: pd.Timestamp | None = None,
-    ) -> list[Row]:
+    ) -> list[ForecastRow]:
         """The rows of ``predict_many`` as dicts. A panel of prices as input saves laying a frame out.
 
         Regions without a price at the newest instant are left out and named in each row's ``late_regions``; an error
@@ -489,7 +489,7 @@ class PricePredictor:
 
     def _as_rows(
         self, horizon: int, names: Sequence[str], forecast: Forecast, panel: Panel, level: float | None
-    ) -> list[Row]:
+    ) -> list[ForecastRow]:
         """One dict per region of ``names``, in the order of the forecast."""
         model = self.model(horizon)
         level = model.interval_level if level is None else level

@@ -49,11 +49,12 @@ from energy_ml.price_prediction.distribution import (
     spike_probability,
 )
 from energy_ml.price_prediction.ensemble import preset_of
-from energy_ml.price_prediction.fits import BLOCK_ROWS, HorizonFits, Progress
+from energy_ml.price_prediction.fits import BLOCK_ROWS, HorizonFits
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.model import PricePredictionModel, interval_around
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.price_prediction.prepared import PreparedWindow, prepare_window
+from energy_ml.progress import ProgressCallback
 from energy_ml.splits import PARTS, TimeSplit, split_window
 from energy_ml.training_window import lake_of, newest, read_window, settings_for, window_features, with_history
 
@@ -134,7 +135,7 @@ class PricePredictionTrainer:
         *,
         split: TimeSplit | None = None,
         history: pd.DataFrame | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> dict[str, Any]:
         """Train the model of ``horizon`` minutes.
 
@@ -224,7 +225,9 @@ class PricePredictionTrainer:
             print(f"{horizon} min ahead: test error {error:.2f}, 'the price stays' {stays:.2f}", file=sys.stderr)
         return result
 
-    def train_all(self, horizons: Sequence[int] | None = None, *, progress: Progress | None = None) -> dict[int, Any]:
+    def train_all(
+        self, horizons: Sequence[int] | None = None, *, progress: ProgressCallback | None = None
+    ) -> dict[int, Any]:
         """Load the data and train every horizon (those of the config by default); results by horizon."""
         features, names = self.prepare_data(self.load_data())
         wanted = list(horizons or self.config.horizons)

@@ -56,7 +56,7 @@ MAX_ROWS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class PreparedRegion:
     """A region prepared for learning on its first ``known`` starts: what was observed at each level of information."""
 
     series: TrainingSeries
@@ -78,7 +78,7 @@ class LearnedTable(NamedTuple):
 
 def fit_paths(
     window: TrainingWindow, config: RLBatteryConfig, battery: Battery, *, with_validation: bool
-) -> list[Fitted]:
+) -> list[PreparedRegion]:
     """Learn the price path of train (and validation) and observe all rows with it, at each level of information."""
     dispatch = window.dispatch_minutes
     known = [len(s.starts) if with_validation else s.train_starts for s in window.series]
@@ -107,11 +107,11 @@ def fit_paths(
             ahead = np.ascontiguousarray(s.ahead[: len(s.ahead) if level & FORECASTS else 0, s.starts])
             when = look.horizons[: len(ahead)]
             seen[level] = observe(eyes, held, minutes, usual, when, ahead, battery.physics, 0, bool(level & HISTORY))
-        fitted.append(Fitted(s, market, seen, look, n))
+        fitted.append(PreparedRegion(s, market, seen, look, n))
     return fitted
 
 
-def _experience(fitted: Sequence[Fitted], middles: Floats, config: RLBatteryConfig) -> Experience:
+def _experience(fitted: Sequence[PreparedRegion], middles: Floats, config: RLBatteryConfig) -> Experience:
     """What happened in the known rows of all regions, once per level of information."""
     delay, parts = config.execution_delay, []
     for f in fitted:
@@ -153,7 +153,7 @@ def _learner(places: Places, config: RLBatteryConfig) -> Learner:
 
 
 def learn_table(
-    fitted: Sequence[Fitted],
+    fitted: Sequence[PreparedRegion],
     window: TrainingWindow,
     config: RLBatteryConfig,
     battery: Battery,
@@ -209,7 +209,7 @@ def learn_table(
     return LearnedTable(agents(), pd.DataFrame(curve, columns=["step", "value", "region"]), converged, done, updates)
 
 
-def observe_validation(agent: BatteryAgent, fitted: Fitted, *, blind: bool = False) -> Seen:
+def observe_validation(agent: BatteryAgent, fitted: PreparedRegion, *, blind: bool = False) -> Seen:
     """What is known in the rows after train, and as many before them as the agent is late; it needs no table.
 
     ``blind``: with the forecasts withheld.
@@ -219,7 +219,7 @@ def observe_validation(agent: BatteryAgent, fitted: Fitted, *, blind: bool = Fal
     return agent.observe(s.seen, s.minutes, forecasts, first=max(0, s.train - agent.delay))
 
 
-def validation_profit(agent: BatteryAgent, fitted: Fitted, seen: Seen) -> float:
+def validation_profit(agent: BatteryAgent, fitted: PreparedRegion, seen: Seen) -> float:
     """Profit over the rows after train: cash plus the change of what is stored, at the mean training price."""
     s, battery, n = fitted.series, agent.battery, fitted.series.train
     _, cash, end = agent.requests(seen, s.prices[n:], battery, battery.initial_mwh, s.days[n:], delay=agent.delay)
@@ -227,7 +227,7 @@ def validation_profit(agent: BatteryAgent, fitted: Fitted, seen: Seen) -> float:
 
 
 def _agent(
-    fitted: Fitted,
+    fitted: PreparedRegion,
     table: QTable,
     window: TrainingWindow,
     config: RLBatteryConfig,

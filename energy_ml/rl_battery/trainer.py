@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from energy_ml.artifacts import folder_to_save, save_artifact, save_training_res
 from energy_ml.config import MLConfig, RLBatteryConfig, default_config
 from energy_ml.errors import ModelError, UnknownRegionError
 from energy_ml.names import AS_USUAL, OUR_POLICY, OUR_POLICY_BLIND, PLAN_ALONE, POLICY_FILE, POLICY_ID
+from energy_ml.progress import ProgressCallback
 from energy_ml.rl_battery.agent import BatteryAgent
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.fitting import (
@@ -31,7 +32,6 @@ from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 from energy_ml.rl_battery.training_data import TrainingWindow, default_split, training_window
 from energy_ml.splits import TimeSplit
 
-Progress = Callable[[float, dict[str, Any]], None]
 _TOLD = ("regions", "validation", "metrics", "converged", "episodes", "updates", "seconds", "split", "axes")
 """What of a training stands in its ``training_results.json``."""
 
@@ -77,7 +77,7 @@ class BatteryRLTrainer:
         prices: pd.DataFrame | None = None,
         forecasts: pd.DataFrame | None = None,
         split: TimeSplit | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> dict[str, Any]:
         """Learn the policy of ``region``; the other regions of ``prices`` help.
 
@@ -110,7 +110,7 @@ class BatteryRLTrainer:
         prices: pd.DataFrame | None = None,
         forecasts: pd.DataFrame | None = None,
         split: TimeSplit | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> dict[str, Any]:
         """Learn policies of ``regions`` (all in the frame if None) into one artefact; arguments as in ``train``.
 
