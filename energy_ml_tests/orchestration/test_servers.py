@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,45 @@ with dg.DagsterInstance.get() as instance:
 """
 
 
+WORKER = [
+    sys.executable, "-c", "from dagster_celery.cli import main; main()", "worker", "start",
+    "-A", "dagster_celery.app", "-y", str(SOURCE / "deploy/celery.yaml"), "--", "--concurrency", "1",
+]  # fmt: skip
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+def test_a_backfills_runs_each_whole_on_a_worker(tmp_path: Path) -> None:
+    """The launcher as the page on scaling out has it."""
+    pytest.importorskip("dagster_celery", reason="pip install 'energy_ml[celery]'")
+    (launcher,) = re.findall(r"```yaml\n(run_launcher:\n.+?)```", (SOURCE / "docs/scale.md").read_text(), re.DOTALL)
+    home = tmp_path / "home"
+    home.mkdir()
+    at_once = "run_coordinator: {module: dagster.core.run_coordinator, class: DefaultRunCoordinator}\n"
+    (home / "dagster.yaml").write_text(f"{launcher}{at_once}telemetry: {{enabled: false}}\n")
+    with redis(tmp_path / "redis") as queue:
+        project = Project.make(tmp_path / "project", CELERY_BROKER=f"{queue}/0", CELERY_BACKEND=f"{queue}/1")
+        env = {**project.env, "DAGSTER_HOME": str(home), "PATH": PATH}
+        log = tmp_path / "worker.log"
+        backfill = ["backfill", "-j", "train_price_prediction", "--partitions", "2026-01-06", "--noprompt"]
+        asked = project.command("dagster", "job", *backfill, "-w", "workspace.yaml")
+        done = subprocess.run(asked, env=env, cwd=project.root, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        with log.open("wb") as out, process(WORKER, env=env, cwd=project.root, stdout=out, stderr=out):
+            until = time.monotonic() + 300
+            while time.monotonic() < until:
+                told = subprocess.run(
+                    [sys.executable, "-c", HISTORY], env=env, capture_output=True, text=True, check=True
+                )
+                history = json.loads(told.stdout)
+                if history["status"] in ("SUCCESS", "FAILURE"):
+                    break
+                time.sleep(1)
+        assert history["status"] == "SUCCESS", log.read_text()[-3000:]
+    assert history["tags"]["dagster-celery/task_id"] in log.read_text()
+    assert not history["on_workers"] and len(history["steps"]) >= 6, "the run is one task, its steps are none"
+    assert project.store.exists("2026-01-06", "evaluation/price_evaluation.json")
+
+
 def test_the_whole_retrain_on_a_worker_with_history_in_postgres(tmp_path: Path) -> None:
     try:
         import dagster_celery
@@ -50,13 +91,8 @@ def test_the_whole_retrain_on_a_worker_with_history_in_postgres(tmp_path: Path) 
             POSTGRES_URL=database,
         )
         env = {**project.env, "DAGSTER_HOME": str(home)}
-        worker = [
-            sys.executable, "-c", "from dagster_celery.cli import main; main()", "worker", "start",
-            "-A", "dagster_celery.app", "-y", str(SOURCE / "deploy/celery.yaml"), "--", "--concurrency", "1",
-        ]  # fmt: skip
         with (tmp_path / "worker.log").open("wb") as log, process(
-            worker, env={**env, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}, cwd=project.root,
-            stdout=log, stderr=log,
+            WORKER, env={**env, "PATH": PATH}, cwd=project.root, stdout=log, stderr=log,
         ):  # fmt: skip
             done = subprocess.run(
                 project.command("energy-ml", "retrain", "--date", "2026-01-06", "--json"),
