@@ -1,7 +1,7 @@
 """Our forecasts beside other libraries' on the same windows, test origins and horizons: errors and significance.
 
     python benchmarks/forecast_peers.py A.parquet B.parquet --history 60 --as-of DAYS --out DIR --peer ours-best
-    /path/to/venv-skforecast/bin/python benchmarks/forecast_peers.py … --peer skforecast-recursive
+    /path/to/venv-skforecast/bin/python benchmarks/forecast_peers.py … --peer skforecast
     python benchmarks/forecast_peers.py A.parquet B.parquet --history 60 --as-of DAYS --out DIR
 
 Each peer runs with ``--peer NAME`` in whatever Python has it and leaves its forecasts in ``--out``, a file per window
@@ -110,33 +110,7 @@ def padded(forecasts: Array) -> Array:
     return np.concatenate([forecasts, np.full_like(forecasts[:, :1], np.nan)], axis=1)
 
 
-def skforecast_direct(prices: pd.DataFrame, learn: int, steps: list[int]) -> Array:
-    """One direct model per step and region on differences."""
-    from skforecast.direct import ForecasterDirect
-    from skforecast.model_selection import TimeSeriesFold, backtesting_forecaster
-
-    out = []
-    for region in prices.columns:
-        forecaster = ForecasterDirect(
-            estimator=lightgbm(), steps=max(steps), differentiation=1, n_jobs=1, **skforecast_features()
-        )
-        folds = TimeSeriesFold(
-            steps=max(steps), initial_train_size=learn, fold_stride=1, refit=False, differentiation=1, verbose=False
-        )
-        _, found = backtesting_forecaster(
-            forecaster,
-            y=prices[region].rename("y"),
-            cv=folds,
-            metric="mean_absolute_error",
-            n_jobs=1,
-            show_progress=False,
-            suppress_warnings=True,
-        )
-        out.append(by_origin(found, prices, learn, steps))
-    return np.stack(out, axis=2)
-
-
-def skforecast_recursive(prices: pd.DataFrame, learn: int, steps: list[int]) -> Array:
+def skforecast(prices: pd.DataFrame, learn: int, steps: list[int]) -> Array:
     """One recursive model on differences, pooled over regions."""
     from skforecast.model_selection import TimeSeriesFold, backtesting_forecaster_multiseries
     from skforecast.recursive import ForecasterRecursiveMultiSeries
@@ -187,6 +161,7 @@ def by_origin(found: pd.DataFrame, prices: pd.DataFrame, learn: int, steps: list
 
 def darts(prices: pd.DataFrame, learn: int, steps: list[int]) -> Array:
     """One direct LightGBM model per step on differences, pooled over regions, with all regions' changes as inputs."""
+    from darts import TimeSeries
     from darts.models import LightGBMModel
 
     model = LightGBMModel(
@@ -200,27 +175,6 @@ def darts(prices: pd.DataFrame, learn: int, steps: list[int]) -> Array:
         **LIGHTGBM,
         n_jobs=THREADS,
     )
-    return darts_walk(model, prices, learn, steps)
-
-
-def darts_linear(prices: pd.DataFrame, learn: int, steps: list[int]) -> Array:
-    """Linear regression on the last hour's differences of all regions."""
-    from darts.models import LinearRegressionModel
-
-    model = LinearRegressionModel(
-        lags=12,
-        lags_past_covariates=[-1],
-        output_chunk_length=max(steps),
-        multi_models=True,
-        use_static_covariates=True,
-    )
-    return darts_walk(model, prices, learn, steps)
-
-
-def darts_walk(model: Any, prices: pd.DataFrame, learn: int, steps: list[int]) -> Array:
-    """Fit on differences of the first ``learn`` instants and forecast from each later one."""
-    from darts import TimeSeries
-
     changes = prices.diff().iloc[1:]
     targets, covariates = [], []
     for code, region in enumerate(prices.columns):
@@ -327,10 +281,8 @@ def openstef(prices: pd.DataFrame, learn: int, steps: list[int]) -> Array:
 
 PEERS: dict[str, tuple[Callable[[pd.DataFrame, int, list[int]], Array], tuple[str, ...]]] = {
     "mlforecast": (mlforecast, ("mlforecast", "lightgbm")),
-    "skforecast-direct": (skforecast_direct, ("skforecast", "lightgbm")),
-    "skforecast-recursive": (skforecast_recursive, ("skforecast", "lightgbm")),
+    "skforecast": (skforecast, ("skforecast", "lightgbm")),
     "darts": (darts, ("darts", "lightgbm")),
-    "darts-linear": (darts_linear, ("darts",)),
     "openstef": (openstef, ("openstef_models", "openstef_core", "lightgbm")),
 }
 OURS = ("ours-fast", "ours-best")
