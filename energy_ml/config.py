@@ -654,7 +654,7 @@ class Settings:
         )
 
 
-MIN_TOKEN_LENGTH = 16
+_MIN_TOKEN_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -680,9 +680,9 @@ class ServiceSettings:
         _check_address(self, "dagster_url")
         for name in ("token", "train_token"):
             token = getattr(self, name)
-            if token is not None and (len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable()):
+            if token is not None and (len(token) < _MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable()):
                 remedy = "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-                refuse(type(self), name, token, f"at least {MIN_TOKEN_LENGTH} printable ASCII characters", remedy)
+                refuse(type(self), name, token, f"at least {_MIN_TOKEN_LENGTH} printable ASCII characters", remedy)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> ServiceSettings:

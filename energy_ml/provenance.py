@@ -21,7 +21,7 @@ from energy_ml import __version__
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-LIBRARIES = ("dagster", "numba", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost", "xgboost-cpu")
+_LIBRARIES = ("dagster", "numba", "numpy", "pandas", "pyarrow", "scikit-learn", "xgboost", "xgboost-cpu")
 
 
 def config_digest(config: DataclassInstance) -> str:
@@ -49,7 +49,7 @@ def code_digest() -> str:
 def provenance(*, as_of: str, data_fingerprint: str, config: DataclassInstance, **more: object) -> dict[str, object]:
     """A plain record: equal data, config and versions give equal records, ``created_at`` aside."""
     versions = {}
-    for name in LIBRARIES:
+    for name in _LIBRARIES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -30,9 +30,9 @@ from energy_ml.splits import TimeSplit, split_window, window_of
 if TYPE_CHECKING:
     from energy_ml.markets import FetchedDay
 
-ALWAYS_USABLE = (1, 5, 15, 60)
+_ALWAYS_USABLE = (1, 5, 15, 60)
 """Horizons, in minutes, that are trained where nobody says which: those that the interval divides, and one interval."""
-WINDOW_DAYS = {30: 20, 60: 30}
+_WINDOW_DAYS = {30: 20, 60: 30}
 """Windows, in days, that give coarse data enough rows; at most half of what the files hold, so that there are days to
 look back on."""
 
@@ -59,15 +59,15 @@ def deployment(environ: Mapping[str, str] | None = None) -> Settings:
         return settings
     first, last = min(span[0] for span in spans), max(span[1] for span in spans)
     told: dict[str, Any] = {"start_date": min(first.date(), settings.end_date or first.date())}
-    interval = interval_of(settings, lake)
+    interval = _interval_of(settings, lake)
     if interval is not None:
-        told["horizons"] = tuple(sorted({interval, *(h for h in ALWAYS_USABLE if h % interval == 0)}))
+        told["horizons"] = tuple(sorted({interval, *(h for h in _ALWAYS_USABLE if h % interval == 0)}))
         usual, held = settings.training_window_days, (last - first).days + 1
-        told["training_window_days"] = max(usual, min(WINDOW_DAYS.get(interval, usual), held // 2))
+        told["training_window_days"] = max(usual, min(_WINDOW_DAYS.get(interval, usual), held // 2))
     return replace(settings, **{name: value for name, value in told.items() if name in settings.left_open})
 
 
-MOST_POLICIES = 50
+_MOST_POLICIES = 50
 """Of more regions not every one gets a battery policy unasked."""
 
 
@@ -76,7 +76,7 @@ def policy_regions(settings: Settings, regions: Sequence[str], homes: Iterable[s
 
     ``homes`` are the regions of batteries that report telemetry; like those of the settings they always get one.
     """
-    chosen = settings.battery_regions or (("every",) if len(regions) <= MOST_POLICIES else ("own",))
+    chosen = settings.battery_regions or (("every",) if len(regions) <= _MOST_POLICIES else ("own",))
     if chosen == ("every",):
         return sorted(regions)
     own = {*homes, *(entry.region for entry in settings.models.batteries if entry.region)} & set(regions)
@@ -89,7 +89,7 @@ def policy_regions(settings: Settings, regions: Sequence[str], homes: Iterable[s
     return sorted(own | set(chosen))
 
 
-def interval_of(settings: Settings, lake: ParquetLake) -> int | None:
+def _interval_of(settings: Settings, lake: ParquetLake) -> int | None:
     """Minutes between the newest prices of the chosen regions; None if that is no supported interval."""
     try:
         return lake.interval(settings.regions)
@@ -117,7 +117,7 @@ def data_facts(settings: Settings) -> tuple[dict[str, Any], dict[str, DataError]
     coverage = told("coverage", lake.coverage)
     latest = told("newest", lambda: newest(settings, lake))
     window = None if latest is None else told("window", lambda: read_window(settings, lake, latest))
-    minutes = interval_of(settings, lake) if window is None else window.interval_minutes
+    minutes = _interval_of(settings, lake) if window is None else window.interval_minutes
     notes = [
         f"{p.message} ({p.file})" if p.file and not p.repaired else p.message
         for p in (window.problems if window else [])

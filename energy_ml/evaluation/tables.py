@@ -159,14 +159,14 @@ def horizon_table(metrics: pd.DataFrame) -> Table:
     return _table("Forecast error on test", metrics.to_dict("records"), columns, note)
 
 
-MOST_REGIONS = 30
+_MOST_REGIONS = 30
 _SPREAD = ("best tenth", "median", "worst tenth")
 
 
 def region_table(by_region: pd.DataFrame) -> Table:
     """Show the relative error of each region at each horizon; of very many, how they spread, the best and the worst."""
     wide = by_region.pivot_table(index=REGION, columns=HORIZON, values="rmae", dropna=False)
-    if len(wide) > MOST_REGIONS:
+    if len(wide) > _MOST_REGIONS:
         ranked = wide.loc[wide.mean(axis=1).sort_values().index]
         spread = wide.quantile([0.1, 0.5, 0.9]).set_axis([f"{q} of {len(wide):,} regions" for q in _SPREAD])
         wide = pd.concat([ranked.head(5), spread, ranked.tail(5)])

@@ -31,10 +31,10 @@ BATTERY_COLUMNS = (
     "price_day_position",
     "hour",
 )
-CHARGE_WINDOW_MINUTES = 60
-PRICE_MAX_AGE_MINUTES = 60
+_CHARGE_WINDOW_MINUTES = 60
+_PRICE_MAX_AGE_MINUTES = 60
 """An older price is no price: the column is NaN."""
-STILL = 1e-6
+_STILL = 1e-6
 """A change of charge below this fraction of capacity is measurement noise, not an action."""
 
 
@@ -148,15 +148,15 @@ def _charge_history(
 
     row = np.arange(n)
     start = np.maximum.accumulate(np.where(follows, 0, row))
-    acted = np.abs(change) > STILL * capacity
+    acted = np.abs(change) > _STILL * capacity
     last = np.maximum.accumulate(np.where(acted, row, -1))
     seen = last >= start
     at = np.maximum(last, 0)
 
     # Row at or before an hour ago: batteries lie one after another, so one search over shifted stamps serves all.
-    span = int(stamps.max() - stamps.min()) + CHARGE_WINDOW_MINUTES * NS_PER_MINUTE + 1
+    span = int(stamps.max() - stamps.min()) + _CHARGE_WINDOW_MINUTES * NS_PER_MINUTE + 1
     line = stamps - stamps.min() + batteries * span
-    back = np.searchsorted(line, line - CHARGE_WINDOW_MINUTES * NS_PER_MINUTE, side="right") - 1
+    back = np.searchsorted(line, line - _CHARGE_WINDOW_MINUTES * NS_PER_MINUTE, side="right") - 1
     whole = back >= start
     return {
         "charge_change_mwh": change,
@@ -203,7 +203,7 @@ def _prices_at(
     usable = has_region & (stamps >= panel.times_ns[0])
     at = np.where(usable, newest[np.maximum(instant, 0), column], -1)
     age = (stamps - panel.times_ns[np.maximum(at, 0)]) / NS_PER_MINUTE
-    fresh = (at >= 0) & (age <= PRICE_MAX_AGE_MINUTES)
+    fresh = (at >= 0) & (age <= _PRICE_MAX_AGE_MINUTES)
     at = np.maximum(at, 0)
     current = np.where(fresh, price[at, column], np.nan)
     previous = np.where(fresh & (at > 0), price[np.maximum(at - 1, 0), column], np.nan)

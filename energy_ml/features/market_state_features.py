@@ -98,7 +98,7 @@ def write_market_state(
     since, _ = _since(jumped, day, values)
     np.multiply(since[first:], interval_minutes, out=next(columns), casting="same_kind")
 
-    low, middle, high = day_quantiles(values, day, first)
+    low, middle, high = _day_quantiles(values, day, first)
     width = high - low
     now = values[first:]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -179,7 +179,7 @@ def day_profile(values: Floats, day: int, ahead: int) -> Floats:
     return total / weight
 
 
-def day_quantiles(values: Floats, day: int, first: int = 0) -> Floats:
+def _day_quantiles(values: Floats, day: int, first: int = 0) -> Floats:
     """5, 50 and 95 % quantiles of the last ``day`` intervals; (3, T - first, R), linear between order statistics.
 
     Order statistics don't depend on how the window slid here, so pandas's skip list is exact from any start.

@@ -28,7 +28,7 @@ from energy_ml.names import ONE_REGION, REGION
 NS_PER_MINUTE = 60_000_000_000
 _SUPPORTED_NS = {minutes * NS_PER_MINUTE for minutes in SUPPORTED_INTERVALS}
 
-FEW_ROWS = 20_000
+_FEW_ROWS = 20_000
 """Up to here names are compared fastest as Python objects; above, by the column's own type."""
 
 
@@ -276,7 +276,7 @@ def _repeats(column: pd.Series, period: int) -> bool:
     """Whether every value equals the one ``period`` rows before."""
     if len(column) == period:
         return True
-    if len(column) <= FEW_ROWS:
+    if len(column) <= _FEW_ROWS:
         names = column.to_numpy(dtype=object, na_value=None)
         return bool((names[period:] == names[:-period]).all())
     array = column.array[period:] == column.array[:-period]

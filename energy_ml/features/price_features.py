@@ -45,10 +45,10 @@ from energy_ml.features.rolling_features import STATISTICS, write_rolling
 from energy_ml.features.time_features import TIME_COLUMNS, write_time
 from energy_ml.names import IS_FILLED, REGION, TIMESTAMP
 
-DEFAULT_HORIZONS = (1, 5, 15, 30, 60)
-NEAR_CHANGES = (1, 2, 3, 6, 12)
+_DEFAULT_HORIZONS = (1, 5, 15, 30, 60)
+_NEAR_CHANGES = (1, 2, 3, 6, 12)
 """Lags, in intervals, whose changes are always in the market state, beside those of the spec."""
-DISTANCES = ("mean", "min", "max")
+_DISTANCES = ("mean", "min", "max")
 
 FEATURES: dict[str, dict[str, str]] = {
     "lags": {
@@ -128,7 +128,7 @@ class PriceFeatureSpec:
     include_time: bool = True
     include_regional: bool = True
     include_market_state: bool = True
-    horizons: tuple[int, ...] = DEFAULT_HORIZONS
+    horizons: tuple[int, ...] = _DEFAULT_HORIZONS
     """Minutes of the moves taken from yesterday and from the day profile."""
     extra_columns: tuple[str, ...] = ()
     """Further columns of the price frames, those of covariates among them."""
@@ -163,7 +163,7 @@ class PriceFeatureSpec:
     @property
     def changes(self) -> tuple[int, ...]:
         """Lags whose changes are columns."""
-        return tuple(sorted({*self.lags, *NEAR_CHANGES}))
+        return tuple(sorted({*self.lags, *_NEAR_CHANGES}))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for provenance."""
@@ -192,7 +192,7 @@ def _names(spec: PriceFeatureSpec, interval_minutes: int) -> tuple[str, ...]:
         names += REGIONAL_COLUMNS
     if spec.include_market_state:
         names += [f"change_{lag}" for lag in spec.changes]
-        names += [f"dist_{statistic}_{window}" for window in spec.windows for statistic in DISTANCES]
+        names += [f"dist_{statistic}_{window}" for window in spec.windows for statistic in _DISTANCES]
         names += market_state_columns(spec.horizons, interval_minutes)
         if spec.include_regional:
             names += NEAREST_COLUMNS
@@ -272,7 +272,7 @@ def price_feature_cube(
     distances = None
     if spec.include_market_state:
         write_changes(values, spec.changes, take(len(spec.changes)), first)
-        distances = take(len(spec.windows) * len(DISTANCES))
+        distances = take(len(spec.windows) * len(_DISTANCES))
         columns = market_state_columns(spec.horizons, panel.interval_minutes)
         write_market_state(values, panel.interval_minutes, spec.horizons, take(len(columns)), first)
         if spec.include_regional:
@@ -349,7 +349,7 @@ def build_price_features(
     include_time: bool = True,
     include_regional: bool = True,
     *,
-    horizons: Sequence[int] = DEFAULT_HORIZONS,
+    horizons: Sequence[int] = _DEFAULT_HORIZONS,
     extra_columns: Sequence[str] = (),
     interval_minutes: int | None = None,
 ) -> pd.DataFrame:

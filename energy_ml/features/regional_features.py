@@ -38,7 +38,7 @@ NEAREST_MINUTES = 60
 _MOVE_STEPS = np.array(MOVE_STEPS, dtype=np.int64)
 BLOCK_CELLS = 65_536
 """Cells worked on at once: more of them than in the window tree, as its arrays are one region's row each."""
-PAIR_BLOCK = 2
+_PAIR_BLOCK = 2
 """Blocks are larger by this where pairs of regions are compared."""
 
 
@@ -138,7 +138,7 @@ def write_nearest(values: Floats, candidates: Integers, window: int, out: Floats
     """
     n_times, n_regions = values.shape
     halo = max(window - 1, max(MOVE_STEPS))
-    block = max(PAIR_BLOCK * BLOCK_CELLS // n_regions, 4 * halo, 1)
+    block = max(_PAIR_BLOCK * BLOCK_CELLS // n_regions, 4 * halo, 1)
     steps = plan_windows([window])
     node = {1: 0} | {made: place + 1 for place, (made, _, _) in enumerate(steps)}
     tree = np.array([(a, node[a], node[b]) for _, a, b in steps], dtype=np.int64).reshape(-1, 3)

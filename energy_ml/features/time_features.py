@@ -11,7 +11,7 @@ from energy_ml.arrays import Floats32, Integers
 from energy_ml.features.panel import NS_PER_MINUTE
 
 MINUTES_PER_DAY = 1440
-DISPATCH_MINUTES = 5
+_DISPATCH_MINUTES = 5
 """Length of a dispatch interval in most real-time markets: prices on a 1-minute grid move on its boundaries."""
 
 TIME_COLUMNS = (
@@ -42,7 +42,7 @@ def _tables() -> Floats32:
         of_day,
         of_day % 60,
         of_day % 30,
-        of_day % DISPATCH_MINUTES,
+        of_day % _DISPATCH_MINUTES,
         day,
         day >= 5,
         np.sin(angle),

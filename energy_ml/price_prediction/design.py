@@ -24,14 +24,14 @@ from energy_ml.features.covariates import with_unknown
 
 VOL = "vol"
 """Feature column with the local volatility of the price, currency/MWh."""
-PRICE_LEVELS = re.compile(r"^(price_now|price_lag_\d+|rolling_(mean|min|max)_\d+)$")
+_PRICE_LEVELS = re.compile(r"^(price_now|price_lag_\d+|rolling_(mean|min|max)_\d+)$")
 """Price levels: what they say, changes and distances from the current price say better."""
-IN_CURRENCY = re.compile(
+_IN_CURRENCY = re.compile(
     r"^(change_|dist_|spread_|others_change_|nearest_spread|nearest_distance|nearest_change_|abs_change_mean_"
     r"|rolling_std_|last_change$|day_range$|yesterday_move_|profile_move_|covariate_price_)"
 )
 """Differences and sizes in currency/MWh: seen by models in units of the local volatility."""
-USUAL_SHARES = (0.03, 0.97)
+_USUAL_SHARES = (0.03, 0.97)
 """Shares of the training prices below and up to the usual ones. On real prices anything from 2 to 5 % is as good."""
 
 
@@ -66,13 +66,13 @@ class Design(Complete):
                 expected="the columns that energy_ml.features.build_price_features makes",
                 remedy="build the features with it",
             )
-        kept = [name for name in features if name != VOL and not PRICE_LEVELS.match(name)]
-        scaled = tuple(name for name in kept if IN_CURRENCY.match(name))
-        plain = tuple(name for name in kept if not IN_CURRENCY.match(name))
+        kept = [name for name in features if name != VOL and not _PRICE_LEVELS.match(name)]
+        scaled = tuple(name for name in kept if _IN_CURRENCY.match(name))
+        plain = tuple(name for name in kept if not _IN_CURRENCY.match(name))
         finite = train_prices[np.isfinite(train_prices)]
         spread = float(np.median(np.abs(finite - np.median(finite)))) if len(finite) else 1.0
         known = [column[np.isfinite(column)] for column in train_prices.T]
-        usual = [np.quantile(prices if len(prices) else finite, USUAL_SHARES) for prices in (*known, finite)]
+        usual = [np.quantile(prices if len(prices) else finite, _USUAL_SHARES) for prices in (*known, finite)]
         return cls(tuple(features), scaled, plain, tuple(regions), max(spread, 1.0), np.array(usual))
 
     def volatility(self, frame: pd.DataFrame) -> Floats:

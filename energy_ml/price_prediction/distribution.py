@@ -15,20 +15,20 @@ import numpy as np
 from energy_ml.arrays import Floats
 from energy_ml.price_prediction.conformal import QUANTILES
 
-POINTS = 40
+_POINTS = 40
 """Equally likely places at which the price is looked at; their mean is what to expect."""
 _NORMAL = np.array([NormalDist().inv_cdf(share) for share in QUANTILES])
 """(quantiles,) where the known quantiles lie on the normal scale."""
 
 
 def _weights() -> Floats:
-    """(quantiles, POINTS): values at the points from those at the quantiles, linear between and beyond."""
-    at = np.array([NormalDist().inv_cdf((place + 0.5) / POINTS) for place in range(POINTS)])
+    """(quantiles, _POINTS): values at the points from those at the quantiles, linear between and beyond."""
+    at = np.array([NormalDist().inv_cdf((place + 0.5) / _POINTS) for place in range(_POINTS)])
     after = np.clip(np.searchsorted(_NORMAL, at), 1, len(_NORMAL) - 1)
     share = (at - _NORMAL[after - 1]) / (_NORMAL[after] - _NORMAL[after - 1])
-    weights = np.zeros((len(_NORMAL), POINTS))
-    weights[after - 1, np.arange(POINTS)] = 1 - share
-    weights[after, np.arange(POINTS)] = share
+    weights = np.zeros((len(_NORMAL), _POINTS))
+    weights[after - 1, np.arange(_POINTS)] = 1 - share
+    weights[after, np.arange(_POINTS)] = share
     return weights
 
 

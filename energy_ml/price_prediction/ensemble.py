@@ -21,7 +21,7 @@ VOLATILITY, ARCSINH = "volatility", "arcsinh"
 LARGEST_LEAF = 150.0
 USUAL_DAYS = 7.0
 """Days of the training part that the presets' rows and trees are meant for: those of a ten-day window."""
-LARGEST_GROWTH = 4.0
+_LARGEST_GROWTH = 4.0
 """A longer training part has at most so many times these rows."""
 
 
@@ -68,7 +68,7 @@ class Preset:
         rows of a week, a month teaches little more than a week (measured on 30 and 60 days: half of the gain of the
         longer window, or all of it, was lost).
         """
-        growth = min(max(days / USUAL_DAYS, 1.0), LARGEST_GROWTH)
+        growth = min(max(days / USUAL_DAYS, 1.0), _LARGEST_GROWTH)
         quantiles = self.with_history if history else self.quantiles
         return replace(self, max_rows=round(self.max_rows * growth), quantiles=quantiles)
 

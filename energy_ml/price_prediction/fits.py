@@ -34,7 +34,7 @@ from energy_ml.price_prediction.model import Fitted
 from energy_ml.price_prediction.prepared import HISTORY, PreparedWindow
 from energy_ml.progress import ProgressCallback
 
-REFIT_FACTOR = 1.1
+_REFIT_FACTOR = 1.1
 """The refit sees more rows, so it gets that many more trees than early stopping found, up to ``n_estimators``."""
 
 BLOCK_ROWS = 65_536
@@ -47,7 +47,7 @@ def refit_rounds(member: Member, stopped: int) -> int:
     Stopping on a day and a half is a noisy measurement: for members with a recency (wide leaves, no harm in more trees)
     the count is the geometric mean of what was measured and of the limit.
     """
-    scaled = stopped * REFIT_FACTOR
+    scaled = stopped * _REFIT_FACTOR
     wanted = round((scaled * member.rounds) ** 0.5 if member.recency is not None else scaled)
     return min(max(wanted, 1), member.rounds)
 

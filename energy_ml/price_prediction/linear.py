@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from energy_ml.arrays import Floats, Floats32
 
-LIMIT = 4.0
+_LIMIT = 4.0
 """Scaled columns are clipped here: one spike must not move a coefficient or a forecast without bound."""
 
 
@@ -31,7 +31,7 @@ class MedianRegression:
     def predict(self, rows: npt.NDArray[np.floating]) -> Floats:
         """Forecast of the target's median, shape (n,); NaN counts as the column's training median."""
         out = np.empty(len(rows))
-        _dot(np.asarray(rows, dtype=np.float32), self.center, self.scale, self.weights, self.intercept, LIMIT, out)
+        _dot(np.asarray(rows, dtype=np.float32), self.center, self.scale, self.weights, self.intercept, _LIMIT, out)
         return out
 
     @classmethod
@@ -49,7 +49,7 @@ class MedianRegression:
         scale = 1.5 * np.nanmean(np.abs(filled - center), axis=0)
         constant = scale < 1e-9
         scale = np.where(constant, 1.0, scale)
-        scaled = np.clip(np.nan_to_num((filled - center) / scale, nan=0.0), -LIMIT, LIMIT)
+        scaled = np.clip(np.nan_to_num((filled - center) / scale, nan=0.0), -_LIMIT, _LIMIT)
         scaled[:, constant] = 0.0
         design = np.column_stack([scaled, np.ones(len(scaled))])
         ridge = np.full(design.shape[1], penalty * len(scaled))

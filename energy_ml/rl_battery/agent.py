@@ -37,7 +37,7 @@ FLOOR = 0.25
 """The price level of a day is at least so many typical prices."""
 HISTORY_MINUTES = 2 * 1440
 """How far back is looked."""
-ENOUGH_HISTORY_MINUTES = 60
+_ENOUGH_HISTORY_MINUTES = 60
 """With less than this before the newest price, history counts as missing."""
 
 
@@ -108,7 +108,7 @@ def observe(
     level = price_levels(prices, 1440 // interval, market, first)
     information = np.zeros(len(level), np.int64)
     for i in range(len(level)):
-        if history and (first + i) * interval >= ENOUGH_HISTORY_MINUTES:
+        if history and (first + i) * interval >= _ENOUGH_HISTORY_MINUTES:
             information[i] += HISTORY
         else:
             level[i] = market.usual_level

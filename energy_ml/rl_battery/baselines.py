@@ -21,7 +21,7 @@ from energy_ml.rl_battery.lookahead import CELLS, path_lengths, plan_slopes
 from energy_ml.rl_battery.optimum import perfect_foresight
 from energy_ml.rl_battery.strategy import Context, end_value, known
 
-SLOTS = 24
+_SLOTS = 24
 """Hours of the usual day that the rolling plan keeps."""
 
 
@@ -224,8 +224,8 @@ def _expected(outlook: Outlook, prices: Floats, slots: Integers, forecasts: Floa
     """
     per_day, profile_days, cap, _, lags, _ = outlook
     steps, middles, left, same = _steps_of(outlook, slots, delay)
-    ring, seen = np.zeros((SLOTS, profile_days)), np.zeros(SLOTS, dtype=np.int64)
-    profile, total, running, count = np.zeros(SLOTS), 0.0, 0.0, 0
+    ring, seen = np.zeros((_SLOTS, profile_days)), np.zeros(_SLOTS, dtype=np.int64)
+    profile, total, running, count = np.zeros(_SLOTS), 0.0, 0.0, 0
     clipped, known_prices = 0.0, 0
     deviation, anchor = np.empty(len(lags)), np.empty(len(lags), dtype=np.int64)
     out = np.full((len(prices) - first, len(steps)), np.nan)
@@ -247,7 +247,7 @@ def _expected(outlook: Outlook, prices: Floats, slots: Integers, forecasts: Floa
             count += 1
             total += clipped
             known_prices += 1
-            for slot in range(SLOTS):
+            for slot in range(_SLOTS):
                 if seen[slot] == 0:
                     profile[slot] = total / known_prices
         if u + delay < first or known_prices == 0:

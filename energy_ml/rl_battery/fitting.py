@@ -44,14 +44,14 @@ from energy_ml.rl_battery.training_data import TrainingSeries, TrainingWindow
 
 PRICE_CAP = 20.0
 """In learning, prices count at most so many typical prices, so that one spike doesn't rule a table."""
-TRACE_PER_HOUR = 0.78
+_TRACE_PER_HOUR = 0.78
 """Weight of what was earned against what was expected, an hour on; see ``learning.sweep``."""
-PRIOR_INTERVALS = 100.0
+_PRIOR_INTERVALS = 100.0
 """A correction of the plan is believed half where a state was met so often, less where less often."""
-MIN_PASSES = 3
-TOLERANCE = 0.02
+_MIN_PASSES = 3
+_TOLERANCE = 0.02
 """Learning has converged when a pass moves the table by less than this part of its own size."""
-MAX_ROWS = 20_000
+_MAX_ROWS = 20_000
 """Rows that the price path is learned from at most; longer windows are thinned out evenly."""
 
 
@@ -93,7 +93,7 @@ def fit_paths(
         lead=window.interval_minutes / dispatch,
         horizons=window.horizons,
         delay=config.execution_delay,
-        most_rows=MAX_ROWS,
+        most_rows=_MAX_ROWS,
     )
     levels = [n for n in range(len(INFORMATION)) if window.horizons or not n & FORECASTS]
     fitted = []
@@ -145,10 +145,10 @@ def _learner(places: Places, config: RLBatteryConfig) -> Learner:
     return Learner(
         np.zeros_like(all_day),
         np.zeros_like(all_day),
-        all_day / (all_day + PRIOR_INTERVALS),
+        all_day / (all_day + _PRIOR_INTERVALS),
         np.zeros(shape),
         np.zeros(shape),
-        met / (met + PRIOR_INTERVALS),
+        met / (met + _PRIOR_INTERVALS),
     )
 
 
@@ -172,7 +172,7 @@ def learn_table(
     met = learner.hour_trust
     moves = possible_moves(battery.physics, window.hours, config.charge_level_bins + 1)
     width = (battery.high_mwh - battery.low_mwh) / config.charge_level_bins
-    schedule = Schedule(config.learning_rate, config.discount_factor**window.hours, TRACE_PER_HOUR**window.hours)
+    schedule = Schedule(config.learning_rate, config.discount_factor**window.hours, _TRACE_PER_HOUR**window.hours)
     rng, epsilon = np.random.default_rng(config.random_state), config.epsilon
 
     def agents() -> list[BatteryAgent]:
@@ -193,7 +193,7 @@ def learn_table(
         now = learner.day + learner.hours
         moved, size = float(np.sqrt(((now - before) ** 2).mean())), float(np.sqrt((now**2).mean()))
         # What exploring still has to find keeps a sampled table moving.
-        converged = config.update == "counterfactual" and done >= MIN_PASSES and moved <= TOLERANCE * size
+        converged = config.update == "counterfactual" and done >= _MIN_PASSES and moved <= _TOLERANCE * size
         before = now
         if score and (done <= 10 or done % 50 == 0 or done == passes):
             for agent, f, known in zip(agents(), fitted, later, strict=True):

@@ -24,7 +24,7 @@ from energy_ml.arrays import Booleans, Floats, Integers
 from energy_ml.rl_battery.battery import Physics, step
 from energy_ml.rl_battery.state_space import Places
 
-TINY = 1e-9
+_TINY = 1e-9
 
 
 class Moves(NamedTuple):
@@ -83,7 +83,7 @@ class Schedule(NamedTuple):
     trace: float
 
 
-RATE_POWER = 0.7
+_RATE_POWER = 0.7
 
 
 @njit(cache=True)
@@ -157,13 +157,13 @@ def _update(learner: Learner, places: Places, t: int, j: int, target: float, fir
             continue
         i = places.lower[t, j] + above
         visits = learner.day_visits[information, 0, i, j]
-        rate = part * (1.0 / first_rate + visits) ** -RATE_POWER
+        rate = part * (1.0 / first_rate + visits) ** -_RATE_POWER
         learner.day_visits[information, 0, i, j] = visits + part
         value = learner.day[information, 0, i, j]
         value += rate * (learner.day_trust[information, 0, i, j] * target - value)
         learner.day[information, 0, i, j] = value
         visits = learner.hour_visits[information, time, i, j]
-        rate = part * (1.0 / first_rate + visits) ** -RATE_POWER
+        rate = part * (1.0 / first_rate + visits) ** -_RATE_POWER
         learner.hour_visits[information, time, i, j] = visits + part
         differs = learner.hours[information, time, i, j]
         differs += rate * (learner.hour_trust[information, time, i, j] * (target - value) - differs)
@@ -247,9 +247,9 @@ def decide(
         powers[a] = full
         low, high = (charge, end) if way == 0 else (end, charge)
         k = max(0, int((low - physics.low) / width))
-        while k < nodes and physics.low + k * width < high - TINY:
+        while k < nodes and physics.low + k * width < high - _TINY:
             node = physics.low + k * width
-            if node > low + TINY:
+            if node > low + _TINY:
                 if way == 0:
                     power = (node - charge) / (hours * physics.charge_eff)
                 else:
@@ -260,7 +260,7 @@ def decide(
             k += 1
     best = 1
     for a in (0, 2):
-        if values[a] > values[best] + TINY:
+        if values[a] > values[best] + _TINY:
             best = a
     return powers[best], values[0], values[1], values[2]
 

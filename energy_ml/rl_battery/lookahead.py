@@ -25,16 +25,16 @@ from energy_ml.arrays import ZERO, Booleans, Floats, Integers
 from energy_ml.rl_battery.battery import Physics
 
 PATH_HOURS = 24
-MEANS = (60, 360, 1440)
+_MEANS = (60, 360, 1440)
 """Trailing means over so many minutes."""
-_OWN, _WINDOWS = 4 + len(MEANS), 3
-RIDGE = 0.03
+_OWN, _WINDOWS = 4 + len(_MEANS), 3
+_RIDGE = 0.03
 """Weight of the penalty, in variances of each input."""
 CELLS = 20
 """Parts of the charge range that a plan is made on, at least."""
-LEAST_LEFT = 0.05
+_LEAST_LEFT = 0.05
 """Of a deviation at one horizon at least so much is expected at the next."""
-STEEPEST = 8.0
+_STEEPEST = 8.0
 """Expected prices are at most sinh(8), about 1,500, typical prices."""
 
 
@@ -110,10 +110,10 @@ def _inputs_of_row(
     day = 1440 // interval
     own[0] = 1.0
     own[1] = sums[t + 1] - sums[t]
-    for j, minutes in enumerate(MEANS):
+    for j, minutes in enumerate(_MEANS):
         own[2 + j] = _mean(sums, max(oldest, t + 1 - max(1, minutes // interval)), t + 1)
-    own[2 + len(MEANS)] = usual[t + 1] - usual[t]
-    own[3 + len(MEANS)] = _mean(usual, max(oldest, t + 1 - max(1, 60 // interval)), t + 1)
+    own[2 + len(_MEANS)] = usual[t + 1] - usual[t]
+    own[3 + len(_MEANS)] = _mean(usual, max(oldest, t + 1 - max(1, 60 // interval)), t + 1)
     begin = t + 1
     for i in range(len(lengths)):
         end = begin + lengths[i]
@@ -127,7 +127,7 @@ def _inputs_of_row(
 
 
 @njit(cache=True, nogil=True)
-def path_inputs(
+def _path_inputs(
     levels: Floats, usual: Floats, interval: int, lengths: Integers, rows: Integers
 ) -> tuple[Floats, Floats]:
     """Inputs at ``rows`` (R,) of a series of levels (N,): (R, 7) that all steps share and (R, S, 3)."""
@@ -228,7 +228,7 @@ def expected_paths(
                 level += look.weights[i, j] * own[j]
             for j in range(_WINDOWS):
                 level += look.weights[i, _OWN + j] * windows[i, j]
-            path[i + 1] = min(max(level, -STEEPEST), STEEPEST)
+            path[i + 1] = min(max(level, -_STEEPEST), _STEEPEST)
         given = 1
         for g in range(len(when)):
             if not np.isnan(ahead[g, t]):
@@ -248,7 +248,7 @@ def expected_paths(
                 points[found], deviation = look.horizons[h], trained[h]
                 h += 1
             level = _between(points[found], places, path) + deviation
-            expected[found] = np.sinh(min(max(level, -STEEPEST), STEEPEST)) * price_scale
+            expected[found] = np.sinh(min(max(level, -_STEEPEST), _STEEPEST)) * price_scale
             found += 1
         for i in range(steps):
             # The rest of the interval in hand has the middle of its prices half an interval ahead.
@@ -260,7 +260,7 @@ def expected_paths(
             if i >= partial:
                 for h in range(len(trained)):
                     level += look.beyond[i - partial, h] * trained[h]
-            out[t - first, i] = np.sinh(min(max(level, -STEEPEST), STEEPEST)) * price_scale
+            out[t - first, i] = np.sinh(min(max(level, -_STEEPEST), _STEEPEST)) * price_scale
     return out
 
 
@@ -375,7 +375,7 @@ def fit_lookahead(
         # Rows that know two days, where there are enough of them; else what there is.
         rows = np.arange(min(2 * 1440 // interval, n // 2), n, thin)
         seen = np.concatenate([own_day_out, usual_path(day, when, interval, reach)[n:]])
-        parts.append((*path_inputs(region, seen, interval, whole, rows), forecasts[:, rows].T))
+        parts.append((*_path_inputs(region, seen, interval, whole, rows), forecasts[:, rows].T))
         sums = _cumulative(region)
         after = np.minimum(rows[:, None] + ends, n)
         before = np.minimum(after, rows[:, None] + ends - whole)
@@ -415,7 +415,7 @@ def _follow_forecasts(
         pair = deviations[:, h - 1 : h + 1]
         near, far = pair[np.isfinite(pair).all(axis=1)].T
         left = float(near @ far) / max(float(near @ near), 1e-12)
-        lasting[h] = lasting[h - 1] + np.log(min(max(left, LEAST_LEFT), 1.0))
+        lasting[h] = lasting[h - 1] + np.log(min(max(left, _LEAST_LEFT), 1.0))
     complete = np.isfinite(deviations).all(axis=1)
     for i in range(steps):
         rows = complete & np.isfinite(y[:, i])
@@ -428,7 +428,7 @@ def _nonnegative(x: Floats, y: Floats) -> Floats:
     """Weights of (N, F) inputs, at least 0, by ridge regression."""
     from scipy.optimize import nnls
 
-    root = np.linalg.cholesky(x.T @ x + np.diag(RIDGE * len(y) * (x.var(axis=0) + 1e-3)))
+    root = np.linalg.cholesky(x.T @ x + np.diag(_RIDGE * len(y) * (x.var(axis=0) + 1e-3)))
     return np.asarray(nnls(root.T, np.linalg.solve(root, x.T @ y))[0], dtype=np.float64)
 
 
@@ -438,6 +438,6 @@ def _ridge(x: Floats, y: Floats) -> Floats:
         weights = np.zeros(x.shape[1])
         weights[_OWN] = 1.0
         return weights
-    penalty = RIDGE * len(y) * (x.var(axis=0) + 1e-3)
+    penalty = _RIDGE * len(y) * (x.var(axis=0) + 1e-3)
     penalty[0] = 0.0
     return np.asarray(np.linalg.solve(x.T @ x + np.diag(penalty), x.T @ y), dtype=np.float64)

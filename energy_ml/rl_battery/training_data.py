@@ -18,9 +18,9 @@ from energy_ml.rl_battery.battery import utc_days
 from energy_ml.rl_battery.strategy import aligned_forecasts, known, last_known, region_series
 from energy_ml.splits import TimeSplit, split_window
 
-STEP_MINUTES = 5
+_STEP_MINUTES = 5
 """Learning walks in steps of at least so many: what energy is worth moves slowly."""
-HELD = 0.999
+_HELD = 0.999
 """Prices are held if this part of their changes falls on the minutes of the longer interval."""
 
 
@@ -121,7 +121,7 @@ def training_window(
 
 
 def _step(interval: int) -> int:
-    return STEP_MINUTES if STEP_MINUTES % interval == 0 else interval
+    return _STEP_MINUTES if _STEP_MINUTES % interval == 0 else interval
 
 
 def _held_minutes(series: Sequence[tuple[pd.DatetimeIndex, Floats, int]], interval: int) -> int:
@@ -132,6 +132,6 @@ def _held_minutes(series: Sequence[tuple[pd.DatetimeIndex, Floats, int]], interv
         changes = np.concatenate(
             [np.asarray(times.minute)[1:][np.diff(last_known(prices)) != 0] for times, prices, _ in series]
         )
-        if len(changes) and (changes % minutes == 0).mean() > HELD:
+        if len(changes) and (changes % minutes == 0).mean() > _HELD:
             return minutes
     return interval

@@ -49,7 +49,7 @@ class Limits(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Work space of ``general_step`` for V of k pieces: values (k + 1,), cuts (3k + 5,) and two queues (k + 1,)."""
+    """Work space of ``_general_step`` for V of k pieces: values (k + 1,), cuts (3k + 5,) and two queues (k + 1,)."""
 
     values: Floats
     cuts: Floats
@@ -74,7 +74,7 @@ def work_space(capacity: int) -> tuple[Floats, Floats, Floats, Floats, Space]:
 
 
 @njit(cache=True)
-def concave_step(
+def _concave_step(
     x: Floats, slope: Floats, k: int, trade: Trade, limits: Limits, out_x: Floats, out_slope: Floats
 ) -> tuple[int, float, float, float]:
     """One backward step where a >= b and V is concave.
@@ -239,7 +239,7 @@ def _write_envelope(
 
 
 @njit(cache=True)
-def general_step(
+def _general_step(
     x: Floats, slope: Floats, k: int, trade: Trade, limits: Limits, space: Space, out_x: Floats, out_slope: Floats
 ) -> tuple[int, float]:
     """One backward step for any V and any a, b: the upper envelope of five lines in each cell.
@@ -355,9 +355,9 @@ def step_back(
     whether two levels say what to do, charge to buy up to, charge to sell down to).
     """
     if concave and trade.buy >= trade.sell:
-        k, gain, buy_to, sell_to = concave_step(x, slope, k, trade, limits, out[0], out[1])
+        k, gain, buy_to, sell_to = _concave_step(x, slope, k, trade, limits, out[0], out[1])
         return k, gain, True, True, buy_to, sell_to
-    k, gain = general_step(x, slope, k, trade, limits, space, out[0], out[1])
+    k, gain = _general_step(x, slope, k, trade, limits, space, out[0], out[1])
     return k, gain, is_concave(out[1], k), False, 0.0, 0.0
 
 
