@@ -32,7 +32,7 @@ from energy_ml.config import (
     settings_schema,
 )
 from energy_ml.display import showing, shown
-from energy_ml.errors import ConfigError, EnergyMLError, NoDataError, UnknownModelError
+from energy_ml.errors import ConfigError, EnergyMLError, NoDataError
 from energy_ml.fields import parse_date
 from energy_ml.names import AS_USUAL, METRICS_FILE, OUR_POLICY, REFERENCE, REGISTRY_FILE, REPORT_FILE
 
@@ -719,14 +719,7 @@ def _as_of(version: _Row) -> str | None:
 def _models_show(model_id: _ModelId, as_json: _AsJson = False) -> None:
     """The versions of one model and its latest history."""
     registry = _registry()
-    models = {model["model_id"]: model for model in registry.list_models()}
-    if model_id not in models:
-        raise UnknownModelError(
-            f"there is no model {model_id!r}",
-            expected=f"one of {', '.join(sorted(models)) or '(no models yet)'}",
-            remedy="energy-ml models list",
-        )
-    model, history = models[model_id], registry.history(model_id)
+    model, history = registry.model(model_id), registry.history(model_id)
 
     def show() -> None:
         _print_table(
@@ -754,7 +747,7 @@ def _models_show(model_id: _ModelId, as_json: _AsJson = False) -> None:
             texts=9,
         )
 
-    _emit({**model, "history": history}, as_json, show)
+    _emit({"model_id": model_id, **model, "history": history}, as_json, show)
 
 
 _ELSEWHERE = re.compile(

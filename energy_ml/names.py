@@ -124,8 +124,7 @@ def horizon_of_id(model_id: str) -> int | None:
     >>> horizon_of_id("price_prediction_15m")
     15
     """
-    found = _PRICE_MODEL_ID.fullmatch(model_id)
-    return int(found[1]) if found else None
+    return int(found[1]) if (found := _PRICE_MODEL_ID.fullmatch(model_id)) else None
 
 
 def horizon_of_file(name: str) -> int | None:
@@ -134,5 +133,4 @@ def horizon_of_file(name: str) -> int | None:
     >>> horizon_of_file("model_15min.pkl")
     15
     """
-    found = _PRICE_MODEL_FILE.fullmatch(name)
-    return int(found[1]) if found else None
+    return int(found[1]) if (found := _PRICE_MODEL_FILE.fullmatch(name)) else None

@@ -19,6 +19,7 @@ where the folder holds artefacts that the registry doesn't know, ``adopt`` takes
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import re
@@ -87,6 +88,10 @@ class ModelRegistry:
         """All models by id, each as its entry with its ``model_id``; empty when there is no registry yet."""
         return [{"model_id": model_id, **model} for model_id, model in sorted(self._read()["models"].items())]
 
+    def model(self, model_id: str) -> Model:
+        """The entry of one model. Raises UnknownModelError when nothing of that name is registered."""
+        return _model(self._read(), model_id)
+
     def get_latest_version(self, model_id: str) -> Version | None:
         """The entry of the newest registered version, champion or not; None when there is none."""
         return self._named(model_id, "latest")
@@ -101,7 +106,7 @@ class ModelRegistry:
 
     def version(self, model_id: str, version: str) -> Version:
         """The entry of one version. Raises UnknownModelError when it isn't registered."""
-        return _find(_model(self._read(), model_id), model_id, version)
+        return _find(self.model(model_id), model_id, version)
 
     def artifact_path(self, model_id: str, version: str) -> Path:
         """Where the version's own artefact lies (not the champion's copy)."""
@@ -113,15 +118,14 @@ class ModelRegistry:
         Raises ModelNotFoundError (no champion) and ArtifactError (artefact missing or changed).
         """
         if version is None:
-            model = _model(self._read(), model_id)
-            return artifacts.load_champion(self.folder, model["champion_path"])
+            return artifacts.load_champion(self.folder, self.model(model_id)["champion_path"])
         entry = self.version(model_id, version)
         return artifacts.load_artifact(self.folder / entry["filepath"], entry["sha256"])
 
     def compare(self, model_id: str, a: str, b: str) -> dict[str, Any]:
         """Two versions side by side: both entries, every number of their metadata with its difference (b − a), and
         what else differs between them (``others``: settings, days, libraries)."""
-        model = _model(self._read(), model_id)
+        model = self.model(model_id)
         first, second = _find(model, model_id, a), _find(model, model_id, b)
         return {
             "model_id": model_id,
@@ -234,22 +238,14 @@ class ModelRegistry:
                 _order(model)
                 self._commit(registry, _event("registered", model_id, version, who, None, sha256=sha256))
 
-    def promote(
-        self,
-        model_id: str,
-        version: str,
-        *,
-        reason: str,
-        who: str,
-        decision: Decision | Mapping[str, object] | None = None,
-    ) -> Version:
+    def promote(self, model_id: str, version: str, *, reason: str, who: str) -> Version:
         """Make a version champion: the registry says so and its file lies at the champion's path. Returns its entry.
 
         By hand any version may be promoted, an older one too; ``decide`` is what the rule uses.
         Raises RegistryError (unknown version) and ArtifactError (its artefact is missing or damaged: nothing changes).
         """
         with self._changing() as registry:
-            return self._promote(registry, model_id, version, reason, who, decision)
+            return self._promote(registry, model_id, version, reason, who)
 
     def decide(
         self, model_id: str, version: str, decision: Decision, *, who: str, against: str | None
@@ -261,7 +257,7 @@ class ModelRegistry:
         """
         with self._changing() as registry:
             model = _model(registry, model_id)
-            entry = _find(model, model_id, version)
+            entry, plain = _find(model, model_id, version), artifacts.to_jsonable(dataclasses.asdict(decision))
             if decision.promote:
                 if model["champion"] not in (against, version):
                     raise PromotionError(
@@ -270,8 +266,7 @@ class ModelRegistry:
                         expected="a comparison with the present champion",
                         remedy="compare again and decide anew",
                     )
-                return self._promote(registry, model_id, version, decision.reason, who, decision)
-            plain = _plain_decision(decision)
+                return self._promote(registry, model_id, version, decision.reason, who, plain)
             entry["decision"] = plain
             self._commit(
                 registry,
@@ -522,7 +517,7 @@ class ModelRegistry:
         version: str,
         reason: str,
         who: str,
-        decision: Decision | Mapping[str, object] | None,
+        decision: dict[str, object] | None = None,
     ) -> Version:
         model = _model(registry, model_id)
         entry = _find(model, model_id, version)
@@ -531,7 +526,7 @@ class ModelRegistry:
         with self._champion_file(registry, model, entry):
             details: dict[str, object] = {"previous": model["champion"]}
             if decision is not None:
-                details["decision"] = entry["decision"] = _plain_decision(decision)
+                details["decision"] = entry["decision"] = decision
             if model["champion"] != version:
                 model["champion"] = version
                 model["champions"] = [v for v in model["champions"] if v != version] + [version]
@@ -706,12 +701,6 @@ def _event(
     event: str, model_id: str | None, version: str | None, who: str | None, reason: str | None, **more: object
 ) -> dict[str, object]:
     return {"event": event, "model_id": model_id, "version": version, "who": who, "reason": reason, **more}
-
-
-def _plain_decision(decision: Decision | Mapping[str, object]) -> dict[str, object]:
-    if isinstance(decision, Decision):
-        decision = {"promote": decision.promote, "reason": decision.reason, "numbers": decision.numbers}
-    return dict(artifacts.to_jsonable(decision))
 
 
 def _differs(path: str, found: str | None) -> str:

@@ -5,8 +5,7 @@ Only names live here; each is loaded when first used, so that importing the pack
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from energy_ml.lazy import from_homes
 
 _HOMES = {
     "Battery": "battery",
@@ -24,7 +23,4 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = from_homes(__name__, _HOMES)

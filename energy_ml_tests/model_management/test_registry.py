@@ -254,7 +254,8 @@ def test_a_registry_of_details_in_a_list_is_migrated_once_and_loses_nothing(regi
     for version in V[:3]:
         register(registry, version, metadata={"as_of": version[1:9], "metrics": {"mae": 1.5}})
     for version in V[:2]:
-        registry.promote(MODEL, version, reason="r", who="w", decision=Decision(True, "r", {"p_value": 0.01}))
+        against = (registry.champion(MODEL) or {}).get("version")
+        registry.decide(MODEL, version, Decision(True, "r", {"p_value": 0.01}), who="w", against=against)
     path = folder / "registry.json"
     new = json.loads(path.read_text())
     old = copy.deepcopy(new)
