@@ -13,8 +13,10 @@ import json
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 try:
     import fastapi_offline
@@ -22,12 +24,12 @@ try:
     from fastapi import Depends, FastAPI, Header, Query, Request, WebSocket, WebSocketDisconnect
     from fastapi import Path as InPath
     from fastapi.responses import Response
+    from fastapi.types import DecoratedCallable
 
     from energy_ml.service import answers, schemas
     from energy_ml.service.http import (
         V1,
         Counting,
-        body_of,
         describe,
         handle_errors,
         in_thread,
@@ -37,6 +39,7 @@ try:
         patient,
         read_body,
         refusals,
+        told_of,
     )
     from energy_ml.service.monitoring import CONTENT_TYPE, Monitoring
 except ImportError as error:
@@ -47,6 +50,7 @@ except ImportError as error:
     ) from error
 
 import pandas as pd
+from pydantic import BaseModel
 
 from energy_ml import __version__
 from energy_ml.artifacts import to_jsonable
@@ -55,6 +59,7 @@ from energy_ml.errors import EnergyMLError, ServiceError
 from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel, family_of
 from energy_ml.price_prediction.predictor import METHOD
+from energy_ml.rl_battery.agent import HISTORY_MINUTES
 from energy_ml.service.connections import Server, bounded
 from energy_ml.service.events import Client, Hub
 from energy_ml.service.ml_service import MLService
@@ -72,7 +77,9 @@ _REPORT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:; sandbox allow-scripts allow-downloads; frame-ancestors 'none'"
 }
+_MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _FORECAST = tuple(answers.ForecastOut.__annotations__)
+_B = TypeVar("_B", bound=BaseModel)
 _T = TypeVar("_T")
 
 _ModelId = Annotated[str, InPath(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]{0,63}$", examples=["price_prediction_15m"])]
@@ -114,13 +121,13 @@ def create_app(settings: Settings | None = None, service_settings: ServiceSettin
     app.state.service, app.state.trainings, app.state.hub = service, trainings, hub
     handle_errors(app)
     app.add_middleware(Counting, monitoring=monitoring)
-    _trainings(app, trainings, limits)  # before the models, or `train` would be taken for a model's id
-    _answers(app, service, limits, monitoring)
-    _models(app, service)
-    _market(app, service)
-    _health(app, service, trainings, hub, monitoring)
+    _trainings(_Routes(app, "trainings"), trainings, limits)  # before the models, or `train` would be taken for an id
+    _answers(_Routes(app, "answers"), service, limits, monitoring)
+    _models(_Routes(app, "models"), service)
+    _market(_Routes(app, "market"), service)
+    _health(_Routes(app, "health"), service, trainings, hub, monitoring)
     _socket(app, hub, limits)
-    _page(app)
+    _page(app, service)
     describe(app, guarded=not (limits.token is None and limits.train_token is None))
     return Guard(app, limits)
 
@@ -158,35 +165,38 @@ def server_around(app: Guard, limits: ServiceSettings, host: str, port: int, log
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
-def _models(app: FastAPI, service: MLService) -> None:
-    @app.get(f"{V1}/models", tags=["models"], response_model=schemas.ModelsOut, responses=refusals(401))
+@dataclass(frozen=True)
+class _Routes:
+    """Routes of one tag, below ``V1``."""
+
+    app: FastAPI
+    tag: str
+
+    def get(self, path: str, **told: Any) -> Callable[[DecoratedCallable], DecoratedCallable]:
+        return self.app.get(V1 + path, tags=[self.tag], **told)
+
+    def post(self, path: str, **told: Any) -> Callable[[DecoratedCallable], DecoratedCallable]:
+        return self.app.post(V1 + path, tags=[self.tag], **told)
+
+
+def _models(routes: _Routes, service: MLService) -> None:
+    @routes.get("/models", response_model=schemas.ModelsOut, responses=refusals(401))
     def list_models() -> Response:
         """Every model with its champion and the version in memory."""
         return json_response({"models": service.list_models()})
 
-    @app.get(
-        f"{V1}/models/{{model_id}}",
-        tags=["models"],
-        response_model=answers.ModelDetail,
-        responses=refusals(401, 404, 422),
-    )
+    @routes.get("/models/{model_id}", response_model=answers.ModelDetail, responses=refusals(401, 404, 422))
     def get_model(model_id: _ModelId) -> Response:
         """One model with its versions and their metrics."""
         return json_response(service.get_model(model_id))
 
-    @app.get(
-        f"{V1}/models/{{model_id}}/metrics",
-        tags=["models"],
-        response_model=answers.MetricsOut,
-        responses=refusals(401, 404, 422),
-    )
+    @routes.get("/models/{model_id}/metrics", response_model=answers.MetricsOut, responses=refusals(401, 404, 422))
     def get_metrics(model_id: _ModelId) -> Response:
         """How the champion did on its test split, beside the naive forecast."""
         return json_response(service.champion_metrics(model_id))
 
-    @app.get(
-        f"{V1}/models/{{model_id}}/feature-importance",
-        tags=["models"],
+    @routes.get(
+        "/models/{model_id}/feature-importance",
         response_model=schemas.ImportanceOut,
         responses=refusals(401, 404, 422, 503),
     )
@@ -198,98 +208,78 @@ def _models(app: FastAPI, service: MLService) -> None:
         return json_response({"model_id": model_id, "version": version, "method": method, "features": rows})
 
 
-def _answers(app: FastAPI, service: MLService, limits: ServiceSettings, monitoring: Monitoring) -> None:
+def _answers(routes: _Routes, service: MLService, limits: ServiceSettings, monitoring: Monitoring) -> None:
     most = limits.max_prices, service.settings.models.price_prediction.max_abs_price
 
-    @app.post(
-        f"{V1}/models/predict",
-        tags=["answers"],
-        response_model=schemas.PredictOut,
-        responses=refusals(400, 401, 404, 408, 409, 413, 415, 422, 503),
-        openapi_extra=body_of(schemas.PredictRequest),
-    )
+    async def answered(request: Request, shape: type[_B], make: Callable[[_B], _T]) -> _T:
+        """Small questions about given prices on the spot, all else (large bodies, reading files) in a thread."""
+        raw = await read_body(request)
+        if len(raw) <= _SMALL and b'"prices"' in raw and b'"battery"' not in raw and not service.starting:
+            return make(parse(shape, raw))
+        return await in_thread(lambda: make(parse(shape, raw)), limits.timeout_seconds)
+
+    def forecasts(asked: schemas.PredictRequest) -> dict[str, object]:
+        prices = None if asked.prices is None else asked.prices.to_recent(*most)
+        horizons = asked.horizons
+        if asked.model_id is not None:
+            model = service.champions.get(asked.model_id).model
+            if not isinstance(model, PricePredictionModel):
+                raise ServiceError(
+                    f"{asked.model_id} gives actions, not prices", status=422, remedy=f"POST {V1}/models/act"
+                )
+            horizons = [model.horizon]
+        rows = service.forecast(prices, horizons, asked.regions, level=asked.level, timestamp=asked.timestamp)
+        if not rows:
+            raise ServiceError("no region has a price at the newest instant", status=422)
+        for row in rows:
+            monitoring.forecasts.labels(str(row["horizon"])).inc()
+        first = rows[0]
+        monitoring.data_age.set(first["data_age_minutes"])
+        return {
+            "forecasts": [{name: value for name, value in row.items() if name in _FORECAST} for row in rows],
+            "as_of": first["timestamp"],
+            "late_regions": first["late_regions"],
+            "source": first["source"],
+            "data_age_minutes": first["data_age_minutes"],
+            "stale": first["stale"],
+            "method": METHOD,
+            "left_out": first["left_out"],
+        }
+
+    @routes.post("/models/predict", response_model=schemas.PredictOut, **told_of(schemas.PredictRequest))
     async def predict(request: Request) -> Response:
         """Prices ahead with intervals, per horizon and region."""
-        raw = await read_body(request)
+        return json_response(await answered(request, schemas.PredictRequest, forecasts))
 
-        def answer() -> dict[str, object]:
-            asked = parse(schemas.PredictRequest, raw)
-            prices = None if asked.prices is None else asked.prices.to_recent(*most)
-            horizons = asked.horizons
-            if asked.model_id is not None:
-                model = service.champions.get(asked.model_id).model
-                if not isinstance(model, PricePredictionModel):
-                    raise ServiceError(
-                        f"{asked.model_id} gives actions, not prices", status=422, remedy=f"POST {V1}/models/act"
-                    )
-                horizons = [model.horizon]
-            rows = service.forecast(prices, horizons, asked.regions, level=asked.level, timestamp=asked.timestamp)
-            if not rows:
-                raise ServiceError("no region has a price at the newest instant", status=422)
-            for row in rows:
-                monitoring.forecasts.labels(str(row["horizon"])).inc()
-            first = rows[0]
-            monitoring.data_age.set(first["data_age_minutes"])
-            return {
-                "forecasts": [{name: value for name, value in row.items() if name in _FORECAST} for row in rows],
-                "as_of": first["timestamp"],
-                "late_regions": first["late_regions"],
-                "source": first["source"],
-                "data_age_minutes": first["data_age_minutes"],
-                "stale": first["stale"],
-                "method": METHOD,
-                "left_out": first["left_out"],
-            }
+    def of_policy(ask: Callable[..., _T], asked: schemas.ActRequest) -> _T:
+        return ask(
+            asked.charge_level_mwh,
+            battery=asked.battery,
+            region=asked.region,
+            prices=None if asked.prices is None else asked.prices.to_frame(*most),
+            forecasts=None if asked.forecasts is None else {int(h): v for h, v in asked.forecasts.items()},
+            capacity_mwh=asked.capacity_mwh,
+            power_mw=asked.power_mw,
+        )
 
-        return json_response(await _answer(answer, raw, service, limits))
-
-    async def asked_policy(request: Request, ask: Callable[..., _T]) -> tuple[_T, Response]:
-        raw = await read_body(request)
-
-        def answer() -> _T:
-            asked = parse(schemas.ActRequest, raw)
-            return ask(
-                asked.charge_level_mwh,
-                battery=asked.battery,
-                region=asked.region,
-                prices=None if asked.prices is None else asked.prices.to_frame(*most),
-                forecasts=None if asked.forecasts is None else {int(h): v for h, v in asked.forecasts.items()},
-                capacity_mwh=asked.capacity_mwh,
-                power_mw=asked.power_mw,
-            )
-
-        made = await _answer(answer, raw, service, limits)
-        return made, json_response(made)
-
-    refused = refusals(400, 401, 404, 408, 409, 413, 415, 422, 503)
-    body = body_of(schemas.ActRequest)
-    act_path, plan_path = f"{V1}/models/act", f"{V1}/models/plan"
-
-    @app.post(act_path, tags=["answers"], response_model=answers.ActionAnswer, responses=refused, openapi_extra=body)
+    @routes.post("/models/act", response_model=answers.ActionAnswer, **told_of(schemas.ActRequest))
     async def act(request: Request) -> Response:
         """What the battery should do now, with the value of each action and the reason."""
-        made, response = await asked_policy(request, service.act)
+        made = await answered(request, schemas.ActRequest, partial(of_policy, service.act))
         monitoring.actions.labels(made["action"]).inc()
-        return response
+        return json_response(made)
 
-    @app.post(plan_path, tags=["answers"], response_model=answers.PlanAnswer, responses=refused, openapi_extra=body)
+    @routes.post("/models/plan", response_model=answers.PlanAnswer, **told_of(schemas.ActRequest))
     async def plan(request: Request) -> Response:
         """What it means to do over the coming day, and at which expected prices; its first step is the action now."""
-        return (await asked_policy(request, service.plan))[1]
+        return json_response(await answered(request, schemas.ActRequest, partial(of_policy, service.plan)))
 
 
-def _trainings(app: FastAPI, trainings: Trainings, limits: ServiceSettings) -> None:
-    @app.post(
-        f"{V1}/models/train",
-        tags=["trainings"],
-        status_code=202,
-        response_model=answers.TrainingOut,
-        responses={
-            **refusals(400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503),
-            200: {"model": answers.TrainingOut, "description": "This training was there already."},
-        },
-        openapi_extra=body_of(schemas.TrainRequest),
-    )
+def _trainings(routes: _Routes, trainings: Trainings, limits: ServiceSettings) -> None:
+    told = told_of(schemas.TrainRequest, 403, 429)
+    told["responses"][200] = {"model": answers.TrainingOut, "description": "This training was there already."}
+
+    @routes.post("/models/train", status_code=202, response_model=answers.TrainingOut, **told)
     async def train(
         request: Request,
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")] = None,
@@ -298,39 +288,25 @@ def _trainings(app: FastAPI, trainings: Trainings, limits: ServiceSettings) -> N
         raw = await read_body(request)
 
         def answer() -> Response:
-            asked = parse(schemas.TrainRequest, raw)
-            state, started = trainings.start(
-                TrainingRequest(
-                    type=asked.type,
-                    as_of=asked.as_of,
-                    horizons=tuple(asked.horizons or ()),
-                    regions=tuple(asked.regions or ()),
-                    idempotency_key=idempotency_key,
-                )
-            )
+            asked = parse(schemas.TrainRequest, raw).model_dump()
+            state, started = trainings.start(TrainingRequest(**asked, idempotency_key=idempotency_key))
             place = {"Location": f"{V1}/models/train/{state['training_id']}"}
             return json_response(state, 202 if started else 200, place)
 
         return await in_thread(answer, limits.timeout_seconds)
 
-    @app.get(f"{V1}/models/train", tags=["trainings"], response_model=schemas.TrainingsOut, responses=refusals(401))
+    @routes.get("/models/train", response_model=schemas.TrainingsOut, responses=refusals(401))
     def list_trainings() -> Response:
         """The newest fifty trainings."""
         return json_response({"trainings": trainings.newest()})
 
-    @app.get(
-        f"{V1}/models/train/{{training_id}}",
-        tags=["trainings"],
-        response_model=answers.TrainingOut,
-        responses=refusals(401, 404, 422),
-    )
+    @routes.get("/models/train/{training_id}", response_model=answers.TrainingOut, responses=refusals(401, 404, 422))
     def get_training(training_id: _TrainingId) -> Response:
         """State, progress and metrics of one training, or in words why it failed."""
         return json_response(trainings.get(training_id))
 
-    @app.post(
-        f"{V1}/models/train/{{training_id}}/cancel",
-        tags=["trainings"],
+    @routes.post(
+        "/models/train/{training_id}/cancel",
         response_model=answers.TrainingOut,
         responses=refusals(401, 403, 404, 422),
     )
@@ -339,14 +315,9 @@ def _trainings(app: FastAPI, trainings: Trainings, limits: ServiceSettings) -> N
         return json_response(trainings.cancel(training_id))
 
 
-def _market(app: FastAPI, service: MLService) -> None:
-    @app.get(
-        f"{V1}/prices",
-        tags=["market"],
-        response_model=schemas.RecentPricesOut,
-        responses=refusals(401, 404, 422),
-    )
-    def prices(minutes: Annotated[int, Query(ge=1, le=2880)] = 360) -> Response:
+def _market(routes: _Routes, service: MLService) -> None:
+    @routes.get("/prices", response_model=schemas.RecentPricesOut, responses=refusals(401, 404, 422))
+    def prices(minutes: Annotated[int, Query(ge=1, le=HISTORY_MINUTES)] = 360) -> Response:
         """The newest prices of the data folder, all regions."""
         recent, age = service.recent_prices(minutes)
         tables = {
@@ -372,49 +343,39 @@ def _market(app: FastAPI, service: MLService) -> None:
             }
         )
 
-    @app.get(f"{V1}/batteries", tags=["market"], response_model=schemas.BatteriesOut, responses=refusals(401, 422))
+    @routes.get("/batteries", response_model=schemas.BatteriesOut, responses=refusals(401, 422))
     def batteries() -> Response:
         """Each battery of the settings and of the telemetry, with its newest charge where telemetry tells."""
         return json_response({"batteries": service.batteries(), "reference": service.reference()})
 
-    @app.get(f"{V1}/results", tags=["market"], response_model=answers.ResultsOut, responses=refusals(401))
+    @routes.get("/results", response_model=answers.ResultsOut, responses=refusals(401))
     def results() -> Response:
         """Days that have a report, and what the policy took in on the last seven of them."""
         return json_response(service.results())
 
-    @app.get("/reports/{day}", include_in_schema=False)
-    def report(day: Annotated[dt.date, InPath()]) -> Response:
-        return Response(service.report(str(day)), media_type="text/html", headers=_REPORT_HEADERS)
 
-
-def _health(app: FastAPI, service: MLService, trainings: Trainings, hub: Hub, monitoring: Monitoring) -> None:
-    @app.get(f"{V1}/health/live", tags=["health"], response_model=schemas.LiveOut, responses=refusals(421))
+def _health(routes: _Routes, service: MLService, trainings: Trainings, hub: Hub, monitoring: Monitoring) -> None:
+    @routes.get("/health/live", response_model=schemas.LiveOut, responses=refusals(421))
     async def live() -> Response:
         """Whether the process answers."""
         return json_response({"status": "ok"})
 
-    @app.get(
-        f"{V1}/health/ready",
-        tags=["health"],
-        response_model=schemas.LiveOut,
-        responses={503: {"model": schemas.LiveOut, "description": "No model can answer."}},
-    )
+    unready = {503: {"model": schemas.LiveOut, "description": "No model can answer."}}
+
+    @routes.get("/health/ready", response_model=schemas.LiveOut, responses=unready)
     async def ready() -> Response:
         """Whether at least one model can answer."""
         good = service.health()["ready"]
         return json_response({"status": "ok" if good else "unavailable"}, 200 if good else 503)
 
-    @app.get(f"{V1}/health", tags=["health"], response_model=answers.HealthOut, responses=refusals(401))
+    @routes.get("/health", response_model=answers.HealthOut, responses=refusals(401))
     async def health() -> Response:
         """Versions in memory, and in words what is wrong."""
         return json_response(service.health())
 
-    @app.get(
-        f"{V1}/metrics",
-        tags=["health"],
-        response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **refusals(401)},
-    )
+    text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+    @routes.get("/metrics", response_class=Response, responses={**text, **refusals(401)})
     def metrics() -> Response:
         """Figures for Prometheus."""
         now = service.health()
@@ -467,21 +428,27 @@ async def _hear(socket: WebSocket) -> None:
             await socket.receive_text()
 
 
-def _page(app: FastAPI) -> None:
+def _page(app: FastAPI, service: MLService) -> None:
+    @app.get("/reports/{day}", include_in_schema=False)
+    def report(day: Annotated[dt.date, InPath()]) -> Response:
+        return Response(service.report(str(day)), media_type="text/html", headers=_REPORT_HEADERS)
+
     swagger = Path(fastapi_offline.__file__).parent / "static"
-    for path, folder, name, kind in (
-        ("/", _STATIC, "index.html", "text/html; charset=utf-8"),
-        ("/static/page.css", _STATIC, "page.css", "text/css; charset=utf-8"),
-        ("/static/page.js", _STATIC, "page.js", "text/javascript; charset=utf-8"),
-        ("/docs", _STATIC, "docs.html", "text/html; charset=utf-8"),
-        ("/static/docs.js", _STATIC, "docs.js", "text/javascript; charset=utf-8"),
-        ("/static/swagger-ui-bundle.js", swagger, "swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
-        ("/static/swagger-ui.css", swagger, "swagger-ui.css", "text/css; charset=utf-8"),
+    for path, file in (
+        ("/", _STATIC / "index.html"),
+        ("/static/page.css", _STATIC / "page.css"),
+        ("/static/page.js", _STATIC / "page.js"),
+        ("/docs", _STATIC / "docs.html"),
+        ("/static/docs.js", _STATIC / "docs.js"),
+        ("/static/swagger-ui-bundle.js", swagger / "swagger-ui-bundle.js"),
+        ("/static/swagger-ui.css", swagger / "swagger-ui.css"),
     ):
-        app.add_api_route(path, _sender((folder / name).read_bytes(), kind), include_in_schema=False)
+        app.add_api_route(path, _sender(file), include_in_schema=False)
 
 
-def _sender(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
+def _sender(file: Path) -> Callable[[], Awaitable[Response]]:
+    content, kind = file.read_bytes(), _MEDIA_TYPES[file.suffix]
+
     async def send() -> Response:
         return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
@@ -494,13 +461,6 @@ def _start(service: MLService) -> None:
     # What is there now stays; looking through it for garbage again and again would hold requests up.
     gc.collect()
     gc.freeze()
-
-
-async def _answer(make: Callable[[], _T], raw: bytes, service: MLService, limits: ServiceSettings) -> _T:
-    """Small questions about given prices on the spot, all else (large bodies, reading files) in a thread."""
-    if len(raw) <= _SMALL and b'"prices"' in raw and b'"battery"' not in raw and not service.starting:
-        return make()
-    return await in_thread(make, limits.timeout_seconds)
 
 
 _ABOUT = f"""

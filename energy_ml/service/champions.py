@@ -15,19 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from energy_ml.artifacts import Model, load_champion, lost_champion, read_registry, version_of
+from energy_ml.artifacts import Model, Version, load_champion, lost_champion, read_registry, version_of
 from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError
 from energy_ml.names import REGISTRY_FILE
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
-
-RegistryEntry = Mapping[str, Any]
-"""A model or a version as ``registry.json`` has it."""
 
 log = logging.getLogger("energy_ml.service")
 
@@ -42,13 +39,13 @@ class Champion:
 
     model_id: str
     type: str
-    model: Any
-    entry: RegistryEntry
+    model: Any  # of one kind or the other, which callers know by its type
+    entry: Version
 
     @property
     def version(self) -> str:
         """The version's name."""
-        return str(self.entry["version"])
+        return self.entry["version"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +56,16 @@ class ChampionSet:
     listed: Mapping[str, Model] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     """Model id, or ``registry``, -> what is wrong, in words."""
+
+    def entry(self, model_id: str) -> Model:
+        """The registry's entry of a model. Raises ModelNotFoundError."""
+        if model_id not in self.listed:
+            raise ModelNotFoundError(
+                f"there is no model {model_id!r}",
+                expected=f"one of {', '.join(sorted(self.listed))}" if self.listed else "a trained model; none yet",
+                remedy="see GET /api/v1/models, or train first (energy-ml retrain)",
+            )
+        return self.listed[model_id]
 
     def price_models(self) -> dict[int, Champion]:
         """Loaded price models by minutes ahead, ascending."""
@@ -91,15 +98,9 @@ class Champions:
         found = self.current().loaded.get(model_id)
         if found is not None:
             return found
-        listed = self.current().listed
-        if model_id not in listed:
-            raise ModelNotFoundError(
-                f"there is no model {model_id!r}",
-                expected=f"one of {', '.join(sorted(listed))}" if listed else "a trained model; there is none yet",
-                remedy="see GET /api/v1/models, or train first (energy-ml retrain)",
-            )
-        if listed[model_id]["champion"] is None:
-            retired = listed[model_id].get("retired")
+        entry = self.current().entry(model_id)
+        if entry["champion"] is None:
+            retired = entry.get("retired")
             raise ModelNotFoundError(
                 f"{model_id} was retired: {retired}" if retired else f"no version of {model_id} was promoted yet",
                 expected="a champion",
@@ -193,11 +194,7 @@ class Champions:
         loaded = {m: c for m, c in before.loaded.items() if m in listed and listed[m]["champion"] is not None}
         problems = {m: text for m, text in before.problems.items() if m in listed}
         self._set = ChampionSet(MappingProxyType(loaded), MappingProxyType(listed), MappingProxyType(problems))
-        changed = [
-            m for m, champion in loaded.items() if champion_of(listed[m]).get("sha256") != champion.entry["sha256"]
-        ]
-        moved = [m for m, c in loaded.items() if m not in changed and listed[m]["champion"] != c.version]
-        self._load([*changed, *moved, *(m for m in problems if m not in changed)])
+        self._load([m for m, c in loaded.items() if champion_of(listed[m]) != c.entry] + list(problems))
 
     def _load(self, model_ids: list[str]) -> None:
         """Load and swap in, each by itself; called with the lock held."""
@@ -217,15 +214,18 @@ class Champions:
 
     def _load_one(self, model_id: str) -> Champion:
         for _ in range(_ATTEMPTS):
-            registry = read_registry(self._registry)
-            entry = (registry or {"models": {}})["models"].get(model_id)
-            if entry is None or not entry.get("champion"):
+            entry = self._entry(model_id)
+            if entry is None or (version := champion_of(entry)) is None:
                 raise ModelNotFoundError(f"the registry has no champion of {model_id}", remedy="train first")
             loaded = load_champion(self.folder, entry["champion_path"])
-            again = (read_registry(self._registry) or {"models": {}})["models"].get(model_id)
-            if again is not None and again.get("champion") == entry["champion"]:
-                return Champion(model_id, entry["type"], _checked(model_id, loaded), champion_of(entry))
+            again = self._entry(model_id)
+            if again is not None and again["champion"] == entry["champion"]:
+                return Champion(model_id, entry["type"], _checked(model_id, loaded), version)
         raise ArtifactError(f"{model_id} was promoted {_ATTEMPTS} times while it was loaded", remedy="wait a moment")
+
+    def _entry(self, model_id: str) -> Model | None:
+        registry = read_registry(self._registry)
+        return None if registry is None else registry["models"].get(model_id)
 
     def _problem(self, what: str, text: str) -> None:
         before = self._set
@@ -235,12 +235,12 @@ class Champions:
         self._retry_at = time.monotonic() + _RETRY_SECONDS
 
 
-def champion_of(model: Model) -> RegistryEntry:
-    """The champion's version of a registry entry; empty if none was promoted."""
-    return cast(RegistryEntry, version_of(model, model["champion"]) or {})
+def champion_of(model: Model) -> Version | None:
+    """The champion's version of a registry entry; None if none was promoted."""
+    return version_of(model, model["champion"])
 
 
-def _checked(model_id: str, loaded: Any) -> Any:
+def _checked(model_id: str, loaded: object) -> object:
     """The object, after it has shown that it can answer. A pickle of something else is as broken as a cut-off one."""
     try:
         if isinstance(loaded, LearnedPolicy):

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -34,6 +34,7 @@ from energy_ml.service.security import OPEN_PATHS
 log = logging.getLogger("energy_ml.service")
 
 V1 = "/api/v1"
+_SCHEMAS = "#/components/schemas/"
 _B = TypeVar("_B", bound=BaseModel)
 _T = TypeVar("_T")
 
@@ -195,14 +196,22 @@ def _dump(value: object) -> bytes:
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problem documents of a route, for OpenAPI."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"{_SCHEMAS}Problem"}}}
     return {status: {"description": _STATUS_WORDS[status], "content": content} for status in statuses}
 
 
-def body_of(shape: type[BaseModel]) -> dict[str, Any]:
-    """The body of a route that parses it itself, for OpenAPI."""
-    schema = {"$ref": f"#/components/schemas/{shape.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+class Told(TypedDict):
+    """What OpenAPI is told of a route, as FastAPI takes it."""
+
+    responses: dict[int | str, dict[str, Any]]
+    openapi_extra: dict[str, Any]
+
+
+def told_of(shape: type[BaseModel], *more: int) -> Told:
+    """A route that parses its body itself, for OpenAPI; ``more`` refusals beside those that any body may meet."""
+    body = {"required": True, "content": {"application/json": {"schema": {"$ref": _SCHEMAS + shape.__name__}}}}
+    responses = refusals(400, 401, 404, 408, 409, 413, 415, 422, 503, *more)
+    return {"responses": responses, "openapi_extra": {"requestBody": body}}
 
 
 def describe(app: FastAPI, *, guarded: bool) -> None:
@@ -214,7 +223,7 @@ def describe(app: FastAPI, *, guarded: bool) -> None:
             made = make()
             parts = made.setdefault("components", {}).setdefault("schemas", {})
             for shape in (schemas.PredictRequest, schemas.ActRequest, schemas.TrainRequest, schemas.Problem):
-                own = shape.model_json_schema(ref_template="#/components/schemas/{model}")
+                own = shape.model_json_schema(ref_template=_SCHEMAS + "{model}")
                 parts.update(own.pop("$defs", {}))
                 parts[shape.__name__] = own
             if guarded:

@@ -12,12 +12,11 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypedDict, Unpack, cast
 
 import numpy as np
 import pandas as pd
 
-from energy_ml.artifacts import Model
 from energy_ml.config import ServiceSettings, Settings
 from energy_ml.errors import (
     EnergyMLError,
@@ -37,6 +36,7 @@ from energy_ml.features.covariates import PREFIX
 from energy_ml.features.panel import timestamps_ns
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.rows import infer_interval
+from energy_ml.market_data.schema import utc
 from energy_ml.market_data.window import read_recent_prices
 from energy_ml.model_management.comparison import numbers_of
 from energy_ml.names import (
@@ -84,6 +84,22 @@ _REGISTRY_FIELDS = ("version", "registered_at", "sha256", "size", "decision")
 
 _Rows = dict[tuple[str, int], Mapping[str, object]]
 """Rows of a forecast by region and horizon."""
+
+
+class PolicyAsked(TypedDict, total=False):
+    """What a question to the policy may say beside the charge; left out is as None."""
+
+    battery: str | None
+    """Name of one of ``batteries``, which says region, size, limits and costs."""
+    region: str | None
+    prices: pd.DataFrame | None
+    """Recent prices, newest last; None takes the lake's. One row is enough; two days sharpen the answer."""
+    forecasts: Mapping[int, float] | None
+    """Minutes ahead -> price; None lets the price models make them where the prices suffice."""
+    capacity_mwh: float | None
+    """As ``power_mw``, of a battery without a name, if it isn't the one of training."""
+    power_mw: float | None
+    timestamp: pd.Timestamp | str | None
 
 
 class _Asked(NamedTuple):
@@ -162,12 +178,12 @@ class MLService:
     def get_model(self, model_id: str) -> ModelDetail:
         """One model with its versions, newest last. Raises ModelNotFoundError."""
         now = self.champions.current()
-        entry = self._listed(now, model_id)
+        entry = now.entry(model_id)
         history: list[dict[str, object]] = [
             {
                 **{name: value for name, value in version.items() if name in _REGISTRY_FIELDS and value is not None},
-                "as_of": version.get("metadata", {}).get("as_of"),
-                "metrics": version.get("metadata", {}).get("metrics", {}),
+                "as_of": version["metadata"].get("as_of"),
+                "metrics": version["metadata"].get("metrics", {}),
             }
             for version in reversed(entry["details"].values())
         ]
@@ -175,16 +191,15 @@ class MLService:
 
     def champion_metrics(self, model_id: str) -> MetricsOut:
         """Metrics of the champion as its training recorded them, nested. Raises ModelNotFoundError."""
-        entry = self._listed(self.champions.current(), model_id)
-        version = champion_of(entry)
-        if not version:
+        entry = self.champions.current().entry(model_id)
+        if (version := champion_of(entry)) is None:
             raise ModelNotFoundError(f"no version of {model_id} was promoted yet", remedy="train and promote one")
-        metadata = version.get("metadata", {})
+        told = version["metadata"]
         return {
             "model_id": model_id,
             "version": version["version"],
-            "as_of": metadata.get("as_of"),
-            "metrics": metadata.get("metrics", {}),
+            "as_of": told.get("as_of"),
+            "metrics": told.get("metrics", {}),
         }
 
     def get_model_metrics(self, model_id: str) -> dict[str, float]:
@@ -319,34 +334,20 @@ class MLService:
         rows = view.predictor.predict_rows(prices, wanted, regions, level=level, now=end)
         return [self._row(view, row, source, age, left_out, prices) for row in rows]
 
-    def act(
-        self,
-        charge_level_mwh: float | None = None,
-        *,
-        battery: str | None = None,
-        region: str | None = None,
-        prices: pd.DataFrame | None = None,
-        forecasts: Mapping[int, float] | None = None,
-        capacity_mwh: float | None = None,
-        power_mw: float | None = None,
-        timestamp: pd.Timestamp | str | None = None,
-    ) -> ActionAnswer:
+    def act(self, charge_level_mwh: float | None = None, **more: Unpack[PolicyAsked]) -> ActionAnswer:
         """The battery's action for the newest interval.
 
         Parameters
         ----------
         charge_level_mwh : energy in the cells, MWh; None takes what the telemetry of ``battery`` says.
-        battery : name of one of ``batteries``, which says region, size, limits and costs.
-        prices : recent prices, newest last; None takes the lake's. One row is enough; two days sharpen the answer.
-        forecasts : minutes ahead -> price; None lets the price models make them where the prices suffice.
-        capacity_mwh, power_mw : of a battery without a name, if it isn't the one of training.
+        more : see ``PolicyAsked``.
 
         Returns ``action, q_values, power_mw, energy_mwh, charge_after_mwh, why`` (see BatteryPolicy), and ``battery,
         region, timestamp, acts_at, price, forecasts, forecast_source, bounds_mwh, recent_missing, version, source,
         data_age_minutes, stale``. ``acts_at``: the interval that the action is for. ``recent_missing``: how many of the
         last two days' prices weren't measured, or given.
         """
-        asked = self._asked(charge_level_mwh, battery, region, prices, forecasts, (capacity_mwh, power_mw), timestamp)
+        asked = self._asked(charge_level_mwh, **more)
         answer, known = asked.policy.act(asked.known), asked.known
         return {
             "action": answer["action"],
@@ -362,32 +363,21 @@ class MLService:
             **asked.facts,
         }
 
-    def plan(
-        self,
-        charge_level_mwh: float | None = None,
-        *,
-        battery: str | None = None,
-        region: str | None = None,
-        prices: pd.DataFrame | None = None,
-        forecasts: Mapping[int, float] | None = None,
-        capacity_mwh: float | None = None,
-        power_mw: float | None = None,
-        timestamp: pd.Timestamp | str | None = None,
-    ) -> PlanAnswer:
+    def plan(self, charge_level_mwh: float | None = None, **more: Unpack[PolicyAsked]) -> PlanAnswer:
         """What the battery means to do over the coming day, if prices come as its policy expects them.
 
         Takes what ``act`` takes, and its first step is what ``act`` answers. Returns ``steps`` (``timestamp, minutes,
         price, action, power_mw, energy_mwh, charge_after_mwh, cash``: minutes long at first, hours at the end),
         ``cash`` (of all of them) and what ``act`` says of region, times, version and age.
         """
-        asked = self._asked(charge_level_mwh, battery, region, prices, forecasts, (capacity_mwh, power_mw), timestamp)
+        asked = self._asked(charge_level_mwh, **more)
         planned = asked.policy.plan(asked.known)
         steps: list[PlannedAction] = [
             {
                 "timestamp": asked.facts["acts_at"] + pd.Timedelta(minutes=step.begin - planned[0].begin),
+                "action": ACTIONS[0 if step.energy_mwh > 0 else 2 if step.energy_mwh < 0 else 1],
                 "minutes": step.minutes,
                 "price": step.price,
-                "action": ACTIONS[0 if step.energy_mwh > 0 else 2 if step.energy_mwh < 0 else 1],
                 "power_mw": step.power_mw,
                 "energy_mwh": step.energy_mwh,
                 "charge_after_mwh": step.charge_after_mwh,
@@ -404,17 +394,13 @@ class MLService:
             **asked.facts,
         }
 
-    def _asked(
-        self,
-        charge_level_mwh: float | None,
-        battery: str | None,
-        region: str | None,
-        prices: pd.DataFrame | None,
-        forecasts: Mapping[int, float] | None,
-        size: tuple[float | None, float | None],
-        timestamp: pd.Timestamp | str | None,
-    ) -> _Asked:
-        """What ``act`` and ``plan`` decide from; ``size``: capacity and power of a battery without a name."""
+    def _asked(self, charge_level_mwh: float | None, **more: Unpack[PolicyAsked]) -> _Asked:
+        """What ``act`` and ``plan`` decide from."""
+        if unknown := more.keys() - PolicyAsked.__annotations__.keys():
+            raise TypeError(f"unexpected keyword arguments {sorted(unknown)}")
+        battery, region, prices = more.get("battery"), more.get("region"), more.get("prices")
+        forecasts, timestamp = more.get("forecasts"), more.get("timestamp")
+        size = more.get("capacity_mwh"), more.get("power_mw")
         own = None if battery is None else self._own_battery(battery)
         if own is not None:
             if size != (None, None):
@@ -566,7 +552,12 @@ class MLService:
         """The last ``minutes`` of the lake's prices and their ``data_age_minutes`` and ``stale``.
 
         With the columns that the models want, where the files have them: what is given here, ``forecast`` takes.
+        Raises ServiceError 422 for none or more than two days of them.
         """
+        if not 1 <= minutes <= HISTORY_MINUTES:
+            raise ServiceError(
+                f"{minutes} minutes of prices asked for", status=422, expected=f"1 to {HISTORY_MINUTES:,} minutes"
+            )
         try:
             recent = self.market.prices(*self._wanted())
         except SchemaError:
@@ -579,26 +570,17 @@ class MLService:
 
     def _info(self, now: ChampionSet, model_id: str) -> ModelInfo:
         entry, serving = now.listed[model_id], now.loaded.get(model_id)
+        champion = champion_of(entry)
         return ModelInfo(
             model_id=model_id,
             type=entry["type"],
             champion=entry["champion"],
-            as_of=champion_of(entry).get("metadata", {}).get("as_of"),
+            as_of=None if champion is None else champion["metadata"].get("as_of"),
             latest=entry["latest"],
             versions=len(entry["versions"]),
             serving=None if serving is None else serving.version,
             problem=now.problems.get(model_id),
         )
-
-    @staticmethod
-    def _listed(now: ChampionSet, model_id: str) -> Model:
-        if model_id not in now.listed:
-            raise ModelNotFoundError(
-                f"there is no model {model_id!r}",
-                expected=f"one of {', '.join(sorted(now.listed))}" if now.listed else "a trained model; none yet",
-                remedy="see GET /api/v1/models, or train first (energy-ml retrain)",
-            )
-        return now.listed[model_id]
 
     def _current_view(self) -> _View:
         now = self.champions.current()
@@ -750,7 +732,6 @@ class MLService:
 
 def _utc(moment: pd.Timestamp | str) -> pd.Timestamp:
     try:
-        stamp = pd.Timestamp(moment).as_unit("ns")
+        return utc(moment)
     except (TypeError, ValueError) as error:
         raise TimestampError(f"timestamp {moment!r} is impossible", expected="a date and time, UTC") from error
-    return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")

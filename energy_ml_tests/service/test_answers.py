@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from energy_ml.errors import ValueRangeError
+from energy_ml.errors import ServiceError, ValueRangeError
 from energy_ml.price_prediction import PricePredictor
+from energy_ml.service import MLService
 from energy_ml.service.schemas import Prices
 from energy_ml_tests.service.conftest import HORIZONS, Server, inline
 
@@ -254,6 +255,15 @@ def test_models_metrics_importance_prices_batteries(api: httpx.Client, prices: p
         "discharge_power_mw": 2.0,
         "execution_delay": 0,
     }
+
+
+@pytest.mark.parametrize("minutes", [-1, 0, 2881, 10**9])
+def test_too_few_and_too_many_recent_prices_are_refused_at_every_door(
+    server: Server, api: httpx.Client, minutes: int
+) -> None:
+    with pytest.raises(ServiceError, match="minutes of prices asked for") as caught:
+        MLService(server.settings).recent_prices(minutes)
+    assert caught.value.status == api.get(f"/prices?minutes={minutes}").status_code == 422
 
 
 def test_health_and_figures(api: httpx.Client) -> None:

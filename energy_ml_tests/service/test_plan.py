@@ -53,11 +53,16 @@ def test_a_plan_buys_low_and_sells_high_of_what_it_expects(service: MLService) -
     assert np.mean(sold) > np.mean(bought)
 
 
+def test_a_misspelt_question_is_no_question(service: MLService) -> None:
+    with pytest.raises(TypeError, match="regoin"):
+        service.act(0.1, regoin="FR")  # type: ignore[call-arg]
+
+
 def test_a_limit_on_cycles_holds_in_a_plan(service: MLService) -> None:
     """By UTC day, and what telemetry says was drawn today counts."""
     from dataclasses import replace
 
-    asked = service._asked(0.9, None, None, None, None, (None, None), None)
+    asked = service._asked(0.9)
     limited = replace(asked.battery, max_cycles_per_day=0.2)
     free, tight, used = (
         asked.policy.plan(asked.known),
