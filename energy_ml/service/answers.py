@@ -204,8 +204,8 @@ class ModelProgress(TypedDict):
     metrics: dict[str, object]
 
 
-class TrainingOut(TypedDict):
-    """A training."""
+class TrainingFacts(TypedDict):
+    """What a training is for and how it stands."""
 
     training_id: str
     run_id: Annotated[str, Field(description="the Dagster run, as the UI shows it")]
@@ -216,11 +216,16 @@ class TrainingOut(TypedDict):
     horizons: list[int]
     regions: list[str] | None
     state: Literal["running", "completed", "failed", "cancelled"]
+    error: str | None
+    finished_at: Moment | None
+
+
+class TrainingOut(TrainingFacts):
+    """A training."""
+
     progress: float
     models: dict[str, ModelProgress]
-    error: str | None
     created_at: Moment
-    finished_at: Moment | None
 
 
 class HealthOut(TypedDict):

@@ -59,10 +59,9 @@ from energy_ml.errors import EnergyMLError, ServiceError
 from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel, family_of
 from energy_ml.price_prediction.predictor import METHOD
-from energy_ml.rl_battery.agent import HISTORY_MINUTES
 from energy_ml.service.connections import Server, bounded
 from energy_ml.service.events import Client, Hub
-from energy_ml.service.ml_service import MLService
+from energy_ml.service.ml_service import MOST_MINUTES, MLService
 from energy_ml.service.security import SUBPROTOCOL, Guard, check_exposure
 from energy_ml.service.training_tasks import TrainingRequest, Trainings
 from energy_ml.training_window import deployment
@@ -317,7 +316,7 @@ def _trainings(routes: _Routes, trainings: Trainings, limits: ServiceSettings) -
 
 def _market(routes: _Routes, service: MLService) -> None:
     @routes.get("/prices", response_model=schemas.RecentPricesOut, responses=refusals(401, 404, 422))
-    def prices(minutes: Annotated[int, Query(ge=1, le=HISTORY_MINUTES)] = 360) -> Response:
+    def prices(minutes: Annotated[int, Query(ge=1, le=MOST_MINUTES)] = 360) -> Response:
         """The newest prices of the data folder, all regions."""
         recent, age = service.recent_prices(minutes)
         tables = {

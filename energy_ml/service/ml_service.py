@@ -79,6 +79,8 @@ from energy_ml.training_window import deployment, lake_of
 
 log = logging.getLogger("energy_ml.service")
 
+MOST_MINUTES = 30 * 1440
+"""Of recent prices, in one answer."""
 _REGISTRY_FIELDS = ("version", "registered_at", "sha256", "size", "decision")
 
 
@@ -552,12 +554,10 @@ class MLService:
         """The last ``minutes`` of the lake's prices and their ``data_age_minutes`` and ``stale``.
 
         With the columns that the models want, where the files have them: what is given here, ``forecast`` takes.
-        Raises ServiceError 422 for none or more than two days of them.
+        Raises ServiceError 422 for fewer than one or more than ``MOST_MINUTES``.
         """
-        if not 1 <= minutes <= HISTORY_MINUTES:
-            raise ServiceError(
-                f"{minutes} minutes of prices asked for", status=422, expected=f"1 to {HISTORY_MINUTES:,} minutes"
-            )
+        if not 1 <= minutes <= MOST_MINUTES:
+            raise ServiceError(f"{minutes} minutes of prices asked for", status=422, expected=f"1 to {MOST_MINUTES:,}")
         try:
             recent = self.market.prices(*self._wanted())
         except SchemaError:

@@ -25,9 +25,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from filelock import FileLock
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -37,7 +37,7 @@ from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownRegionError
 from energy_ml.names import POLICY_ID, PRICE_PREDICTION, RL_BATTERY, price_model_id
 from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
-from energy_ml.service.answers import ModelProgress, TrainingOut
+from energy_ml.service.answers import ModelProgress, TrainingFacts, TrainingOut
 from energy_ml.training_window import deployment, lake_of, newest
 
 log = logging.getLogger("energy_ml.service")
@@ -50,8 +50,16 @@ _GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.5
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 
-_Record = dict[str, Any]
-"""A training as its file has it."""
+
+class _Record(TrainingFacts):
+    """A training as its file has it."""
+
+    idempotency_key: str | None
+    narrowed: bool
+    results_dir: str
+    created: float
+    pid: int | None
+    cancelled: bool
 
 
 @dataclass(frozen=True)
@@ -139,14 +147,14 @@ class Trainings:
         the key was used for something else, 429 too many in an hour).
         """
         training_id = check_id(training_id or f"t-{uuid.uuid4().hex[:16]}")
-        as_of = self._check(request)
+        meant = self._record(training_id, request, self._check(request))
         with self._alone():
             records = self._records()
             if request.idempotency_key is not None:
                 for record in records:
                     if record["idempotency_key"] == request.idempotency_key:
-                        meant = record["as_of"] if request.as_of is None else as_of.isoformat()
-                        if _work(record) != _work_of(request, meant):
+                        as_of = record["as_of"] if request.as_of is None else meant["as_of"]
+                        if _work(record) != _work({**meant, "as_of": as_of}):
                             raise ServiceError(
                                 "this Idempotency-Key was used for another training",
                                 status=409,
@@ -157,7 +165,7 @@ class Trainings:
                 return self.get(training_id), False
             for record in records:
                 if self._state(record)["state"] == "running":
-                    if _work(record) == _work_of(request, as_of.isoformat()):
+                    if _work(record) == _work(meant):
                         return self._state(record), False
                     raise ServiceError(
                         f"training {record['training_id']} ({record['type']} as of {record['as_of']}) is running",
@@ -172,7 +180,7 @@ class Trainings:
                     status=429,
                     remedy="wait, or raise ENERGY_ML_API_TRAININGS_PER_HOUR",
                 )
-            return self._state(self._launch(training_id, request, as_of)), True
+            return self._state(self._launch(meant)), True
 
     def get(self, training_id: str) -> TrainingOut:
         """State of one training: ``state`` (running, completed, failed, cancelled), ``progress`` 0..1, ``models``
@@ -256,20 +264,19 @@ class Trainings:
             )
         return settings.check_as_of(request.as_of)
 
-    def _launch(self, training_id: str, request: TrainingRequest, as_of: dt.date) -> _Record:
-        """Write the record and start the process; called alone."""
-        path = self.folder / f"{training_id}.json"
+    def _record(self, training_id: str, request: TrainingRequest, as_of: dt.date) -> _Record:
+        """A training that is about to start."""
         own = self.folder / training_id / "results"
-        horizons = list(request.horizons or self.settings.horizons)
-        record: _Record = {
+        return {
             "training_id": training_id,
             "run_id": str(uuid.uuid4()),
             "task": TASKS[request.type],
             "job": JOBS[request.type],
-            **asdict(request),
+            "type": request.type,
             "as_of": as_of.isoformat(),
-            "horizons": horizons,
+            "horizons": list(request.horizons or self.settings.horizons),
             "regions": None if request.regions is None else list(request.regions),
+            "idempotency_key": request.idempotency_key,
             "narrowed": request.narrowed,
             "results_dir": str(own) if request.narrowed else self.settings.results_dir,
             "created": time.time(),
@@ -279,19 +286,24 @@ class Trainings:
             "error": None,
             "finished_at": None,
         }
+
+    def _launch(self, record: _Record) -> _Record:
+        """Write the record and start the process; called alone."""
+        training_id = record["training_id"]
+        path = self.folder / f"{training_id}.json"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ENERGY_ML_API_")}
         environment |= {
             "ENERGY_ML_DATA_DIR": self.settings.data_dir,
             "ENERGY_ML_MODELS_DIR": self.settings.models_dir,
             "ENERGY_ML_RESULTS_DIR": record["results_dir"],
-            "ENERGY_ML_HORIZONS": ",".join(map(str, horizons)),
+            "ENERGY_ML_HORIZONS": ",".join(map(str, record["horizons"])),
             "ENERGY_ML_START_DATE": self.settings.start_date.isoformat(),
             "ENERGY_ML_EXECUTOR": self._settings_of(record).executor,
         }
         if self.settings.end_date is not None:
             environment["ENERGY_ML_END_DATE"] = self.settings.end_date.isoformat()
-        if request.regions:
-            environment["ENERGY_ML_REGIONS"] = ",".join(request.regions)
+        if record["regions"]:
+            environment["ENERGY_ML_REGIONS"] = ",".join(record["regions"])
         command = [sys.executable, "-m", "energy_ml.orchestration.requested_run", "run", "--job", record["job"]]
         command += ["--as-of", record["as_of"], "--run-id", record["run_id"]]
         command += ["--outcome", str(self.folder / f"{training_id}.outcome.json")]
@@ -321,9 +333,10 @@ class Trainings:
 
     def _state(self, record: _Record) -> TrainingOut:
         """What clients see; settles the record if its process has ended since."""
-        if record["training_id"] in self._ended:
-            return self._ended[record["training_id"]]
-        if record["state"] == "running" and not self._alive(record["training_id"]):
+        training_id = record["training_id"]
+        if training_id in self._ended:
+            return self._ended[training_id]
+        if record["state"] == "running" and not self._alive(training_id):
             record = self._settle(record)
         models: dict[str, ModelProgress] = {
             name: {"state": "waiting", "progress": 0.0, "epoch": None, "metrics": {}} for name in _models(record)
@@ -334,25 +347,16 @@ class Trainings:
             if record["state"] != "running" and model["state"] == "running":
                 model["state"] = record["state"]
         done = sum(model["progress"] for model in models.values()) / max(len(models), 1)
+        facts = cast(TrainingFacts, {name: record[name] for name in TrainingFacts.__annotations__})  # type: ignore[literal-required]
         state: TrainingOut = {
-            "training_id": record["training_id"],
-            "run_id": record["run_id"],
-            "task": record["task"],
-            "job": record["job"],
-            "type": record["type"],
-            "as_of": record["as_of"],
-            "horizons": record["horizons"],
-            "regions": record["regions"],
-            "state": record["state"],
+            **facts,
             "progress": 1.0 if record["state"] == "completed" else min(done, 0.99),
             "models": models,
-            "error": record["error"],
             "created_at": dt.datetime.fromtimestamp(record["created"], dt.UTC).isoformat(timespec="milliseconds"),
-            "finished_at": record["finished_at"],
         }
         if record["state"] in ENDED:
-            self._ended[record["training_id"]] = state
-            process = self._processes.pop(record["training_id"], None)
+            self._ended[training_id] = state
+            process = self._processes.pop(training_id, None)
             if process is not None:  # another server settled the record; its end is still ours to collect
                 process.wait(timeout=_GRACE_SECONDS)
         return state
@@ -370,24 +374,17 @@ class Trainings:
         try:
             outcome = json.loads((self.folder / f"{training_id}.outcome.json").read_bytes())
         except (FileNotFoundError, ValueError):
-            how = (
-                f"by signal {-code}"
-                if code is not None and code < 0
-                else f"with code {code}"
-                if code
-                else "unexpectedly"
-            )
+            how = "unexpectedly" if not code else f"by signal {-code}" if code < 0 else f"with code {code}"
             outcome = {
-                "state": "cancelled" if record["cancelled"] else "failed",
-                "error": "cancelled by request"
-                if record["cancelled"]
-                else f"the training's process ended {how} before it was done; nothing half-written is left",
+                "state": "failed",
+                "error": f"the training's process ended {how} before it was done; nothing half-written is left",
                 "finished_at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
             }
             self._close_dead_runs()
-        record = {**record, **{name: outcome[name] for name in ("state", "error", "finished_at")}}
-        if record["cancelled"] and record["state"] == "failed":
-            record |= {"state": "cancelled", "error": "cancelled by request"}
+        if record["cancelled"] and outcome["state"] == "failed":
+            outcome |= {"state": "cancelled", "error": "cancelled by request"}
+        for name in ("state", "error", "finished_at"):
+            record[name] = outcome[name]
         write_json(path, record)
         log.info("training %s: %s%s", training_id, record["state"], f": {record['error']}" if record["error"] else "")
         return record
@@ -484,9 +481,6 @@ def _models(record: _Record) -> list[str]:
 
 
 def _work(record: _Record) -> tuple[object, ...]:
+    """What a training does, the same for all that would do it again."""
     regions = tuple(record["regions"]) if record["regions"] else None
     return record["type"], record["as_of"], tuple(record["horizons"]) if record["narrowed"] else None, regions
-
-
-def _work_of(request: TrainingRequest, as_of: str) -> tuple[object, ...]:
-    return request.type, as_of, request.horizons if request.narrowed else None, request.regions

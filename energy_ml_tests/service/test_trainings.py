@@ -226,8 +226,9 @@ def test_too_many_trainings_are_refused(market: Server, tmp_path: Path, monkeypa
         TrainingRequest.of({"type": "price_prediction", "path": "/etc/passwd"})
 
 
+@pytest.mark.parametrize("narrowed", [{}, {"regions": ("FR",)}, {"horizons": (60,)}])
 def test_one_training_of_many_asked_for_at_once(
-    market: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    narrowed: dict[str, Any], market: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two servers over one folder, four threads each, the same work: one process."""
     settings = Server(tmp_path, {**market.environment, "ENERGY_ML_RESULTS_DIR": str(tmp_path)}).settings
@@ -247,8 +248,9 @@ def test_one_training_of_many_asked_for_at_once(
     monkeypatch.setattr("energy_ml.service.training_tasks.subprocess.Popen", Running)
     servers = [Trainings(settings), Trainings(settings)]
     ids: list[str] = []
+    request = TrainingRequest("price_prediction", **narrowed)
     threads = [
-        threading.Thread(target=lambda s=s: ids.append(s.start(TrainingRequest("price_prediction"))[0]["training_id"]))
+        threading.Thread(target=lambda s=s: ids.append(s.start(request)[0]["training_id"]))
         for s in servers
         for _ in range(4)
     ]
