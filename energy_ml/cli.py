@@ -354,7 +354,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
     from energy_ml.screen import NightScreen, own_screen
 
     run_id = str(uuid.uuid4())
-    log = open_progress(progress_place(settings.results_dir, settings), run_id)
+    log = open_progress(progress_place(settings), run_id)
     steps = {step.name: (step.share, step.told_as) for step in day_steps(settings)}
     with own_screen() as console, NightScreen(console, f"retrain {as_of}", steps, log) as screen:
         result = run_job(as_of, run_id=run_id, told=screen.step)

@@ -39,8 +39,8 @@ from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render
 from energy_ml.evaluation.verdicts import battery_words
 from energy_ml.features import build_battery_features, feature_columns, feature_family, prices_of
 from energy_ml.features.feature_rows import frames
-from energy_ml.market_data.cleaning import clean_batteries
 from energy_ml.market_data.lake import ParquetLake
+from energy_ml.market_data.telemetry import clean_batteries
 from energy_ml.market_data.window import fingerprint_of
 from energy_ml.model_management import mlflow_mirror
 from energy_ml.model_management.challenge import judge_policy, judge_price_model

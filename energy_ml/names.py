@@ -45,6 +45,11 @@ CHARGE_END: Final = "charge_level_end_mwh"
 PRICE_PREDICTION: Final = "price_prediction"
 """Type of the price models; also their folder."""
 RL_BATTERY: Final = "rl_battery"
+
+# --- Dagster's jobs --------------------------------------------------------------------------------
+RETRAIN: Final = "retrain"
+TRAIN_PRICE_PREDICTION: Final = "train_price_prediction"
+TRAIN_RL_BATTERY: Final = "train_rl_battery"
 """Type of the policy; also its folder."""
 POLICY_ID: Final = "battery_policy"
 """The policy's name in registry, progress and as a file."""

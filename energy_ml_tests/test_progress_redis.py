@@ -26,8 +26,9 @@ pytestmark = pytest.mark.servers
 
 WORKER = """
 import sys
+from energy_ml.config import Settings
 from energy_ml.progress import open_progress, progress_place
-log = open_progress(progress_place("/no/folder/of/ours"), sys.argv[1])
+log = open_progress(progress_place(Settings.from_env()), sys.argv[1])
 for step in range(0, 101, 5):
     log.write("price_prediction_15m", step / 100, {"round": step})
 log.write("price_prediction_15m", 1.0, {"mae": 1.5}, state="completed")
@@ -61,7 +62,7 @@ def settings_for(url: str, folder: Path) -> tuple[Settings, dict[str, str]]:
 def test_a_worker_without_our_folders_is_seen(server: str, tmp_path: Path) -> None:
     settings, environment = settings_for(server, tmp_path)
     subprocess.run([sys.executable, "-c", WORKER, "run-1"], env=environment, cwd=tmp_path, check=True)
-    place = progress_place(settings.results_dir, settings)
+    place = progress_place(settings)
     log = open_progress(place, "run-1")
     events, after = log.read()
     steps = [event.progress for event in events if event.model_id == "price_prediction_15m"]
@@ -110,13 +111,13 @@ def test_narrowed_trainings_stay_here(server: str, tmp_path: Path, monkeypatch: 
 
 def test_only_celery_takes_redis(tmp_path: Path) -> None:
     settings, _ = settings_for("redis://broker:6379", tmp_path)
-    assert progress_place(settings.results_dir, settings) == "redis://broker:6379/0"
+    assert progress_place(settings) == "redis://broker:6379/0"
     folder = str(tmp_path / ".progress")
-    assert progress_place(settings.results_dir, replace(settings, executor="in_process")) == folder
+    assert progress_place(replace(settings, executor="in_process")) == folder
     other = replace(settings.operations, celery_broker="amqp://broker")
-    assert progress_place(settings.results_dir, replace(settings, operations=other)) == "redis://broker:6379/1"
+    assert progress_place(replace(settings, operations=other)) == "redis://broker:6379/1"
     other = replace(other, celery_backend="rpc://")
-    assert progress_place(settings.results_dir, replace(settings, operations=other)) == folder
+    assert progress_place(replace(settings, operations=other)) == folder
 
 
 def test_without_redis_the_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

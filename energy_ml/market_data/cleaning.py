@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,20 +31,16 @@ from energy_ml.market_data.rows import (
     nanoseconds,
     refuse_future,
     snap_jitter,
-    text_dtype,
     unsupported_interval,
 )
-from energy_ml.market_data.schema import DataProblem
-from energy_ml.market_data.telemetry import CleanBatteries, clean_batteries
+from energy_ml.market_data.schema import DataProblem, text_dtype
 from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
-
-__all__ = ["CleanBatteries", "CleanPrices", "DataProblem", "clean_batteries", "clean_prices"]
 
 MAX_ABS_PRICE = PricePredictionConfig.max_abs_price
 """Beyond it a price is a mistake: the highest cap of any market is about 20,000 currency/MWh."""
-FLATLINE_MINUTES = 360
+_FLATLINE_MINUTES = 360
 """A price that stays the same for longer is reported: feeds that hang look like that."""
-MIXED_RUN = 12
+_MIXED_RUN = 12
 """So many steps in a row of another supported interval mean mixed intervals rather than gaps."""
 
 
@@ -216,10 +211,10 @@ def _interval(rows: Rows, given: int | None) -> int:
 
 
 def _other_interval(times: Integers, minutes: int) -> int | None:
-    """Another supported interval that at least MIXED_RUN steps in a row keep to."""
+    """Another supported interval that at least _MIXED_RUN steps in a row keep to."""
     steps = np.diff(times)
-    for other in SUPPORTED_INTERVALS if (steps != minutes * MINUTE).sum() >= MIXED_RUN else ():
-        if other != minutes and (_runs(steps == other * MINUTE)[1] >= MIXED_RUN).any():
+    for other in SUPPORTED_INTERVALS if (steps != minutes * MINUTE).sum() >= _MIXED_RUN else ():
+        if other != minutes and (_runs(steps == other * MINUTE)[1] >= _MIXED_RUN).any():
             return other
     return None
 
@@ -251,7 +246,7 @@ class _Grid:
         steps, width = self.filled.shape
         times = self.first + np.arange(steps, dtype=np.int64) * (self.minutes * MINUTE)
         names = pd.Series(self.names, dtype=text_dtype())
-        columns: dict[str, Any] = {
+        columns: dict[str, object] = {
             TIMESTAMP: pd.DatetimeIndex(np.repeat(times, width).view("datetime64[ns]"), tz="UTC"),
             REGION: names.take(np.tile(np.arange(width), steps)).reset_index(drop=True),
         }
@@ -363,13 +358,13 @@ def _warn_flatlines(grid: _Grid) -> None:
     worst: list[tuple[int, int, str]] = []
     for name, same in zip(grid.names, (np.diff(prices, axis=0) == 0).T, strict=True):
         for start, length in zip(*_runs(same), strict=True):
-            if (length + 1) * grid.minutes > FLATLINE_MINUTES:
+            if (length + 1) * grid.minutes > _FLATLINE_MINUTES:
                 worst.append((int(length) + 1, int(start), name))
     if worst:
         length, start, name = max(worst)
         grid.note(
             "flatline",
-            f"prices stay the same for more than {FLATLINE_MINUTES} minutes {len(worst)} time"
+            f"prices stay the same for more than {_FLATLINE_MINUTES} minutes {len(worst)} time"
             f"{'s' if len(worst) > 1 else ''}; a hanging feed looks like that",
             sum(n for n, _, _ in worst),
             f"{name} from {grid.at(start)} for {length * grid.minutes} minutes",

@@ -26,12 +26,12 @@ from energy_ml.market_data.rows import rows_by_code
 from energy_ml.market_data.schema import KEY_COLUMN, Kind
 from energy_ml.names import NODES_FILE, TIMESTAMP
 
-LARGEST_BLOCK = 512
-ROWS_AT_ONCE = 2_000_000
+_LARGEST_BLOCK = 512
+_ROWS_AT_ONCE = 2_000_000
 
 
 def compact(
-    lake: ParquetLake, output: UPath, progress: Callable[[float], None] | None = None, rows: int = ROWS_AT_ONCE
+    lake: ParquetLake, output: UPath, progress: Callable[[float], None] | None = None, rows: int = _ROWS_AT_ONCE
 ) -> list[UPath]:
     """Write prices and telemetry of ``lake`` anew into the empty folder ``output``; returns the files.
 
@@ -70,9 +70,11 @@ def blocks_of(regions: list[str], zones: dict[str, str]) -> dict[str, list[str]]
     for name in regions:
         by_zone.setdefault(zones.get(name, "other" if zones else "all"), []).append(name)
     return {
-        zone if len(names) <= LARGEST_BLOCK else f"{zone}-{first // LARGEST_BLOCK + 1}": names[first:][:LARGEST_BLOCK]
+        zone if len(names) <= _LARGEST_BLOCK else f"{zone}-{first // _LARGEST_BLOCK + 1}": names[first:][
+            :_LARGEST_BLOCK
+        ]
         for zone, names in by_zone.items()
-        for first in range(0, len(names), LARGEST_BLOCK)
+        for first in range(0, len(names), _LARGEST_BLOCK)
     }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +16,10 @@ import pandas as pd
 from energy_ml.arrays import Booleans, Floats, Integers
 from energy_ml.config import SUPPORTED_INTERVALS
 from energy_ml.errors import DataError, DuplicateError, IntervalError, TimestampError
-from energy_ml.market_data.schema import KEY_COLUMN, DataProblem, Kind, normalise
+from energy_ml.market_data.schema import KEY_COLUMN, DataProblem, Kind, normalise, text_dtype, utc
 from energy_ml.names import CAPACITY, IS_FILLED, PRICE, REGION, TIMESTAMP
 
-FUTURE_TOLERANCE = pd.Timedelta(hours=1)
+_FUTURE_TOLERANCE = pd.Timedelta(hours=1)
 """How far clocks may be apart before a timestamp counts as lying in the future."""
 MINUTE = 60 * 10**9
 """Nanoseconds."""
@@ -243,7 +242,7 @@ class Rows:
     def to_frame(self, order: Integers) -> pd.DataFrame:
         """The rows at the positions ``order`` as a long frame."""
         names = pd.Series(self.names, dtype=text_dtype())
-        columns: dict[str, Any] = {
+        columns: dict[str, object] = {
             TIMESTAMP: pd.DatetimeIndex(self.times[order].view("datetime64[ns]"), tz="UTC"),
             KEY_COLUMN[self.kind]: names.take(self.keys[order]).reset_index(drop=True),
         }
@@ -252,18 +251,9 @@ class Rows:
         return pd.DataFrame(columns)
 
 
-def text_dtype() -> Any:
-    """What pandas makes of texts here: str, or object before version 3."""
-    return pd.Series(["a"]).dtype
-
-
 def nanoseconds(moment: pd.Timestamp | None) -> int | None:
     """Nanoseconds since 1970 of a moment, UTC where it has no zone."""
-    if moment is None:
-        return None
-    stamp = pd.Timestamp(moment)
-    stamp = stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
-    return int(stamp.as_unit("ns").value)
+    return None if moment is None else int(utc(moment).value)
 
 
 def snap_jitter(rows: Rows) -> None:
@@ -277,11 +267,11 @@ def snap_jitter(rows: Rows) -> None:
 
 def refuse_future(rows: Rows, now: pd.Timestamp | None) -> None:
     """Refuse rows later than an hour from ``now``."""
-    limit = pd.Timestamp(nanoseconds(pd.Timestamp.now("UTC") if now is None else now) or 0, tz="UTC") + FUTURE_TOLERANCE
+    limit = utc(pd.Timestamp.now("UTC") if now is None else now) + _FUTURE_TOLERANCE
     rows.refuse(
         TimestampError,
         "timestamps lie in the future",
-        rows.times > limit.as_unit("ns").value,
+        rows.times > limit.value,
         TIMESTAMP,
         f"nothing after {limit.floor('s')}",
         "correct the timestamps' time zone or this machine's clock; forecasts don't belong here",

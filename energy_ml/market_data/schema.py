@@ -10,7 +10,7 @@ import datetime as dt
 import decimal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ OPTIONAL_COLUMNS: dict[Kind, tuple[str, ...]] = {
     "batteries": (REGION, POWER, RATED_POWER),
     "forecasts": (),
 }
-TEXT_COLUMNS = (REGION, BATTERY_ID)
+_TEXT_COLUMNS = (REGION, BATTERY_ID)
 MISSING_WORDS = frozenset({"", "nan", "null", "none", "na", "n/a", "-"})
 """Texts in a numeric column that mean "no value"; compared in lower case, without surrounding spaces."""
 
@@ -71,7 +71,7 @@ class DataProblem:
     column: str | None = None
     file: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, fit for JSON and for ``DataFrame.attrs``."""
         return asdict(self)
 
@@ -162,12 +162,12 @@ def normalise(
         else:
             message = f"column {name!r} isn't numeric and was left out"
             problems.append(DataProblem("extra_column", message, len(data), True, column=name, file=as_text(file)))
-    columns: dict[str, Any] = {}
+    columns: dict[str, object] = {}
     for name in wanted:
         column = _Column(_as_series(data, name), problems, file)
         if name in (TIMESTAMP, AVAILABLE_AT):
             columns[name] = utc_timestamps(data, KEY_COLUMN[kind], problems, file, zone, name)
-        elif name in TEXT_COLUMNS:
+        elif name in _TEXT_COLUMNS:
             columns[name] = _texts(column, required=name == KEY_COLUMN[kind])
         else:
             columns[name] = _numbers(column)
@@ -398,7 +398,7 @@ def _texts(column: _Column, *, required: bool) -> pd.Series:
     padded = rows([isinstance(v, str) and v != c for v, c in zip(distinct, cleaned, strict=True)])
     if padded.any():
         column.note("padded_text", f"{name}: surrounding spaces were removed", padded)
-    names = pd.Series([*cleaned, None], dtype="str" if pd.Series(["a"]).dtype != object else object)
+    names = pd.Series([*cleaned, None], dtype=text_dtype())
     return names.take(np.where(absent, len(cleaned), codes)).reset_index(drop=True).rename(name)
 
 
@@ -462,6 +462,11 @@ def _as_series(data: pa.Table | pd.DataFrame, name: str) -> pd.Series:
     except pa.ArrowInvalid:  # instants outside of what nanoseconds can hold; objects keep them for the message
         series = pd.Series(column.to_pylist(), dtype=object)
     return series.rename(name)
+
+
+def text_dtype() -> object:
+    """What pandas makes of texts here: str, or object before version 3."""
+    return pd.Series(["a"]).dtype
 
 
 def as_text(file: object | None) -> str | None:

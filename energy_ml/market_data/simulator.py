@@ -18,8 +18,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ REGION_NAMES = (
 )
 """Regions in the order in which they are added; the same seed gives a region the same prices, however many follow."""
 SAMPLE_DAYS = (SAMPLE_END - SAMPLE_START).days + 1
-SAMPLE_SEED = 42
+_SAMPLE_SEED = 42
 PRICE_FLOOR, PRICE_CAP = -500.0, 3000.0
 """Limits of the simulated market, currency/MWh."""
 
@@ -70,7 +70,7 @@ _SLOPE = 34.0  # currency/MWh per unit of imbalance
 
 
 @dataclass(frozen=True)
-class BatterySpec:
+class _BatterySpec:
     """A simulated battery: energy in MWh, power in MW at the grid, round-trip efficiency."""
 
     battery_id: str
@@ -82,10 +82,10 @@ class BatterySpec:
     max_charge: float = 0.90
 
 
-BATTERIES = (
-    BatterySpec("battery_1", 0, 10.0, 5.0),
-    BatterySpec("battery_2", 1, 4.0, 2.0),
-    BatterySpec("battery_3", 3, 2.0, 2.0),
+_BATTERIES = (
+    _BatterySpec("battery_1", 0, 10.0, 5.0),
+    _BatterySpec("battery_2", 1, 4.0, 2.0),
+    _BatterySpec("battery_3", 3, 2.0, 2.0),
 )
 """The three batteries of the sample; more repeat their sizes in the following regions."""
 
@@ -368,7 +368,7 @@ def _balancing_cost(imbalance: Floats) -> Floats:
 class _Fleet:
     """Telemetry of simulated batteries, carried from day to day."""
 
-    def __init__(self, specs: Sequence[BatterySpec], seed: int, interval_minutes: int) -> None:
+    def __init__(self, specs: Sequence[_BatterySpec], seed: int, interval_minutes: int) -> None:
         self.specs, self.hours = tuple(specs), interval_minutes / 60
         rng = np.random.default_rng([seed, 7])
         self.charge = [s.capacity_mwh * rng.uniform(0.3, 0.7) for s in self.specs]
@@ -415,18 +415,15 @@ def region_names(regions: int | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def battery_specs(batteries: int) -> tuple[BatterySpec, ...]:
+def battery_specs(batteries: int) -> tuple[_BatterySpec, ...]:
     """Specifications of so many batteries. Raises ConfigError."""
     if not 0 <= batteries <= 1000:
         raise ConfigError(f"{batteries} batteries asked for", expected="0 to 1,000")
+    sizes = (_BATTERIES[n % 3] for n in range(batteries))
     return tuple(
-        BatterySpec(f"battery_{n + 1}", BATTERIES[n % 3].region_index + n // 3, *_size(BATTERIES[n % 3]))
-        for n in range(batteries)
+        replace(size, battery_id=f"battery_{n + 1}", region_index=size.region_index + n // 3)
+        for n, size in enumerate(sizes)
     )
-
-
-def _size(spec: BatterySpec) -> tuple[float, float]:
-    return spec.capacity_mwh, spec.power_mw
 
 
 def simulate_market(
@@ -434,7 +431,7 @@ def simulate_market(
     regions: int | Sequence[str] = 5,
     start: dt.date = SAMPLE_START,
     interval_minutes: int = 1,
-    seed: int = SAMPLE_SEED,
+    seed: int = _SAMPLE_SEED,
 ) -> pd.DataFrame:
     """Simulated prices as a long frame: timestamp (UTC), region, real_time_price; days x 1440 / interval x R rows."""
     _check(days, interval_minutes, seed)
@@ -448,11 +445,11 @@ def write_simulation(
     regions: int | Sequence[str] | Nodes = 5,
     start: dt.date = SAMPLE_START,
     interval_minutes: int = 1,
-    seed: int = SAMPLE_SEED,
+    seed: int = _SAMPLE_SEED,
     batteries: int = 3,
     days_per_file: int = 30,
     *,
-    progress: Callable[[float, dict[str, Any]], None] | None = None,
+    progress: Callable[[float, dict[str, int]], None] | None = None,
 ) -> list[UPath]:
     """Write simulated prices and telemetry as parquet files of ``days_per_file`` days each; returns their paths.
 
@@ -517,7 +514,7 @@ def _stream(
     start: dt.date,
     interval_minutes: int,
     seed: int,
-    specs: Sequence[BatterySpec],
+    specs: Sequence[_BatterySpec],
     nodal: NodalMarket | None = None,
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """One (prices, telemetry) pair of tables per day."""

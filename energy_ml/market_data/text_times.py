@@ -44,7 +44,7 @@ def _ways() -> Iterator[str]:
     yield rf"(?P<name>[A-Za-z]{{3,9}})[ ](?P<day>\d{{1,2}}),?[ ](?P<year>\d{{4}}){_TIME}"
 
 
-WAYS = tuple(rf"^\s*{way}\s*$" for way in _ways())
+_WAYS = tuple(rf"^\s*{way}\s*$" for way in _ways())
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def parse_texts(texts: pa.Array) -> ReadTexts:
     """
     n = len(texts)
     best, most = None, np.zeros(n, dtype=bool)
-    for way in WAYS:
+    for way in _WAYS:
         fits = np.asarray(pc.match_substring_regex(texts, way).fill_null(False).to_numpy(zero_copy_only=False))
         if fits.sum() > most.sum():
             best, most = way, fits
@@ -87,7 +87,7 @@ def parse_texts(texts: pa.Array) -> ReadTexts:
         return _refused(n, "values can't be read as timestamps", np.ones(n, dtype=bool))
     if not most.all():
         others = np.zeros(n, dtype=bool)
-        for way in WAYS:
+        for way in _WAYS:
             others |= np.asarray(pc.match_substring_regex(texts, way).fill_null(False).to_numpy(zero_copy_only=False))
         if (~others).any():
             return _refused(n, "values can't be read as timestamps", ~others)

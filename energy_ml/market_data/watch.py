@@ -15,7 +15,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +31,7 @@ _CHUNK = pd.Timedelta(days=31)
 
 
 @dataclass(frozen=True)
-class KnownFile:
+class _KnownFile:
     """A file as it was when last taken in: its fingerprint, kind, and a digest of the rows of each day."""
 
     fingerprint: str
@@ -45,7 +44,7 @@ class KnownFile:
 class WatchState:
     """What is remembered between looks; plain JSON. ``batch`` counts the looks that took something in."""
 
-    files: Mapping[str, KnownFile] = field(default_factory=dict)
+    files: Mapping[str, _KnownFile] = field(default_factory=dict)
     pending: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     """File -> fingerprint and since when (seconds since 1970) it has it, as far as is known."""
     waiting_since: float | None = None
@@ -60,7 +59,7 @@ class WatchState:
         """The inverse; what isn't such a text counts as no memory, so that a damaged cursor heals itself."""
         try:
             values = json.loads(text or "{}")
-            files = {name: KnownFile(**known) for name, known in values.pop("files", {}).items()}
+            files = {name: _KnownFile(**known) for name, known in values.pop("files", {}).items()}
             pending = {name: (str(mark), float(at)) for name, (mark, at) in values.pop("pending", {}).items()}
             return cls(files=files, pending=pending, **values)
         except (ValueError, TypeError, AttributeError):
@@ -138,13 +137,13 @@ def _unchanged_since(info: FileInfo, now: float) -> float:
     return now if info.changed_at is None or info.problem is not None else min(now, info.changed_at)
 
 
-def _take_in(info: FileInfo, zone: str | None) -> KnownFile:
+def _take_in(info: FileInfo, zone: str | None) -> _KnownFile:
     if info.problem is not None:
-        return KnownFile(info.fingerprint, problem=info.problem)
+        return _KnownFile(info.fingerprint, problem=info.problem)
     try:
-        return KnownFile(info.fingerprint, info.kind, _day_digests(info, zone))
+        return _KnownFile(info.fingerprint, info.kind, _day_digests(info, zone))
     except DataError as error:
-        return KnownFile(info.fingerprint, problem=str(error))
+        return _KnownFile(info.fingerprint, problem=str(error))
 
 
 def _day_digests(info: FileInfo, zone: str | None) -> dict[str, str]:
@@ -170,8 +169,8 @@ def _day_digests(info: FileInfo, zone: str | None) -> dict[str, str]:
 def _changes(
     lake: ParquetLake,
     infos: Mapping[str, FileInfo],
-    before: Mapping[str, KnownFile],
-    after: Mapping[str, KnownFile],
+    before: Mapping[str, _KnownFile],
+    after: Mapping[str, _KnownFile],
 ) -> tuple[DayChange, ...]:
     old, new = _by_day(before), _by_day(after)
     days_of_file, changes = functools.cache(lake.days_of_file), []
@@ -196,9 +195,10 @@ def _changes(
     return tuple(changes)
 
 
-def _by_day(files: Mapping[str, KnownFile]) -> dict[tuple[Kind, str], dict[str, str]]:
-    found: dict[tuple[Any, str], dict[str, str]] = {}
+def _by_day(files: Mapping[str, _KnownFile]) -> dict[tuple[Kind, str], dict[str, str]]:
+    found: dict[tuple[Kind, str], dict[str, str]] = {}
     for name, known in files.items():
         for day, mark in known.days.items():
-            found.setdefault((known.kind, day), {})[name] = mark
+            if known.kind is not None:
+                found.setdefault((known.kind, day), {})[name] = mark
     return found

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.errors import DataError, IncompleteWindowError, NoDataError
-from energy_ml.market_data.cleaning import MAX_ABS_PRICE, CleanPrices, DataProblem, clean_prices
+from energy_ml.market_data.cleaning import MAX_ABS_PRICE, CleanPrices, clean_prices
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.rows import rows_by_code
-from energy_ml.market_data.schema import as_text
+from energy_ml.market_data.schema import DataProblem, as_text
 from energy_ml.names import PRICE, REGION, TIMESTAMP
 from energy_ml.splits import PARTS, TimeSplit
 
-MOST_OF_TRAINING = 0.75
+_MOST_OF_TRAINING = 0.75
 """A short window can't have many days: of its training part so much is enough."""
 _DAY_MINUTES = 1440
 
@@ -126,7 +126,7 @@ def refuse_too_few(
     names = sorted(map(str, inside["region"].unique()))
     per_day = _DAY_MINUTES / window.interval_minutes
     length = {name: (np.subtract(*reversed(split.bounds(name)))) / pd.Timedelta(days=1) for name in PARTS}
-    least = min(min_training_days, MOST_OF_TRAINING * length["train"])
+    least = min(min_training_days, _MOST_OF_TRAINING * length["train"])
     bad: dict[str, str] = {}
     lost = 0
     for name in names:

@@ -13,11 +13,11 @@ import dagster as dg
 from energy_ml import errors
 from energy_ml.orchestration.partitions import days_of
 
-TIMEOUT_SECONDS = 10.0
+_TIMEOUT_SECONDS = 10.0
 _OURS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 
 
-def failure_message(context: dg.RunFailureSensorContext) -> dict[str, Any]:
+def failure_message(context: dg.RunFailureSensorContext) -> dict[str, object]:
     """What failed and why, as plain JSON; ``text`` is the whole of it in one line."""
     run, steps = context.dagster_run, context.get_step_failure_events()
     days = days_of(run.tags)
@@ -34,13 +34,13 @@ def failure_message(context: dg.RunFailureSensorContext) -> dict[str, Any]:
     }
 
 
-def post(url: str, message: dict[str, Any]) -> str | None:
+def post(url: str, message: dict[str, object]) -> str | None:
     """POST ``message`` as JSON. Returns None, or in words why it didn't arrive (an alert never fails its sensor)."""
     call = urllib.request.Request(
         url, json.dumps(message).encode(), {"Content-Type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(call, timeout=TIMEOUT_SECONDS):
+        with urllib.request.urlopen(call, timeout=_TIMEOUT_SECONDS):
             return None
     except (OSError, ValueError) as error:  # URLError, HTTPError and timeouts are OSErrors
         return f"{type(error).__name__}: {error}"

@@ -6,7 +6,6 @@ does (``energy_ml.day``), and how it becomes an asset (``steps``).
 
 import datetime as dt
 import functools
-from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -26,14 +25,13 @@ from energy_ml.names import (
 )
 from energy_ml.orchestration.metadata import to_metadata
 from energy_ml.orchestration.partitions import as_of_days, raw_days
-from energy_ml.orchestration.resources import RegistryResource, ResultsResource
 from energy_ml.orchestration.shell import backfill_policy
-from energy_ml.orchestration.steps import ROLE, Step, asset_of, key_of
+from energy_ml.orchestration.steps import ROLE, Step, asset_of, key_of, registry_of
+from energy_ml.results import ResultsStore
 from energy_ml.training_window import fetch_window
 
 MARKET_PRICES, BATTERY_TELEMETRY = key_of("raw/market_prices"), key_of("raw/battery_telemetry")
 REPORT, REGISTRY_ENTRY = key_of("evaluation/report"), key_of("model_management/registry_entry")
-PRICE_FEATURES = key_of("features/price_features")
 
 _PRICES = """Real-time prices, one row per interval and region: `timestamp` (start of the interval, UTC), `region`,
 `real_time_price` (currency/MWh). Any `*.parquet` in the data folder that has these columns. The sensor `new_parquet`
@@ -47,13 +45,13 @@ _FEATURES, _SPLIT, _FORECASTS = "features/price_features", "features/time_split"
 def all_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
     """The whole graph: the user's files, a day's steps, and the leaderboard over all days."""
     return [
-        *raw_assets(settings),
+        *_raw_assets(settings),
         *(asset_of(settings, step, turn) for turn, step in enumerate(day_steps(settings))),
-        leaderboard_asset(),
+        _leaderboard(settings),
     ]
 
 
-def raw_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
+def _raw_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
     """The user's parquet files as external assets, which nothing here computes; prices of a market are fetched."""
     external = [
         dg.AssetSpec(
@@ -71,10 +69,10 @@ def raw_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
     ]
     if settings.operations.market is None:
         return [*external]
-    return [fetched_prices(settings, external[0]), external[1]]
+    return [_fetched_prices(settings, external[0]), external[1]]
 
 
-def fetched_prices(settings: Settings, spec: dg.AssetSpec) -> dg.AssetsDefinition:
+def _fetched_prices(settings: Settings, spec: dg.AssetSpec) -> dg.AssetsDefinition:
     """``spec`` as an asset that fetches what as-of dates are made from: a range of them in one run, one run at a time.
 
     Its partitions are as-of dates, as of all that is computed, so that one run can hold it and what comes of it.
@@ -89,7 +87,7 @@ def fetched_prices(settings: Settings, spec: dg.AssetSpec) -> dg.AssetsDefinitio
         retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL),
         pool="market",
     )
-    def market_prices(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def market_prices(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         try:
             days = pd.DataFrame(fetch_window(settings, *map(dt.date.fromisoformat, context.partition_key_range)))
         except ConfigError as error:
@@ -322,7 +320,7 @@ def _evaluation_steps() -> list[Step]:
     ]
 
 
-def leaderboard_asset() -> dg.AssetsDefinition:
+def _leaderboard(settings: Settings) -> dg.AssetsDefinition:
     """All as-of dates at a glance.
 
     It has no partitions, being about all of them, and so is no part of the partitioned jobs; a run of ``'*'`` has it.
@@ -339,8 +337,8 @@ def leaderboard_asset() -> dg.AssetsDefinition:
         description=day.leaderboard.__doc__,
         backfill_policy=backfill_policy(),  # all of a selection must have it
     )
-    def leaderboard(results: ResultsResource, registry: RegistryResource) -> dg.MaterializeResult[Any]:
-        made = day.leaderboard(results.store(), registry.registry())
+    def leaderboard() -> dg.MaterializeResult[None]:
+        made = day.leaderboard(ResultsStore(settings.results_dir), registry_of(settings))
         return dg.MaterializeResult(metadata=to_metadata(made.facts))
 
     return leaderboard

@@ -15,7 +15,7 @@ import filelock
 from energy_ml.artifacts import writing
 from energy_ml.errors import EnergyMLError
 
-WAIT_SECONDS = 3600.0
+_WAIT_SECONDS = 3600.0
 
 
 class DayLock:
@@ -27,7 +27,7 @@ class DayLock:
         # A singleton per path and reentrant, so that one process never waits for itself.
         self._lock = filelock.FileLock(self.path, is_singleton=True, thread_local=False)
 
-    def acquire(self, log: Callable[[str], None], wait_seconds: float = WAIT_SECONDS) -> None:
+    def acquire(self, log: Callable[[str], None], wait_seconds: float = _WAIT_SECONDS) -> None:
         """Take the lock.
 
         Raises EnergyMLError when another run has held it for ``wait_seconds``, ArtifactError where it can't be made.

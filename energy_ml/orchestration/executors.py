@@ -8,6 +8,7 @@ beyond one machine.
 Concept: https://docs.dagster.io/guides/operate/run-executors
 """
 
+import importlib
 from collections.abc import Iterator
 
 import dagster as dg
@@ -47,24 +48,17 @@ def _chosen(settings: Settings) -> dg.ExecutorDefinition:
         return dg.in_process_executor
     if name == "multiprocess":
         return dg.multiprocess_executor.configured({"max_concurrent": 2})
-    if name == "k8s":
-        try:
-            from dagster_k8s import k8s_job_executor
-        except ImportError as error:
-            raise ConfigError(
-                "ENERGY_ML_EXECUTOR is k8s, but dagster-k8s isn't installed",
-                remedy="install the extra: pip install 'energy_ml[k8s,postgres]'",
-            ) from error
-        executor: dg.ExecutorDefinition = k8s_job_executor
-        return executor
+    library, made = {"k8s": ("dagster_k8s", "k8s_job_executor"), "celery": ("dagster_celery", "celery_executor")}[name]
     try:
-        from dagster_celery import celery_executor
+        executor: dg.ExecutorDefinition = getattr(importlib.import_module(library), made)
     except ImportError as error:
         raise ConfigError(
-            "ENERGY_ML_EXECUTOR is celery, but dagster-celery isn't installed",
-            remedy="install the extra: pip install 'energy_ml[celery,postgres]'",
+            f"ENERGY_ML_EXECUTOR is {name}, but {library.replace('_', '-')} isn't installed",
+            remedy=f"install the extra: pip install 'energy_ml[{name},postgres]'",
         ) from error
+    if name == "k8s":
+        return executor
     operations = settings.operations
-    return celery_executor.configured(
+    return executor.configured(
         {"broker": operations.celery_broker, "backend": operations.celery_backend}, name="celery"
     )

@@ -7,7 +7,6 @@ Concept: https://docs.dagster.io/guides/build/io-managers
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -15,14 +14,13 @@ from pydantic import PrivateAttr
 from energy_ml.orchestration.day_lock import DayLock
 from energy_ml.orchestration.jobs import FETCH_PRICES
 from energy_ml.orchestration.partitions import days_of
-from energy_ml.orchestration.resources import ResultsResource
 from energy_ml.results import ResultsStore
 
 FILE = "energy_ml/file"
 """Definition metadata of an asset: the relative name of its result."""
-SHA256 = "sha256"
+_SHA256 = "sha256"
 """Metadata of a materialization: the digest of the file."""
-Reader = Callable[[str], Any]
+Reader = Callable[[str], object]
 """What an asset gets as an input: the value of an as-of date, read when it is called for."""
 
 
@@ -32,9 +30,9 @@ class ResultsIOManager(dg.ConfigurableIOManager):
     With ``locks_dir``, the process of a run holds the locks of its as-of dates from its first step to its last.
     """
 
-    results: dg.ResourceDependency[ResultsResource]
+    results_dir: str
     locks_dir: str | None = None
-    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _written: dict[str, object] = PrivateAttr(default_factory=dict)
     _locks: contextlib.ExitStack = PrivateAttr(default_factory=contextlib.ExitStack)
     _instance: dg.DagsterInstance | None = PrivateAttr(default=None)
 
@@ -50,27 +48,29 @@ class ResultsIOManager(dg.ConfigurableIOManager):
                 lock = DayLock(self.locks_dir, day)
                 lock.acquire(context.log.info if context.log is not None else print)
                 locks.callback(lock.release)
-                self.results.store().sweep(day)
+                ResultsStore(self.results_dir).sweep(day)
             self._locks = locks.pop_all()
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Let the next runs of the days begin."""
         self._locks.close()
 
-    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Write the value of the newest partition whole; a step writes those before it in a range itself."""
-        written = keep(self.results.store(), context.asset_partition_keys[-1], context.definition_metadata[FILE], obj)
-        self._written[written["path"]] = obj
+        written = keep(
+            ResultsStore(self.results_dir), context.asset_partition_keys[-1], context.definition_metadata[FILE], obj
+        )
+        self._written[str(written["path"])] = obj
         context.add_output_metadata(written)
 
     def load_input(self, context: dg.InputContext) -> Reader:
         """A reader of the upstream values by partition."""
-        upstream, store = context.upstream_output, self.results.store()
+        upstream, store = context.upstream_output, ResultsStore(self.results_dir)
         if upstream is None:
             raise dg.DagsterInvariantViolationError("an input without an upstream asset can't be loaded")
         name, newest = str(upstream.definition_metadata[FILE]), context.asset_partition_keys[-1]
 
-        def read(day: str) -> Any:
+        def read(day: str) -> object:
             # Steps of one process share what was just written; assets never change their inputs.
             path = str(store.path(day, name))
             if path in self._written:
@@ -83,10 +83,10 @@ class ResultsIOManager(dg.ConfigurableIOManager):
         return read
 
 
-def keep(store: ResultsStore, day: str, name: str, value: Any) -> dict[str, Any]:
+def keep(store: ResultsStore, day: str, name: str, value: object) -> dict[str, str | int]:
     """Write a value; returns what is recorded of its file."""
     sha256, path = store.write(day, name, value), store.path(day, name)
-    return {"path": str(path), "bytes": int(path.stat().st_size), SHA256: sha256}
+    return {"path": str(path), "bytes": int(path.stat().st_size), _SHA256: sha256}
 
 
 def recorded_digest(instance: dg.DagsterInstance | None, key: dg.AssetKey, partition: str) -> str | None:
@@ -95,4 +95,4 @@ def recorded_digest(instance: dg.DagsterInstance | None, key: dg.AssetKey, parti
         return None
     found = instance.fetch_materializations(dg.AssetRecordsFilter(key, asset_partitions=[partition]), limit=1).records
     made = found[0].asset_materialization if found else None
-    return None if made is None or SHA256 not in made.metadata else str(made.metadata[SHA256].value)
+    return None if made is None or _SHA256 not in made.metadata else str(made.metadata[_SHA256].value)

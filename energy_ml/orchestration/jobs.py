@@ -9,10 +9,8 @@ from typing import Any
 import dagster as dg
 
 from energy_ml.config import Settings
+from energy_ml.names import RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY
 
-RETRAIN = "retrain"
-TRAIN_PRICE_PREDICTION = "train_price_prediction"
-TRAIN_RL_BATTERY = "train_rl_battery"
 REFRESH_LEADERBOARD = "refresh_leaderboard"
 FETCH_PRICES = "fetch_prices"
 

@@ -16,11 +16,11 @@ from energy_ml import __version__
 from energy_ml.config import Settings, project_root
 from energy_ml.errors import EnergyMLError
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.names import METRICS_FILE
+from energy_ml.names import METRICS_FILE, RETRAIN
 from energy_ml.orchestration.alerts import error_of
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.instance import how_to_look, project_instance
-from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
+from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD
 from energy_ml.orchestration.private import (
     SINGLETON_REPOSITORY_NAME,
     IJob,
@@ -42,7 +42,7 @@ from energy_ml.training_window import newest_as_of as newest_as_of  # who starts
 
 MODULE = "energy_ml.definitions"
 """Where the definitions are; Dagster's name of the code location too (``workspace.yaml``)."""
-BACKFILL_TAG = "energy_ml/backfill"
+_BACKFILL_TAG = "energy_ml/backfill"
 """Tag of a run: the days of the backfill that it is part of."""
 _STATES = {
     dg.DagsterEventType.STEP_START: "running",
@@ -59,11 +59,11 @@ class Ran:
     all_events: list[dg.DagsterEvent]
 
 
-StepTold = Callable[[str, str], None]
+_StepTold = Callable[[str, str], None]
 """Called with a step's name and ``running``, ``completed`` or ``failed``, in the thread that runs the job."""
 
 
-def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None, told: StepTold | None = None) -> Ran:
+def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None, told: _StepTold | None = None) -> Ran:
     """Run ``job`` for one as-of date on the configured executor, by default in this process, on the project's record.
 
     Doesn't raise when the run fails: see ``success`` and ``all_events`` of the result. ``told`` hears of each step.
@@ -85,7 +85,7 @@ def run_on_executor(
     *,
     tags: Mapping[str, str] | None = None,
     log_level: str = "CRITICAL",
-    told: StepTold | None = None,
+    told: _StepTold | None = None,
     by_hand: bool = False,
 ) -> Ran:
     """Run ``job`` on the configured executor, whose processes load the definitions by name."""
@@ -133,7 +133,7 @@ def backfill(
             if only_missing and _has_results(settings, lake, instance, as_of):
                 continue
             began, run_id = time.monotonic(), str(uuid.uuid4())
-            tags = {BACKFILL_TAG: f"{first}..{last}"}
+            tags = {_BACKFILL_TAG: f"{first}..{last}"}
             result = _execute(definition, as_of, instance, run_id, tags=tags, by_hand=True)
             error = None if result.success else what_failed(result.all_events)
             runs.append(DayRun(as_of, run_id, time.monotonic() - began, error))
@@ -181,7 +181,7 @@ def _execute(
     tags: Mapping[str, str] | None = None,
     log_level: str = "CRITICAL",
     code_origin: JobPythonOrigin | None = None,
-    told: StepTold | None = None,
+    told: _StepTold | None = None,
     by_hand: bool = False,
 ) -> Ran:
     """``by_hand``: an interruption is a wish, on record as a cancellation, and raised when the run has ended."""

@@ -45,7 +45,7 @@ def columns_of(frame: pd.DataFrame) -> dg.TableSchema:
     )
 
 
-def to_metadata(values: Mapping[str, Any]) -> dict[str, Any]:
+def to_metadata(values: Mapping[str, object]) -> dict[str, Any]:
     """Numpy scalars, timestamps, frames and charts as Dagster metadata (which rejects them as they are).
 
     Numbers are for reading: six significant digits.

@@ -12,7 +12,8 @@ import pandas as pd
 from energy_ml.config import Settings
 from energy_ml.errors import DataError
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.orchestration.jobs import FETCH_PRICES, RETRAIN
+from energy_ml.names import RETRAIN
+from energy_ml.orchestration.jobs import FETCH_PRICES
 from energy_ml.orchestration.partitions import RANGE_TAGS
 from energy_ml.orchestration.triggers import data_version, request, taken, version_of_problem
 from energy_ml.training_window import due_day, lake_of, newest
@@ -54,7 +55,7 @@ def _nightly(settings: Settings) -> dg.ScheduleDefinition:
             return dg.SkipReason(f"{day} can't be trained: {error}")
         if last < day:
             return dg.SkipReason(
-                f"{day} isn't complete: {rows_in_words(lake, day)}; the newest complete day is {last}. "
+                f"{day} isn't complete: {_rows_in_words(lake, day)}; the newest complete day is {last}. "
                 "Looks again in an hour."
             )
         try:
@@ -95,7 +96,7 @@ def _fetching(settings: Settings) -> dg.ScheduleDefinition:
     return fetch_prices
 
 
-def rows_in_words(lake: ParquetLake, day: dt.date) -> str:
+def _rows_in_words(lake: ParquetLake, day: dt.date) -> str:
     """How many prices ``day`` has by region."""
     start = pd.Timestamp(day, tz="UTC")
     try:

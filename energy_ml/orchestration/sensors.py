@@ -8,7 +8,6 @@ Concept: https://docs.dagster.io/guides/automate/sensors
 import datetime as dt
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import dagster as dg
 
@@ -16,16 +15,17 @@ from energy_ml.config import Settings
 from energy_ml.errors import DataError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.watch import DayChange, WatchState, look
+from energy_ml.names import RETRAIN
 from energy_ml.orchestration.alerts import failure_message, post
 from energy_ml.orchestration.assets import BATTERY_TELEMETRY, MARKET_PRICES, REPORT
-from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN
+from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD
 from energy_ml.orchestration.triggers import STALE_TAG, data_version, request, short_days, taken, trained_on
 from energy_ml.results import ResultsStore
 from energy_ml.training_window import lake_of, newest
 
 NEW_PARQUET = "new_parquet"
 RUN_FAILURES = "run_failures"
-LONGEST_REST = 10.0
+_LONGEST_REST = 10.0
 """Seconds that a tick may rest until files have settled; Dagster gives it sixty."""
 LONGEST_COMPARISON = 20.0
 """Seconds that it may read windows of old results, of which a first look may find a year's."""
@@ -56,7 +56,7 @@ def _new_parquet(settings: Settings) -> dg.SensorDefinition:
         try:
             found = look(lake, before, now=time.time(), settle_seconds=settle)
             nothing_taken = found.state.batch == before.batch
-            if found.waiting and nothing_taken and settle <= LONGEST_REST:  # rather than a whole interval
+            if found.waiting and nothing_taken and settle <= _LONGEST_REST:  # rather than a whole interval
                 time.sleep(found.rest)
                 found = look(lake, found.state, now=time.time(), settle_seconds=settle)
         except DataError as error:
@@ -69,16 +69,15 @@ def _new_parquet(settings: Settings) -> dg.SensorDefinition:
         newest, reason = _newest(lake, settings)
         stale = _stale(context, lake, settings, found.changes, newest)
         events = _events(settings, found.changes, stale)
-        result: dict[str, Any] = {"cursor": cursor, "asset_events": events}
         if reason is None:
             assert newest is not None
             reason, run = _decide(context, lake, settings, newest, found.changes, found.state.batch, stale)
             if run is not None:
-                return dg.SensorResult(run_requests=[run], **result)
+                return dg.SensorResult(run_requests=[run], cursor=cursor, asset_events=events)
         notes = [reason or "", *(f"left alone: {name}: {problem}" for name, problem in found.unreadable)]
         if stale:
             notes.append(f"trained on data that has changed since: {short_days(stale)}")
-        return dg.SensorResult(skip_reason="; ".join(notes), **result)
+        return dg.SensorResult(skip_reason="; ".join(notes), cursor=cursor, asset_events=events)
 
     return new_parquet
 
@@ -175,7 +174,7 @@ def _events(
         fetched = change.kind == "prices" and settings.operations.market is not None
         if not (settings.first_as_of if fetched else settings.start_date) <= change.day <= last:
             continue
-        metadata: dict[str, Any] = {
+        metadata: dict[str, str | int | dg.JsonMetadataValue] = {
             "regions" if change.kind == "prices" else "batteries": ", ".join(change.rows) or "none",
             "rows": dg.MetadataValue.json(dict(change.rows)),
             "dagster/partition_row_count": sum(change.rows.values()),

@@ -22,14 +22,18 @@ from energy_ml.config import Settings
 from energy_ml.day import Made, Night
 from energy_ml.display import showing
 from energy_ml.errors import ConfigError, DataError, EnergyMLError
+from energy_ml.model_management.registry import ModelRegistry
+from energy_ml.names import REGISTRY_FILE
 from energy_ml.orchestration.io_managers import FILE, Reader, keep, recorded_digest
 from energy_ml.orchestration.metadata import columns_of, to_metadata
 from energy_ml.orchestration.partitions import as_of_days, trailing_window
 from energy_ml.orchestration.shell import backfill_policy
+from energy_ml.progress import open_progress, progress_place
+from energy_ml.results import ResultsStore
+from energy_ml.training_window import lake_of
 
 ROLE = "energy_ml/role"
 """Tag of every asset: ``input``, a step's ``result``, what it leaves ``beside`` it, or an ``overview`` of all days."""
-RESOURCES = {"lake", "results", "registry", "price_trainer", "training"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefiniti
         can_subset=True,
         op_tags={"dagster/priority": str(-turn)},
         backfill_policy=backfill_policy(),
-        required_resource_keys=RESOURCES,
+        required_resource_keys={"training"},
         check_specs=[_check(settings, step, check, check in blocking) for check in step.checks],
     )
     def compute(context: dg.AssetExecutionContext, **inputs: Reader) -> Iterator[Any]:
@@ -105,14 +109,14 @@ def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefiniti
         found: dict[str, list[Check]] = {}
         for day in days:
             try:
-                night = night_of(settings, context, day)
+                night = _night_of(settings, context, day)
             except ConfigError as error:  # of the launchpad
                 raise dg.Failure(str(error), allow_retries=False) from error
             read = {name: of_day(day) for name, of_day in inputs.items()}
             try:
                 with showing(settings.display):
                     made = step.run(night, **read)
-                    newest = _keep(context, step, made, day, read)
+                    newest = _keep(context, night.store, step, made, day, read)
             except EnergyMLError as error:
                 said = _of_days(days, day, str(error))
                 yield from _tell(context, step, night, error, said)
@@ -135,19 +139,23 @@ def _tell(
         yield dg.AssetCheckResult(asset_key=gate.asset_key, check_name=gate.name, passed=False, description=said)
 
 
-def night_of(settings: Settings, context: dg.AssetExecutionContext, day: str) -> Night:
-    """What the run's resources say of the night of as-of date ``day``."""
-    given = context.resources
-    settings = given.training.of(settings)
+def registry_of(settings: Settings) -> ModelRegistry:
+    """The settings' model registry."""
+    return ModelRegistry(f"{settings.models_dir}/{REGISTRY_FILE}")
+
+
+def _night_of(settings: Settings, context: dg.AssetExecutionContext, day: str) -> Night:
+    """The night of as-of date ``day`` as the run's launchpad would have it."""
+    settings = context.resources.training.of(settings)
     return Night(
         settings,
         dt.date.fromisoformat(day),
         context.run.run_id,
-        given.lake.lake(),
-        given.results.store(),
-        given.registry.registry(),
-        given.price_trainer.trainer(settings.ml_config()),
-        given.results.progress(context.run.run_id),
+        lake_of(settings),
+        ResultsStore(settings.results_dir),
+        registry_of(settings),
+        context.resources.training.trainer(settings.ml_config()),
+        open_progress(progress_place(settings), context.run.run_id),
         lambda file: recorded_digest(context.instance, key_of(file.rpartition(".")[0]), day),
     )
 
@@ -186,7 +194,7 @@ def _declared(step: Step, output: str, path: str, file: str) -> dg.AssetOut:
     )
 
 
-def _source(step: Step) -> dict[str, Any]:
+def _source(step: Step) -> dict[str, object]:
     """Where the code of a step is."""
     code = inspect.unwrap(step.run.func if isinstance(step.run, functools.partial) else step.run)
     file, line = str(inspect.getsourcefile(code)), inspect.getsourcelines(code)[1]
@@ -196,7 +204,7 @@ def _source(step: Step) -> dict[str, Any]:
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
 
 
-def _lineage(step: Step, value: object, read: Mapping[str, object]) -> dict[str, Any]:
+def _lineage(step: Step, value: object, read: Mapping[str, object]) -> dict[str, object]:
     """Columns that a frame has from frames it was made of: those of the same name."""
     if not isinstance(value, pd.DataFrame):
         return {}
@@ -210,13 +218,18 @@ def _lineage(step: Step, value: object, read: Mapping[str, object]) -> dict[str,
 
 
 def _keep(
-    context: dg.AssetExecutionContext, step: Step, made: Made, day: str, read: Mapping[str, object]
-) -> dict[str, Any]:
+    context: dg.AssetExecutionContext,
+    store: ResultsStore,
+    step: Step,
+    made: Made,
+    day: str,
+    read: Mapping[str, object],
+) -> dict[str, object]:
     """Write what nobody will be handed, tell the facts of the rest; returns the outputs that are asked for.
 
     The IO manager is handed the outputs of the newest day: those of days before it in a range are written here.
     """
-    store, wanted = context.resources.results.store(), {}
+    wanted = {}
     for output, (path, file) in step.outputs.items():
         main, asked_for = output == "value", key_of(path) in context.selected_asset_keys
         if main and not asked_for:
@@ -234,10 +247,10 @@ def _keep(
 def _record(
     context: dg.AssetExecutionContext,
     step: Step,
-    wanted: Mapping[str, Any],
+    wanted: Mapping[str, object],
     found: Mapping[str, list[Check]],
     blocking: frozenset[str],
-) -> Iterator[dg.MaterializeResult[Any]]:
+) -> Iterator[dg.MaterializeResult[object]]:
     """Side outputs first, so that they are there when the main one is announced; then the main one with its checks."""
     for output, value in sorted(wanted.items(), key=lambda item: item[0] == "value"):
         key = key_of(step.outputs[output][0])
@@ -268,7 +281,7 @@ def _of_days(days: Sequence[str], day: str, words: str) -> str:
     return words if len(days) == 1 else f"{day}: {words}"
 
 
-def _size_of(value: object) -> dict[str, Any]:
+def _size_of(value: object) -> dict[str, object]:
     if not isinstance(value, pd.DataFrame):
         return {}
     return {"dagster/row_count": len(value), "dagster/column_schema": columns_of(value)}

@@ -13,8 +13,7 @@ import dagster as dg
 from energy_ml.config import Settings
 from energy_ml.errors import DataError, EnergyMLError
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.names import METRICS_FILE
-from energy_ml.orchestration.jobs import RETRAIN
+from energy_ml.names import METRICS_FILE, RETRAIN
 from energy_ml.orchestration.partitions import PARTITION_TAG
 from energy_ml.results import ResultsStore
 from energy_ml.training_window import read_window

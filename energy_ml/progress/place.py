@@ -28,18 +28,16 @@ def progress_folder(results_dir: str) -> Path:
     return Path(tempfile.gettempdir()) / "energy_ml_progress" / hashlib.sha256(results_dir.encode()).hexdigest()[:16]
 
 
-def progress_place(results_dir: str, settings: Settings | None = None) -> str:
-    """Where progress of runs that write to ``results_dir`` is kept: a folder, or the URL of the Redis that Celery uses.
+def progress_place(settings: Settings) -> str:
+    """Where progress of runs with these settings is kept: a folder, or the URL of the Redis that Celery uses.
 
-    ``settings`` come from the environment by default. With Celery but without any Redis it is the folder, which then
-    has to be shared.
+    With Celery but without any Redis it is the folder, which then has to be shared.
     """
-    settings = settings or Settings.from_env()
     if settings.executor == "celery":
         for url in (settings.operations.celery_broker, settings.operations.celery_backend):
             if url.startswith(_REDIS_SCHEMES):
                 return url
-    return str(progress_folder(results_dir))
+    return str(progress_folder(settings.results_dir))
 
 
 def open_progress(place: str, run_id: str) -> ProgressLog:

@@ -18,7 +18,7 @@ Source = Literal["request", "lake"]
 LateRegions = Annotated[
     dict[str, dt.datetime | None], Field(description="left out, having no price as new as the others -> their last")
 ]
-Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+_Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 LeftOut = Annotated[dict[str, str], Field(description="models that can't serve from these prices, and why")]
@@ -217,7 +217,7 @@ class TrainingFacts(TypedDict):
     regions: list[str] | None
     state: Literal["running", "completed", "failed", "cancelled"]
     error: str | None
-    finished_at: Moment | None
+    finished_at: _Moment | None
 
 
 class TrainingOut(TrainingFacts):
@@ -225,7 +225,7 @@ class TrainingOut(TrainingFacts):
 
     progress: float
     models: dict[str, ModelProgress]
-    created_at: Moment
+    created_at: _Moment
 
 
 class HealthOut(TypedDict):

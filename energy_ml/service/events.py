@@ -109,8 +109,7 @@ class Hub:
         return [*found, *self._foreign(known)]
 
     def _foreign(self, known: set[str]) -> Iterable[tuple[Key, Event]]:
-        settings = self.trainings.settings
-        place = progress_place(settings.results_dir, settings)
+        place = progress_place(self.trainings.settings)
         for run_id in recent_runs(place, _FOREIGN_SECONDS):
             if run_id not in known:
                 for model_id, event in open_progress(place, run_id).latest().items():

@@ -28,7 +28,7 @@ from energy_ml.artifacts import to_jsonable
 from energy_ml.errors import EnergyMLError, ServiceError
 from energy_ml.service import schemas
 from energy_ml.service.monitoring import Monitoring
-from energy_ml.service.problems import MEDIA_TYPE, problem, problem_of
+from energy_ml.service.problems import MEDIA_TYPE, FieldError, Problem, problem_of
 from energy_ml.service.security import OPEN_PATHS
 
 log = logging.getLogger("energy_ml.service")
@@ -71,9 +71,7 @@ def handle_errors(app: FastAPI) -> None:
 
     async def named(_: Request, error: Exception) -> Response:
         assert isinstance(error, EnergyMLError)
-        body = problem_of(error)
-        headers = {"Retry-After": "300"} if body["status"] == 429 else {}
-        return Response(_dump(body), body["status"], headers, MEDIA_TYPE)
+        return _told(problem_of(error))
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -85,13 +83,12 @@ def handle_errors(app: FastAPI) -> None:
             found = {method for route in _matching(app, request) for method in route.methods or ()}
             error.headers = {**(error.headers or {}), "Allow": ", ".join(sorted(found))}
         remedy = "see /openapi.json for paths and methods" if error.status_code in (404, 405) else None
-        body = problem(error.status_code, str(error.detail), str(error.detail), remedy=remedy)
-        return Response(_dump(body), error.status_code, dict(error.headers or {}), MEDIA_TYPE)
+        words = str(error.detail)
+        return _told(Problem(status=error.status_code, title=words, detail=words, remedy=remedy), error.headers)
 
     async def unforeseen(request: Request, error: Exception) -> Response:
         log.error("%s %s failed", request.method, request.scope.get("route"), exc_info=error)
-        body = problem(500, "Internal error", "the service failed; its log says why")
-        return Response(_dump(body), 500, media_type=MEDIA_TYPE)
+        return _told(Problem(status=500, title="Internal error", detail="the service failed; its log says why"))
 
     app.add_exception_handler(EnergyMLError, named)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -113,15 +110,21 @@ def _invalid(errors: Iterable[Mapping[str, Any]]) -> Response:
     fields = []
     for error in list(errors)[:20]:
         place = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
-        fields.append({"field": ".".join(place)[:200] or "body", "message": str(error["msg"])[:300]})
-    body = problem(
-        422,
-        "Unprocessable content",
-        f"{fields[0]['field']}: {fields[0]['message']}",
-        errors=fields,
-        remedy="see /openapi.json for what each field may hold",
+        fields.append(FieldError(field=".".join(place)[:200] or "body", message=str(error["msg"])[:300]))
+    return _told(
+        Problem(
+            status=422,
+            title="Unprocessable content",
+            detail=f"{fields[0].field}: {fields[0].message}",
+            errors=fields,
+            remedy="see /openapi.json for what each field may hold",
+        )
     )
-    return Response(_dump(body), 422, media_type=MEDIA_TYPE)
+
+
+def _told(body: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    later = {"Retry-After": "300"} if body.status == 429 else {}
+    return Response(body.encode(), body.status, {**later, **(headers or {})}, MEDIA_TYPE)
 
 
 async def only_known_parameters(connection: HTTPConnection) -> None:
@@ -222,7 +225,7 @@ def describe(app: FastAPI, *, guarded: bool) -> None:
         if app.openapi_schema is None:
             made = make()
             parts = made.setdefault("components", {}).setdefault("schemas", {})
-            for shape in (schemas.PredictRequest, schemas.ActRequest, schemas.TrainRequest, schemas.Problem):
+            for shape in (schemas.PredictRequest, schemas.ActRequest, schemas.TrainRequest, Problem):
                 own = shape.model_json_schema(ref_template=_SCHEMAS + "{model}")
                 parts.update(own.pop("$defs", {}))
                 parts[shape.__name__] = own

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack, cast
 import numpy as np
 import pandas as pd
 
+from energy_ml.artifacts import Version
 from energy_ml.config import ServiceSettings, Settings
 from energy_ml.errors import (
     EnergyMLError,
@@ -184,7 +185,7 @@ class MLService:
         history: list[dict[str, object]] = [
             {
                 **{name: value for name, value in version.items() if name in _REGISTRY_FIELDS and value is not None},
-                "as_of": version["metadata"].get("as_of"),
+                "as_of": _as_of(version),
                 "metrics": version["metadata"].get("metrics", {}),
             }
             for version in reversed(entry["details"].values())
@@ -196,13 +197,8 @@ class MLService:
         entry = self.champions.current().entry(model_id)
         if (version := champion_of(entry)) is None:
             raise ModelNotFoundError(f"no version of {model_id} was promoted yet", remedy="train and promote one")
-        told = version["metadata"]
-        return {
-            "model_id": model_id,
-            "version": version["version"],
-            "as_of": told.get("as_of"),
-            "metrics": told.get("metrics", {}),
-        }
+        metrics = cast("dict[str, object]", version["metadata"].get("metrics", {}))
+        return {"model_id": model_id, "version": version["version"], "as_of": _as_of(version), "metrics": metrics}
 
     def get_model_metrics(self, model_id: str) -> dict[str, float]:
         """Metrics of the champion by dotted name, such as ``test.mae``. Raises ModelNotFoundError."""
@@ -570,12 +566,11 @@ class MLService:
 
     def _info(self, now: ChampionSet, model_id: str) -> ModelInfo:
         entry, serving = now.listed[model_id], now.loaded.get(model_id)
-        champion = champion_of(entry)
         return ModelInfo(
             model_id=model_id,
             type=entry["type"],
             champion=entry["champion"],
-            as_of=None if champion is None else champion["metadata"].get("as_of"),
+            as_of=_as_of(champion_of(entry)),
             latest=entry["latest"],
             versions=len(entry["versions"]),
             serving=None if serving is None else serving.version,
@@ -728,6 +723,11 @@ class MLService:
             raise
         except EnergyMLError as error:
             return {}, f"none: {error.found}"
+
+
+def _as_of(version: Version | None) -> str | None:
+    """The day that a version was trained for, where one is known."""
+    return None if version is None else cast("str | None", version["metadata"].get("as_of"))
 
 
 def _utc(moment: pd.Timestamp | str) -> pd.Timestamp:

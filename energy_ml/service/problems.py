@@ -8,8 +8,9 @@ from __future__ import annotations
 import http
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel
 
 from energy_ml.errors import (
     ArtifactError,
@@ -40,36 +41,48 @@ _STATUS: tuple[tuple[type[EnergyMLError], int], ...] = (
 )
 
 
-def status_of(error: EnergyMLError) -> int:
+def _clean(text: str) -> str:
+    """No control characters and no lone surrogates from a request in an answer."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)[:2000]
+
+
+_Text = Annotated[str, AfterValidator(_clean)]
+
+
+def _status_of(error: EnergyMLError) -> int:
     """The HTTP status of a named error; 422 for those that no rule names, since the request led to them."""
     if isinstance(error, ServiceError):
         return error.status
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 422)
 
 
-def problem(
-    status: int,
-    title: str,
-    detail: str,
-    *,
-    errors: Sequence[Mapping[str, str]] = (),
-    expected: str | None = None,
-    remedy: str | None = None,
-) -> dict[str, Any]:
-    """A problem document; ``errors`` name fields, each ``{field, message}``."""
-    body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": _clean(detail)}
-    if expected:
-        body["expected"] = _clean(expected)
-    if remedy:
-        body["remedy"] = _clean(remedy)
-    if errors:
-        body["errors"] = [dict(error) for error in errors]
-    return body
+class FieldError(BaseModel):
+    """Which member of the request is meant."""
+
+    field: str
+    message: str
 
 
-def problem_of(error: EnergyMLError) -> dict[str, Any]:
+class Problem(BaseModel):
+    """Problem details, RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: _Text
+    expected: _Text | None = None
+    remedy: _Text | None = None
+    errors: list[FieldError] | None = None
+
+    def encode(self) -> bytes:
+        """The document as bytes."""
+        body = self.model_dump(exclude_none=True)
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+
+
+def problem_of(error: EnergyMLError) -> Problem:
     """The problem document of a named error."""
-    status, name = status_of(error), type(error).__name__
+    status, name = _status_of(error), type(error).__name__
     title = http.HTTPStatus(status).phrase if isinstance(error, ServiceError) else _words(name)
     column = getattr(error, "column", None)
     field = f"prices.{column}" if column else _FIELDS.get(name)
@@ -77,25 +90,15 @@ def problem_of(error: EnergyMLError) -> dict[str, Any]:
     for part in (error.expected, error.remedy):  # they have members of their own
         if part:
             detail = detail.replace(f" Expected: {part.rstrip('.')}.", "").replace(f" Remedy: {part.rstrip('.')}.", "")
-    return problem(
-        status,
-        title,
-        detail,
-        errors=[{"field": field, "message": error.found}] if field else (),
-        expected=error.expected,
-        remedy=error.remedy,
+    return Problem(
+        status=status,
+        title=title,
+        detail=detail,
+        errors=[FieldError(field=field, message=error.found)] if field else None,
+        expected=error.expected or None,
+        remedy=error.remedy or None,
     )
-
-
-def encode(body: Mapping[str, Any]) -> bytes:
-    """The document as bytes."""
-    return json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
 def _words(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", " ", name.removesuffix("Error")).capitalize()
-
-
-def _clean(text: str) -> str:
-    """No control characters and no lone surrogates from a request in an answer."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)[:2000]

@@ -33,7 +33,7 @@ class _Question(BaseModel):
         return given
 
 
-class PriceQuestion(_Question):
+class _PriceQuestion(_Question):
     """Features of a price model."""
 
     level: float | None = Field(None, ge=0.5, le=0.99)
@@ -75,9 +75,9 @@ class PolicyQuestion(_Question):
         return pd.DataFrame({TIMESTAMP: [at], REGION: [region], PRICE: [self.current_price]})
 
 
-def question_of(model_id: str, features: Mapping[str, object] | pd.DataFrame | None) -> PriceQuestion | PolicyQuestion:
+def question_of(model_id: str, features: Mapping[str, object] | pd.DataFrame | None) -> _PriceQuestion | PolicyQuestion:
     """The features of a call as a question. Raises ServiceError 422 naming the feature that can't be."""
-    shape = PolicyQuestion if model_id == POLICY_ID else PriceQuestion
+    shape = PolicyQuestion if model_id == POLICY_ID else _PriceQuestion
     given = {"prices": features} if isinstance(features, pd.DataFrame) else {} if features is None else features
     try:
         return shape.model_validate(given)

@@ -310,22 +310,3 @@ class LiveOut(TypedDict):
     """A probe's answer."""
 
     status: Literal["ok", "unavailable"]
-
-
-class FieldError(BaseModel):
-    """Which member of the request is meant."""
-
-    field: str
-    message: str
-
-
-class Problem(BaseModel):
-    """Problem details, RFC 9457."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    expected: str | None = None
-    remedy: str | None = None
-    errors: list[FieldError] | None = None

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from energy_ml.config import ServiceSettings
 from energy_ml.errors import ConfigError, ServiceError
-from energy_ml.service.problems import MEDIA_TYPE, encode, problem_of
+from energy_ml.service.problems import MEDIA_TYPE, problem_of
 
 log = logging.getLogger("energy_ml.service")
 
@@ -31,8 +31,8 @@ OPEN_PATHS = frozenset(
     }
 )
 """Need no token: the empty page (it asks for one), the description of the interface, and what probes ask."""
-REPORTS = "/reports/"
-COOKIE = "energy_ml_token"
+_REPORTS = "/reports/"
+_COOKIE = "energy_ml_token"
 """A link can't carry a header: for reports, and for them alone, the page's token may come as a cookie, base64url."""
 SUBPROTOCOL = "energy-ml"
 _TOKEN_PROTOCOL = "bearer."
@@ -48,7 +48,7 @@ _HEADERS = (
 )
 
 
-def is_loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     """Whether a host name or address can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -58,7 +58,7 @@ def is_loopback(host: str) -> bool:
 
 def check_exposure(settings: ServiceSettings, host: str) -> None:
     """Refuse to listen beyond loopback without a token. Raises ConfigError."""
-    if settings.token is None and settings.train_token is None and not is_loopback(host):
+    if settings.token is None and settings.train_token is None and not _is_loopback(host):
         raise ConfigError(
             f"the service would listen on {host} without a token",
             expected="ENERGY_ML_API_TOKEN, unless bound to 127.0.0.1 or ::1",
@@ -94,7 +94,7 @@ class Guard:
         headers = dict(scope["headers"])
         if self._read is None and self._train is None:
             host = headers.get(b"host", b"").decode("latin-1")
-            if not is_loopback(_without_port(host)):
+            if not _is_loopback(_without_port(host)):
                 raise ServiceError(
                     f"host {host!r} isn't this machine",
                     status=421,
@@ -201,7 +201,7 @@ async def _refuse(send: Send, error: ServiceError) -> None:
     if error.status in (408, 413, 503):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": encode(problem_of(error))})
+    await send({"type": "http.response.body", "body": problem_of(error).encode()})
 
 
 def _digest(token: str | None) -> bytes | None:
@@ -218,9 +218,9 @@ def _token_of(scope: Scope, headers: dict[bytes, bytes]) -> bytes | None:
     if kind.lower() == b"bearer" and token.strip():
         return token.strip()
     texts = [p.removeprefix(_TOKEN_PROTOCOL) for p in scope.get("subprotocols", ()) if p.startswith(_TOKEN_PROTOCOL)]
-    if scope["path"].startswith(REPORTS):
+    if scope["path"].startswith(_REPORTS):
         pairs = (pair.strip().partition("=") for pair in headers.get(b"cookie", b"").decode("latin-1").split(";"))
-        texts += [value for name, _, value in pairs if name == COOKIE]
+        texts += [value for name, _, value in pairs if name == _COOKIE]
     try:
         return base64.urlsafe_b64decode(texts[0] + "=" * (-len(texts[0]) % 4)) if texts else None
     except ValueError:

@@ -35,16 +35,24 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from energy_ml.artifacts import write_json
 from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownRegionError
-from energy_ml.names import POLICY_ID, PRICE_PREDICTION, RL_BATTERY, price_model_id
+from energy_ml.names import (
+    POLICY_ID,
+    PRICE_PREDICTION,
+    RETRAIN,
+    RL_BATTERY,
+    TRAIN_PRICE_PREDICTION,
+    TRAIN_RL_BATTERY,
+    price_model_id,
+)
 from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
 from energy_ml.service.answers import ModelProgress, TrainingFacts, TrainingOut
 from energy_ml.training_window import deployment, lake_of, newest
 
 log = logging.getLogger("energy_ml.service")
 
-JOBS = {PRICE_PREDICTION: "train_price_prediction", RL_BATTERY: "train_rl_battery", "all": "retrain"}
+_JOBS = {PRICE_PREDICTION: TRAIN_PRICE_PREDICTION, RL_BATTERY: TRAIN_RL_BATTERY, "all": RETRAIN}
 """What may be trained -> the Dagster job; ``all`` also evaluates and promotes."""
-TASKS = {kind: f"tasks.{job}" for kind, job in JOBS.items()}
+TASKS = {kind: f"tasks.{job}" for kind, job in _JOBS.items()}
 ENDED = ("completed", "failed", "cancelled")
 _GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.5
@@ -101,7 +109,7 @@ class TrainingRequest:
             raise ServiceError(
                 f"no training is described by {'.'.join(map(str, first['loc'])) or 'this'}: {first['msg']}",
                 status=422,
-                expected=f"type ({', '.join(JOBS)}), as_of, horizons, regions, idempotency_key",
+                expected=f"type ({', '.join(_JOBS)}), as_of, horizons, regions, idempotency_key",
             ) from error
 
     @property
@@ -146,7 +154,7 @@ class Trainings:
         ConfigError (as-of date), HorizonError, UnknownRegionError, NoDataError, ServiceError (409 another is running or
         the key was used for something else, 429 too many in an hour).
         """
-        training_id = check_id(training_id or f"t-{uuid.uuid4().hex[:16]}")
+        training_id = _check_id(training_id or f"t-{uuid.uuid4().hex[:16]}")
         meant = self._record(training_id, request, self._check(request))
         with self._alone():
             records = self._records()
@@ -185,7 +193,7 @@ class Trainings:
     def get(self, training_id: str) -> TrainingOut:
         """State of one training: ``state`` (running, completed, failed, cancelled), ``progress`` 0..1, ``models``
         (id -> state, progress, epoch, metrics), ``error`` in words and what was asked. Raises ServiceError 404."""
-        path = self.folder / f"{check_id(training_id)}.json"
+        path = self.folder / f"{_check_id(training_id)}.json"
         try:
             record = json.loads(path.read_bytes())
         except FileNotFoundError:
@@ -271,7 +279,7 @@ class Trainings:
             "training_id": training_id,
             "run_id": str(uuid.uuid4()),
             "task": TASKS[request.type],
-            "job": JOBS[request.type],
+            "job": _JOBS[request.type],
             "type": request.type,
             "as_of": as_of.isoformat(),
             "horizons": list(request.horizons or self.settings.horizons),
@@ -449,15 +457,16 @@ class Trainings:
             yield
 
     def _log(self, record: _Record) -> ProgressLog:
-        return open_progress(progress_place(record["results_dir"], self._settings_of(record)), record["run_id"])
+        return open_progress(progress_place(self._settings_of(record)), record["run_id"])
 
     def _settings_of(self, record: _Record) -> Settings:
         """Narrowed trainings stay on this machine: workers elsewhere know neither their folder nor their horizons."""
         narrowed = record["narrowed"] and self.settings.executor in ("celery", "k8s")
-        return replace(self.settings, executor="in_process") if narrowed else self.settings
+        executor = "in_process" if narrowed else self.settings.executor
+        return replace(self.settings, results_dir=record["results_dir"], executor=executor)
 
 
-def check_id(training_id: str) -> str:
+def _check_id(training_id: str) -> str:
     """The id, if it is one: it becomes a file name. Raises ServiceError 404."""
     if not _ID.fullmatch(training_id):
         raise ServiceError(

@@ -18,8 +18,9 @@ from energy_ml.errors import (
     UnknownRegionError,
     ValueRangeError,
 )
-from energy_ml.market_data.cleaning import DataProblem, clean_prices
+from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.rows import infer_interval
+from energy_ml.market_data.schema import DataProblem
 from energy_ml_tests.market_data.frames import NOW, START, prices
 
 

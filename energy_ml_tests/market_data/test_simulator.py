@@ -11,7 +11,7 @@ from upath import UPath
 
 from energy_ml.config import SAMPLE_END, SAMPLE_START
 from energy_ml.errors import ConfigError
-from energy_ml.market_data.cleaning import clean_batteries, clean_prices
+from energy_ml.market_data.cleaning import clean_prices
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.simulator import (
     REGION_NAMES,
@@ -23,6 +23,7 @@ from energy_ml.market_data.simulator import (
     simulate_market,
     write_simulation,
 )
+from energy_ml.market_data.telemetry import clean_batteries
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "processed"
 NOW = pd.Timestamp("2027-01-01", tz="UTC")

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from energy_ml.errors import DuplicateError, SchemaError, TimestampError, ValueRangeError
-from energy_ml.market_data.cleaning import clean_batteries
-from energy_ml.market_data.telemetry import rated_power
+from energy_ml.market_data.telemetry import clean_batteries, rated_power
 from energy_ml_tests.market_data.frames import NOW, START, telemetry
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from energy_ml import __version__
 from energy_ml.config import CHECK_NAMES, Settings, project_root
+from energy_ml.names import RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY
 from energy_ml.orchestration.assets import REGISTRY_ENTRY, day_steps
 from energy_ml.orchestration.build import build_definitions
-from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD, RETRAIN, TRAIN_PRICE_PREDICTION, TRAIN_RL_BATTERY
+from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD
 from energy_ml.orchestration.launch import MODULE
 from energy_ml.orchestration.steps import ROLE
 from energy_ml_tests.orchestration.project import DAYS, Project
@@ -213,9 +214,3 @@ def test_workspace_and_dg_name_the_same_code_location() -> None:
     assert "module_name: energy_ml.definitions" in (project_root() / "workspace.yaml").read_text()
     dg_project = tomllib.loads((project_root() / "pyproject.toml").read_text())["tool"]["dg"]["project"]
     assert dg_project["code_location_name"] == dg_project["code_location_target_module"] == MODULE
-
-
-def test_resources_can_be_overridden() -> None:
-    manager = dg.InMemoryIOManager()
-    defs = build_definitions(SETTINGS, {"io_manager": manager})
-    assert defs.resources["io_manager"] is manager

@@ -15,7 +15,7 @@ import dagster as dg
 import filelock
 import pytest
 
-from energy_ml.orchestration.jobs import RETRAIN
+from energy_ml.names import RETRAIN
 from energy_ml.orchestration.run_lock import close_dead
 from energy_ml_tests.orchestration.project import DAYS, Project
 from energy_ml_tests.orchestration.system import System, running

@@ -96,7 +96,7 @@ def test_the_page(server: Server, artifacts: dict[str, Path], page: Page) -> Non
     page.get_by_role("button", name="DE", exact=True).click()
     expect(page.get_by_role("img", name="Price of DE and forecasts")).to_be_visible()
 
-    elsewhere = open_progress(progress_place(server.settings.results_dir, server.settings), "of-the-night")
+    elsewhere = open_progress(progress_place(server.settings), "of-the-night")
     bar = page.locator(".run", has_text="run started elsewhere").locator(".bar", has_text="price_prediction_7m")
     for share, text in ((0.41, "41 %"), (0.83, "83 %")):
         elsewhere.write("price_prediction_7m", share, {"mae": 1.5})
