@@ -306,7 +306,7 @@ def train_price(
 
 def forecasts(night: Night, **by_horizon: pd.DataFrame) -> Made:
     """Out-of-sample forecasts of all horizons over the window, cross-fitted in the training part."""
-    frame = pd.concat([by_horizon[f"of_{horizon}"] for horizon in night.settings.horizons], ignore_index=True)
+    frame = pd.concat([by_horizon[f"forecasts_{horizon}"] for horizon in night.settings.horizons], ignore_index=True)
     counts = pd.crosstab(frame[HORIZON], frame[SPLIT]).reset_index()
     whole = len(counts) == len(night.settings.horizons) and bool((counts.drop(columns=HORIZON) > 0).all().all())
     facts = {"rows": counts, "test": forecast_metrics(frame[frame[SPLIT] == "test"], by=[HORIZON])}

@@ -100,14 +100,27 @@ def read_kind(schema: pa.Schema | Sequence[str], file: object | None = None) -> 
         )
     near: Kind = "batteries" if {BATTERY_ID, CHARGE, CAPACITY} & set(names) else "prices"
     near = "forecasts" if AVAILABLE_AT in names else near
-    raise SchemaError(
-        f"{near} lack column{'s' if len(missing[near]) > 1 else ''} {', '.join(map(repr, missing[near]))}; "
+    raise _lacking(
+        near,
+        missing[near],
+        names,
+        file,
+        f"prices with {', '.join(REQUIRED_COLUMNS['prices'])}, or batteries with "
+        f"{', '.join(REQUIRED_COLUMNS['batteries'])}, or forecasts with {', '.join(REQUIRED_COLUMNS['forecasts'])}",
+        "rename or add the column (names are case-sensitive), or move the file out of the data folder",
+    )
+
+
+def _lacking(
+    kind: Kind, absent: list[str], names: list[str], file: object | None, expected: str, remedy: str
+) -> SchemaError:
+    return SchemaError(
+        f"{kind} lack column{'s' if len(absent) > 1 else ''} {', '.join(map(repr, absent))}; "
         f"found {', '.join(map(repr, names)) or 'no columns'}",
         file=file,
-        column=missing[near][0],
-        expected=f"prices with {', '.join(REQUIRED_COLUMNS['prices'])}, or batteries with "
-        f"{', '.join(REQUIRED_COLUMNS['batteries'])}, or forecasts with {', '.join(REQUIRED_COLUMNS['forecasts'])}",
-        remedy="rename or add the column (names are case-sensitive), or move the file out of the data folder",
+        column=absent[0],
+        expected=expected,
+        remedy=remedy,
     )
 
 
@@ -139,15 +152,10 @@ def normalise(
     TimestampError : timestamps are missing, impossible, or mix aware and naive ones.
     """
     names = list(data.column_names) if isinstance(data, pa.Table) else [str(c) for c in data.columns]
-    absent = [c for c in (*REQUIRED_COLUMNS[kind], *(extra_columns or ())) if c not in names]
-    if absent:
-        raise SchemaError(
-            f"{kind} lack column{'s' if len(absent) > 1 else ''} {', '.join(map(repr, absent))}; found {names}",
-            file=file,
-            column=absent[0],
-            expected=", ".join((*REQUIRED_COLUMNS[kind], *(extra_columns or ()))),
-            remedy="add or rename the column, or leave it out of extra_columns",
-        )
+    needed = [*REQUIRED_COLUMNS[kind], *(extra_columns or ())]
+    if absent := [c for c in needed if c not in names]:
+        remedy = "add or rename the column, or leave it out of extra_columns"
+        raise _lacking(kind, absent, names, file, ", ".join(needed), remedy)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise SchemaError(f"column {repeated[0]!r} occurs twice", file=file, column=repeated[0], expected="once")

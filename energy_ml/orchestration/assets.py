@@ -6,6 +6,7 @@ does (``energy_ml.day``), and how it becomes an asset (``steps``).
 
 import datetime as dt
 import functools
+from collections.abc import Iterable
 
 import dagster as dg
 import pandas as pd
@@ -26,7 +27,7 @@ from energy_ml.names import (
 from energy_ml.orchestration.metadata import to_metadata
 from energy_ml.orchestration.partitions import as_of_days, raw_days
 from energy_ml.orchestration.shell import backfill_policy
-from energy_ml.orchestration.steps import ROLE, Step, asset_of, key_of, registry_of
+from energy_ml.orchestration.steps import OWNERS, ROLE, Step, asset_of, key_of, registry_of
 from energy_ml.results import ResultsStore
 from energy_ml.training_window import fetch_window
 
@@ -38,7 +39,6 @@ _PRICES = """Real-time prices, one row per interval and region: `timestamp` (sta
 reports which days the files cover."""
 _TELEMETRY = """Battery telemetry: `timestamp`, `battery_id`, `charge_level_mwh`, `capacity_mwh`, optionally `region`
 and `power_mw`. Optional: without it the policy is judged on the reference battery alone."""
-_FORECASTERS, _STORAGE, _JUDGES, _OPERATORS = "team:forecasting", "team:storage", "team:evaluation", "team:operations"
 _FEATURES, _SPLIT, _FORECASTS = "features/price_features", "features/time_split", "price_prediction/forecasts"
 
 
@@ -60,7 +60,7 @@ def _raw_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
             group_name="raw",
             partitions_def=raw_days(settings),
             kinds={"parquet"},
-            owners=["team:market-data"],
+            owners=[OWNERS["raw"]],
             code_version=__version__,
             tags={ROLE: "input"},
             metadata={"data_dir": settings.data_dir},
@@ -108,8 +108,7 @@ def day_steps(settings: Settings) -> list[Step]:
             FORECASTS_FILE,
             day.forecasts,
             {"pandas", "parquet"},
-            _FORECASTERS,
-            inputs={f"of_{h}": f"price_prediction/forecasts_{h}min" for h in horizons},
+            inputs=_of_each("forecasts", horizons),
             after=tuple(_model_key(h) for h in horizons),
             checks={
                 "every_horizon_in_every_split": "Policy and evaluation get forecasts of each horizon in each split."
@@ -123,13 +122,12 @@ def day_steps(settings: Settings) -> list[Step]:
             "model_management/decisions.json",
             day.decide,
             {"json", "python"},
-            _OPERATORS,
             inputs={
                 "price_features": _FEATURES,
                 "time_split": _SPLIT,
                 "forecasts": _FORECASTS,
                 "policy_provenance": "rl_battery/provenance",
-                **{f"provenance_{h}": f"price_prediction/provenance_{h}min" for h in horizons},
+                **_of_each("provenance", horizons),
             },
             after=(
                 *(_model_key(h) for h in horizons),
@@ -147,7 +145,6 @@ def day_steps(settings: Settings) -> list[Step]:
             REPORT_FILE,
             day.report,
             {"html"},
-            _JUDGES,
             inputs={
                 "battery_policy": "rl_battery/battery_policy",
                 "forecasts": _FORECASTS,
@@ -157,13 +154,18 @@ def day_steps(settings: Settings) -> list[Step]:
                 "battery_summary": "evaluation/battery_summary",
                 "learning": "rl_battery/learning",
                 "registry_entry": "model_management/registry_entry",
-                **{f"provenance_{h}": f"price_prediction/provenance_{h}min" for h in horizons},
-                **{f"importance_{h}": f"price_prediction/importance_{h}min" for h in horizons},
+                **_of_each("provenance", horizons),
+                **_of_each("importance", horizons),
             },
             beside={"metrics": ("evaluation/metrics", METRICS_FILE)},
             share=3.0,
         ),
     ]
+
+
+def _of_each(what: str, horizons: Iterable[int]) -> dict[str, str]:
+    """An input for what each horizon's model leaves beside it."""
+    return {f"{what}_{h}": f"price_prediction/{what}_{h}min" for h in horizons}
 
 
 def _model_key(horizon: int) -> str:
@@ -178,7 +180,6 @@ def _feature_steps(settings: Settings) -> list[Step]:
             "features/price_features.parquet",
             day.price_features,
             {"pandas", "parquet"},
-            _FORECASTERS,
             **files,
             beside={
                 "data": ("features/data", "features/data.json"),
@@ -200,7 +201,6 @@ def _feature_steps(settings: Settings) -> list[Step]:
             "features/battery_features.parquet",
             day.battery_features,
             {"pandas", "parquet"},
-            _FORECASTERS,
             inputs={"price_features": _FEATURES},
             raw=BATTERY_TELEMETRY,
             checks={"telemetry_plausible": "No charge above capacity, no jump beyond power."},
@@ -210,7 +210,6 @@ def _feature_steps(settings: Settings) -> list[Step]:
             "features/time_split.json",
             day.time_split,
             {"json"},
-            _FORECASTERS,
             inputs={"price_features": _FEATURES, "data": "features/data"},
             checks={"parts_filled": "Every part has rows at every horizon after the purge."},
             must_pass=frozenset({"parts_filled"}),
@@ -225,7 +224,6 @@ def _model_step(horizon: int) -> Step:
         f"price_prediction/{name}.pkl",
         functools.partial(day.train_price, horizon=horizon),
         {"xgboost", "python"},
-        _FORECASTERS,
         inputs={"price_features": _FEATURES, "price_history": "features/price_history", "time_split": _SPLIT},
         beside={
             "forecasts": (
@@ -256,7 +254,6 @@ def _policy_step() -> Step:
         f"rl_battery/{POLICY_FILE}",
         day.train_policy,
         {"numba", "python"},
-        _STORAGE,
         inputs={
             "price_features": _FEATURES,
             "battery_features": "features/battery_features",
@@ -284,7 +281,6 @@ def _evaluation_steps() -> list[Step]:
             "evaluation/price_evaluation.json",
             day.evaluate,
             {"pandas", "json"},
-            _JUDGES,
             inputs={"forecasts": _FORECASTS},
             after=(_SPLIT,),
             checks={
@@ -301,7 +297,6 @@ def _evaluation_steps() -> list[Step]:
             BACKTEST_FILE,
             day.backtest,
             {"pandas", "parquet"},
-            _JUDGES,
             inputs={
                 "price_features": _FEATURES,
                 "battery_features": "features/battery_features",
@@ -331,7 +326,7 @@ def _leaderboard(settings: Settings) -> dg.AssetsDefinition:
         deps=[REPORT],
         group_name="evaluation",
         kinds={"html"},
-        owners=[_JUDGES],
+        owners=[OWNERS["evaluation"]],
         code_version=__version__,
         tags={ROLE: "overview"},
         description=day.leaderboard.__doc__,

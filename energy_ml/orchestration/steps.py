@@ -32,6 +32,15 @@ from energy_ml.progress import open_progress, progress_place
 from energy_ml.results import ResultsStore
 from energy_ml.training_window import lake_of
 
+OWNERS = {
+    "raw": "team:market-data",
+    "features": "team:forecasting",
+    "price_prediction": "team:forecasting",
+    "rl_battery": "team:storage",
+    "evaluation": "team:evaluation",
+    "model_management": "team:operations",
+}
+"""Of the assets of each group."""
 ROLE = "energy_ml/role"
 """Tag of every asset: ``input``, a step's ``result``, what it leaves ``beside`` it, or an ``overview`` of all days."""
 
@@ -52,7 +61,6 @@ class Step:
     file: str
     run: Callable[..., Made]
     kinds: set[str]
-    owner: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     raw: dg.AssetKey | None = None
@@ -64,6 +72,11 @@ class Step:
     share: float = 1.0
     description: str | None = None
     freshness: dg.FreshnessPolicy | None = None
+
+    @property
+    def group(self) -> str:
+        """Whose asset it is."""
+        return self.key.split("/")[0]
 
     @property
     def name(self) -> str:
@@ -96,7 +109,7 @@ def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefiniti
         outs={_out(output): _declared(step, output, path, file) for output, (path, file) in step.outputs.items()},
         ins={argument: dg.AssetIn(key=key_of(path)) for argument, path in step.inputs.items()},
         deps=deps,
-        group_name=step.key.split("/")[0],
+        group_name=step.group,
         partitions_def=as_of_days(settings),
         can_subset=True,
         op_tags={"dagster/priority": str(-turn)},
@@ -186,7 +199,7 @@ def _declared(step: Step, output: str, path: str, file: str) -> dg.AssetOut:
         description=description,
         metadata={FILE: file, **_source(step)},
         kinds=step.kinds if main else {file.rpartition(".")[2]},
-        owners=[step.owner],
+        owners=[OWNERS[step.group]],
         code_version=__version__,
         tags={ROLE: "result" if main else "beside"},
         is_required=False,

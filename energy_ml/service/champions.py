@@ -12,9 +12,8 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -193,7 +192,7 @@ class Champions:
         listed = {} if registry is None else registry["models"]
         loaded = {m: c for m, c in before.loaded.items() if m in listed and listed[m]["champion"] is not None}
         problems = {m: text for m, text in before.problems.items() if m in listed}
-        self._set = ChampionSet(MappingProxyType(loaded), MappingProxyType(listed), MappingProxyType(problems))
+        self._set = ChampionSet(loaded, listed, problems)
         self._load([m for m, c in loaded.items() if champion_of(listed[m]) != c.entry] + list(problems))
 
     def _load(self, model_ids: list[str]) -> None:
@@ -208,8 +207,7 @@ class Champions:
                 self._problem(model_id, f"the champion can't be loaded; {serving}. {error}")
                 continue
             problems = {m: text for m, text in before.problems.items() if m != model_id}
-            loaded = {**before.loaded, model_id: champion}
-            self._set = ChampionSet(MappingProxyType(loaded), before.listed, MappingProxyType(problems))
+            self._set = replace(before, loaded={**before.loaded, model_id: champion}, problems=problems)
             log.info("%s: version %s serves", model_id, champion.version)
 
     def _load_one(self, model_id: str) -> Champion:
@@ -231,7 +229,7 @@ class Champions:
         before = self._set
         if before.problems.get(what) != text:
             log.error("%s: %s", what, text)
-        self._set = ChampionSet(before.loaded, before.listed, MappingProxyType({**before.problems, what: text}))
+        self._set = replace(before, problems={**before.problems, what: text})
         self._retry_at = time.monotonic() + _RETRY_SECONDS
 
 

@@ -85,10 +85,6 @@ MOST_MINUTES = 30 * 1440
 _REGISTRY_FIELDS = ("version", "registered_at", "sha256", "size", "decision")
 
 
-_Rows = dict[tuple[str, int], Mapping[str, object]]
-"""Rows of a forecast by region and horizon."""
-
-
 class PolicyAsked(TypedDict, total=False):
     """What a question to the policy may say beside the charge; left out is as None."""
 
@@ -124,6 +120,19 @@ class _View:
     wanted: tuple[int, list[str], Asked]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Live:
+    """What the newest prices of the lake give: a predictor that has followed them, its forecasts by region and horizon,
+    the horizons that can serve, and why others can't."""
+
+    view: _View
+    recent: RecentPrices
+    predictor: PricePredictor
+    rows: Mapping[tuple[str, int], Mapping[str, object]]
+    fitting: list[int]
+    left_out: dict[int, str]
+
+
 class MLService:
     """Answers from the champions of ``settings.models_dir``; safe for many threads.
 
@@ -148,8 +157,7 @@ class MLService:
         self._lock = threading.Lock()
         self._view: _View | None = None
         self._batteries: tuple[pd.DataFrame, tuple[str, ...], dict[str, OwnBattery]] | None = None
-        self._live: tuple[object, object, _View] | None = None
-        self._cached: tuple[object, object, _Rows, list[int], dict[int, str]] | None = None
+        self._live: _Live | None = None
 
     def start(self) -> MLService:
         """Load all champions, answer once so that no caller waits for that, and watch for promotions. Returns itself.
@@ -599,10 +607,12 @@ class MLService:
         if view is None or {h: c.version for h, c in view.champions.items()} != {
             h: c.version for h, c in champions.items()
         }:
-            view = self._view = self._make_view(champions, {h: c.model for h, c in champions.items()})
+            view = self._view = self._make_view(champions)
         return view
 
-    def _make_view(self, champions: Mapping[int, Champion], models: dict[int, PricePredictionModel]) -> _View:
+    @staticmethod
+    def _make_view(champions: Mapping[int, Champion]) -> _View:
+        models: dict[int, PricePredictionModel] = {h: c.model for h, c in champions.items()}
         predictor = PricePredictor().use(models)
         needed = max(required_history(m.spec, m.interval_minutes) * m.interval_minutes for m in models.values())
         columns = [name for name in predictor.extra_columns() if not name.startswith(PREFIX)]
@@ -621,26 +631,25 @@ class MLService:
         minutes, *_ = self._wanted()
         return self.market.prices(minutes) if end is None else self.market.until(end, minutes)
 
-    def _live_view(self, view: _View, recent: RecentPrices) -> _View:
+    def _follow(self, view: _View, recent: RecentPrices) -> _Live:
         """The champions with their calibration moved over the outcomes that the lake holds. Called with the lock."""
-        if self._live is not None and self._live[0] is view and self._live[1] is recent:
-            return self._live[2]
-        models = {h: c.model for h, c in view.champions.items()}
+        models: dict[int, PricePredictionModel] = {h: c.model for h, c in view.champions.items()}
+        predictor = view.predictor
         if any(model.state_time < recent.newest for model in models.values()):
-            models = {
+            copies = {
                 h: dataclasses.replace(m, gate=copy.deepcopy(m.gate), conformal=copy.deepcopy(m.conformal))
                 for h, m in models.items()
             }
-            live = self._make_view(view.champions, models)
+            moved = PricePredictor().use(copies)
             try:
-                live.predictor.update(recent.frame)
+                moved.update(recent.frame)
+                predictor = moved
             except EnergyMLError as error:
                 log.warning("the calibration couldn't follow the newest prices: %s", error)
-                live = view
-        else:
-            live = view
-        self._live = (view, recent, live)
-        return live
+        fitting, left_out = predictor.fitting(recent.frame)
+        rows = predictor.predict_rows(recent.frame, fitting, recent.regions)
+        by_place = {(row["region"], row["horizon"]): row for row in rows}
+        return _Live(view, recent, predictor, by_place, fitting, left_out)
 
     def _from_lake(
         self, horizons: Sequence[int] | None, regions: Sequence[str] | None, level: float | None
@@ -650,20 +659,16 @@ class MLService:
         age = self._age(recent.newest, None)
         names = list(regions or recent.regions)
         with self._lock:
-            live = self._live_view(view, recent)
-            if self._cached is None or self._cached[0] is not live or self._cached[1] is not recent:
-                fitting, left_out = live.predictor.fitting(recent.frame)
-                rows = live.predictor.predict_rows(recent.frame, fitting, recent.regions)
-                by_place: _Rows = {(row["region"], row["horizon"]): row for row in rows}
-                self._cached = (live, recent, by_place, fitting, left_out)
-            _, _, cached, fitting, left_out = self._cached
-            horizons = list(dict.fromkeys(horizons or fitting))
+            live = self._live
+            if live is None or live.view is not view or live.recent is not recent:
+                live = self._live = self._follow(view, recent)
+            horizons = list(dict.fromkeys(horizons or live.fitting))
             asked = [(name, horizon) for horizon in horizons for name in names]
-            if level is None and all(key in cached for key in asked):
-                made: Sequence[Mapping[str, object]] = [cached[key] for key in asked]
+            if level is None and all(key in live.rows for key in asked):
+                made: Sequence[Mapping[str, object]] = [live.rows[key] for key in asked]
             else:  # another level; or what the predictor refuses, in its own words
                 made = live.predictor.predict_rows(recent.frame, horizons, names, level=level)
-        return [self._row(view, row, "lake", age, left_out, recent.frame) for row in made]
+        return [self._row(view, row, "lake", age, live.left_out, recent.frame) for row in made]
 
     def _row(
         self,

@@ -46,7 +46,7 @@ from energy_ml.names import (
 )
 from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
 from energy_ml.service.answers import ModelProgress, TrainingFacts, TrainingOut
-from energy_ml.training_window import deployment, lake_of, newest
+from energy_ml.training_window import deployment, newest
 
 log = logging.getLogger("energy_ml.service")
 
@@ -252,16 +252,14 @@ class Trainings:
                     expected=f"one of {', '.join(map(str, settings.horizons))}",
                     remedy="set ENERGY_ML_HORIZONS to include it",
                 )
-        lake = lake_of(settings)
-        if request.regions:
-            known = {region for file in lake.inventory() if file.kind == "prices" for region in file.regions}
-            known &= set(settings.regions or known)
-            for region in request.regions:
-                if region not in known or "," in region:
-                    raise UnknownRegionError(
-                        f"region {region!r} isn't in the data", expected=f"one of {', '.join(sorted(known)) or 'none'}"
-                    )
-        last = newest(replace(settings, regions=request.regions or settings.regions), lake)
+        for region in request.regions or ():
+            if "," in region or region not in (settings.regions or (region,)):
+                raise UnknownRegionError(
+                    f"region {region!r} isn't among those of this project",
+                    expected=f"one of {', '.join(settings.regions)}" if settings.regions else "a name without comma",
+                    remedy="set ENERGY_ML_REGIONS to include it",
+                )
+        last = newest(replace(settings, regions=request.regions or settings.regions))
         if request.as_of is None:
             return settings.check_as_of(last)
         if request.as_of > last:

@@ -103,7 +103,6 @@ def test_a_blocking_check_fails_as_an_error(tmp_path: Path) -> None:
         "features/x.json",
         lambda night: Made({}, checks=found),
         {"json"},
-        "team:x",
         checks={"features_stable": "", "data_recent": ""},
         description="x",
     )

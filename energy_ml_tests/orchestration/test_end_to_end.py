@@ -25,12 +25,14 @@ from click.testing import CliRunner
 from dagster._cli.asset import asset_cli
 
 from energy_ml.features.price_features import FAMILIES
-from energy_ml.orchestration.assets import PRICE_FEATURES, REGISTRY_ENTRY
+from energy_ml.orchestration.assets import REGISTRY_ENTRY
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.day_lock import DayLock
 from energy_ml.orchestration.launch import backfill, project_instance
 from energy_ml.progress import ProgressLog
 from energy_ml_tests.orchestration.project import Project
+
+PRICE_FEATURES = dg.AssetKey(["features", "price_features"])
 
 RESULTS = (
     "forecasts.parquet",

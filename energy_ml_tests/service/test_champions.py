@@ -189,7 +189,7 @@ def test_without_models_it_says_what_to_do(market: Server, tmp_path: Path) -> No
     ):
         with pytest.raises(ModelNotFoundError, match="train") as caught:
             call()
-        assert problem_of(caught.value)["status"] == 404
+        assert problem_of(caught.value).status == 404
 
 
 def test_a_broken_first_model_is_a_503_in_words(market: Server, tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_stale_data_is_flagged_or_refused(service: MLService) -> None:
     for call in (service.forecast, lambda: service.act(0.5)):
         with pytest.raises(StaleDataError, match="minutes old") as caught:
             call()
-        assert problem_of(caught.value)["status"] == 409
+        assert problem_of(caught.value).status == 409
     assert service.forecast(timestamp="2025-03-04T00:00Z"), "a question about the past isn't stale"
 
 
