@@ -6,8 +6,8 @@ What belongs here: boundaries and row masks. What doesn't: reading data, feature
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +65,7 @@ class TimeSplit:
         return {name: getattr(self, name).isoformat() for name in ("start", "train_end", "val_end", "end")}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TimeSplit:
+    def from_dict(cls, values: Mapping[str, object]) -> TimeSplit:
         """The inverse of ``to_dict``."""
         return cls(**{name: pd.Timestamp(values[name]) for name in ("start", "train_end", "val_end", "end")})
 

@@ -10,7 +10,7 @@ import datetime as dt
 import zoneinfo
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
@@ -30,6 +30,7 @@ from energy_ml.splits import TimeSplit, split_window, window_of
 if TYPE_CHECKING:
     from energy_ml.markets import FetchedDay
 
+_T = TypeVar("_T")
 _ALWAYS_USABLE = (1, 5, 15, 60)
 """Horizons, in minutes, that are trained where nobody says which: those that the interval divides, and one interval."""
 _WINDOW_DAYS = {30: 20, 60: 30}
@@ -100,13 +101,13 @@ def _interval_of(settings: Settings, lake: ParquetLake) -> int | None:
 _OF_FILE = ("path", "kind", "rows", "first", "last", "regions", "size", "problem", "problem_kind")
 
 
-def data_facts(settings: Settings) -> tuple[dict[str, Any], dict[str, DataError]]:
+def data_facts(settings: Settings) -> tuple[dict[str, object], dict[str, DataError]]:
     """What the files hold and what is wrong with it, as ``energy-ml data`` shows it; and the errors, by what they stop
     (``coverage``, ``newest`` or ``window``)."""
     lake = lake_of(settings)
     problems: dict[str, DataError] = {}
 
-    def told(about: str, ask: Callable[[], Any]) -> Any:
+    def told(about: str, ask: Callable[[], _T]) -> _T | None:
         try:
             return ask()
         except DataError as error:
@@ -157,7 +158,7 @@ def newest(settings: Settings, lake: ParquetLake | None = None) -> dt.date:
         There are no prices, no complete day, or no file holds a chosen region.
     """
     day = (lake or lake_of(settings)).latest_complete_day(regions=settings.regions)
-    return day if settings.end_date is None else min(day, settings.end_date)
+    return min(day, settings.end_date or day)
 
 
 def newest_as_of(settings: Settings) -> dt.date:
@@ -178,7 +179,7 @@ def expected_day(operations: OperationsConfig, now: dt.datetime) -> dt.date:
 def due_day(settings: Settings, now: dt.datetime) -> dt.date:
     """The day that should be there by ``now``: ``expected_day``, but no later than data that has ended."""
     day = expected_day(settings.operations, now)
-    return day if settings.end_date is None else min(day, settings.end_date)
+    return min(day, settings.end_date or day)
 
 
 def read_window(

@@ -129,6 +129,13 @@ def test_functions_can_be_taken_in_at_one_look(path: Path) -> None:
             assert node.name in WIDE or width <= 10, f"{node.name} takes {width} parameters"
 
 
+def test_types_say_what_a_value_is() -> None:
+    """At most 6 ``Any`` in 1,000 lines: what is only passed on is an ``object``."""
+    texts = [path.read_text() for path in MODULES]
+    anys = sum(len(re.findall(r"\bAny\b", text)) for text in texts)
+    assert anys <= 6 * sum(text.count("\n") for text in texts) / 1000, anys
+
+
 def test_array_types_are_named_in_one_place() -> None:
     named = {path.name for path in MODULES if re.search(r"^\w+ = npt\.NDArray\[", path.read_text(), re.M)}
     assert named == {"arrays.py"}

@@ -56,7 +56,7 @@ def leaderboard(store: ResultsStore, models: Models) -> tuple[pd.DataFrame, list
     return pd.DataFrame(rows, columns=list(_COLUMNS)), unreadable
 
 
-def succession(models: Models, history: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def succession(models: Models, history: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """Tell from the registry's history who was champion when: one row per reign, newest first.
 
     Columns: ``since`` and ``until`` (ISO 8601 UTC; empty while it serves), ``model_id``, ``version``, ``as_of`` (empty

@@ -165,7 +165,7 @@ class PriceFeatureSpec:
         """Lags whose changes are columns."""
         return tuple(sorted({*self.lags, *_NEAR_CHANGES}))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, for provenance."""
         plain = {name: list(v) if isinstance(v, tuple) else v for name, v in self.__dict__.items()}
         return plain | {"covariates": [asdict(covariate) for covariate in self.covariates]}

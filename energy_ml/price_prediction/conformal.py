@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any
 
 import numba
 import numpy as np
@@ -67,7 +66,7 @@ class OnlineConformal:
     def _nothing_pending(self) -> Floats:
         return np.full((self.regions, self.steps, len(QUANTILES) + 2 * len(LEVELS)), np.nan)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         if self.pending.shape[2] < len(QUANTILES) + 2 * len(LEVELS):
             # Saved before issued bounds were kept: the outcomes due next teach nothing.

@@ -13,7 +13,6 @@ has passed.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numba
 import numpy as np
@@ -63,7 +62,7 @@ class OnlineGate:
         self.loss, self.square = np.zeros((*shape, len(GRID))), np.zeros((*shape, len(GRID)))
         self.size, self.count = np.zeros(shape), np.zeros(shape)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         if "square" not in state:  # saved when losses were of another kind
             self._know_nothing()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,7 @@ class PricePredictionTrainer:
         wanted = list(horizons or self.config.horizons)
         for number, horizon in enumerate(wanted):
 
-            def share(fraction: float, metrics: dict[str, Any], number: int = number) -> None:
+            def share(fraction: float, metrics: Mapping[str, object], number: int = number) -> None:
                 assert progress is not None
                 progress((number + fraction) / len(wanted), metrics)
 
@@ -357,7 +357,7 @@ class PricePredictionTrainer:
         horizon: int,
         split: TimeSplit | None,
         history: pd.DataFrame | None,
-    ) -> tuple[list[str], list[dict[str, Any]]]:
+    ) -> tuple[list[str], list[dict[str, object]]]:
         """The columns that the model of ``horizon`` sees: of covariates its own, where they pay on validation. And per
         covariate the error of one member there with it and without, and the p-value of no difference."""
         own, entries = of_horizon(feature_cols, horizon), {c.name: c for c in self.config.covariates}

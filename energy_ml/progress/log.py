@@ -15,14 +15,14 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from energy_ml.artifacts import to_jsonable
 
-ProgressCallback = Callable[[float, dict[str, Any]], None]
+ProgressCallback = Callable[[float, Mapping[str, object]], None]
 """Called with the fraction done (0..1) and a few metrics."""
 
 _MIN_STEP = 0.01
@@ -36,7 +36,7 @@ class ProgressEvent:
     model_id: str
     progress: float
     state: str = "running"
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     time: float = 0.0
 
 
@@ -58,7 +58,7 @@ class ProgressLog:
         self._last: dict[str, tuple[float, float]] | None = None
 
     def write(
-        self, model_id: str, progress: float, metrics: dict[str, Any] | None = None, state: str = "running"
+        self, model_id: str, progress: float, metrics: Mapping[str, object] | None = None, state: str = "running"
     ) -> None:
         """Append one event. Running events closer than 1 % and a quarter second to the last one are dropped."""
         now = time.time()

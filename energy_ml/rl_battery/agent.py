@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -195,7 +195,7 @@ class BatteryAgent(Complete):
         return self.table.values
 
     @property
-    def axes(self) -> dict[str, Any]:
+    def axes(self) -> dict[str, object]:
         """Names and labels of the axes of ``q_table``, in order."""
         return self.table.axes()
 
@@ -277,7 +277,7 @@ class BatteryAgent(Complete):
         values = self.values(seen, battery)[rows]
         return follow(battery.physics, start_mwh, self.interval_minutes / 60.0, expected, prices, values, days)
 
-    def heat_maps(self) -> dict[str, Any]:
+    def heat_maps(self) -> dict[str, object]:
         """Views of the table with everything known, at the usual price level, for charts; means over its time bins.
 
         Returns ``charge`` (C,) MWh and ``hour`` (24,) UTC, ``value`` (C, 24) currency per MWh more in the cells;

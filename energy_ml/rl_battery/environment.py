@@ -9,7 +9,6 @@ Gymnasium is an extra: ``pip install energy_ml[gym]``.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -93,8 +92,8 @@ class BatteryEnv(gymnasium.Env[Floats32, int]):
         self._allowance = self._physics.daily_discharge
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Floats32, dict[str, Any]]:
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[Floats32, dict[str, object]]:
         """Begin an episode; see the class for where."""
         super().reset(seed=seed)
         first, charge = self.context.execution_delay, self.context.start_mwh
@@ -104,7 +103,7 @@ class BatteryEnv(gymnasium.Env[Floats32, int]):
         self._start(first, charge)
         return self._observe(), {"charge_level_mwh": self._charge, "price": float(self.context.prices[first])}
 
-    def step(self, action: int) -> tuple[Floats32, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[Floats32, float, bool, bool, dict[str, object]]:
         """Carry out one action for one interval; raises BatteryError for an action that doesn't exist."""
         if action not in (0, 1, 2):
             raise BatteryError(f"action {action!r} doesn't exist", expected="0 charge, 1 hold or 2 discharge")
@@ -120,7 +119,7 @@ class BatteryEnv(gymnasium.Env[Floats32, int]):
         if not over and self._days[self._t] != self._days[self._t - 1]:
             self._allowance = self._physics.daily_discharge
         gained = cash + (self.context.terminal_value * (self._charge - self._started_with) if over else 0.0)
-        info = {"energy_mwh": energy, "cash": cash, "charge_level_mwh": self._charge, "price": price}
+        info: dict[str, object] = {"energy_mwh": energy, "cash": cash, "charge_level_mwh": self._charge, "price": price}
         # The span ends, the battery doesn't: for a learner that is a truncation, not a terminal state.
         return self._observe(), gained * self._scale, False, over, info
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -180,7 +180,7 @@ def learn_table(
         return [_agent(f, QTable(values, middles), window, config, battery, highest) for f in fitted]
 
     later = [observe_validation(a, f) for a, f in zip(agents(), fitted, strict=True)] if score else []
-    curve: list[dict[str, Any]] = []
+    curve: list[dict[str, object]] = []
     converged, done, before = False, 0, np.zeros_like(learner.hours)
     while done < passes and not converged:
         done += 1

@@ -9,7 +9,7 @@ the scale that matters to a battery. Where it is far below 0 selling is on offer
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -31,7 +31,7 @@ class QTable(NamedTuple):
     values: Floats
     middles: Floats
 
-    def axes(self) -> dict[str, Any]:
+    def axes(self) -> dict[str, object]:
         """Names and labels of the axes of ``values``: UTC hours, gaps with all known, slices as charge fractions."""
         _, times, _, slices = self.values.shape
         return {
