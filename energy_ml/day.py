@@ -38,6 +38,7 @@ from energy_ml.evaluation.metrics import ForecastScores, family_importance, fore
 from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render_leaderboard, render_report
 from energy_ml.evaluation.verdicts import battery_words
 from energy_ml.features import build_battery_features, feature_columns, feature_family, prices_of
+from energy_ml.features.covariates import outlook
 from energy_ml.features.feature_rows import frames
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.telemetry import clean_batteries
@@ -151,6 +152,13 @@ class Night:
     def prices_of(self, price_features: pd.DataFrame) -> pd.DataFrame:
         """The prices alone, as battery strategies see them."""
         return prices_of(price_features, self.config.price_prediction.target_column)
+
+    def battery_forecasts(self, price_features: pd.DataFrame, forecasts: pd.DataFrame) -> pd.DataFrame:
+        """The forecasts, and beyond their last horizon what prices known ahead say: what a battery plans on."""
+        columns = [TIMESTAMP, REGION]
+        beyond = outlook(price_features[columns], self.lake, self.config.price_prediction.covariates)
+        beyond = beyond[beyond[HORIZON] > max(self.settings.horizons)]
+        return pd.concat([forecasts, beyond], ignore_index=True) if len(beyond) else forecasts
 
     def record(
         self, fingerprint: object, config: PricePredictionConfig | RLBatteryConfig | MLConfig, **more: object

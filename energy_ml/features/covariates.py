@@ -20,13 +20,15 @@ from energy_ml.arrays import Floats, Integers
 from energy_ml.config import Covariate
 from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns, with_region
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.names import AVAILABLE_AT, POOLED, PRICE, REGION, TIMESTAMP
+from energy_ml.names import AVAILABLE_AT, HORIZON, POOLED, PRICE, PRICE_FORECAST, REGION, TIMESTAMP
 
 log = logging.getLogger("energy_ml")
 
 PREFIX = "covariate_"
 _COLUMN = re.compile(PREFIX + r"(?:price_|value_)(.+?)_(?:level|gap|change|distance|move)(?:_(\d+)m)?")
 _HOUR, _DAY = 60 * NS_PER_MINUTE, 1440 * NS_PER_MINUTE
+OUTLOOK = tuple(range(120, 1441, 60))
+"""Minutes ahead at which a battery's plan takes what prices known ahead say."""
 
 
 def covariate_columns(covariates: Sequence[Covariate], horizons: Sequence[int]) -> list[str]:
@@ -67,15 +69,51 @@ def add_covariates(
     """
     if not covariates or not len(prices):
         return prices
+    return with_covariates(prices, _read(prices, lake, covariates, max(horizons)), covariates, horizons)
+
+
+def outlook(prices: pd.DataFrame, lake: ParquetLake, covariates: Sequence[Covariate]) -> pd.DataFrame:
+    """What prices known ahead say of the coming day, hour by hour from the second on, as rows of a forecasts frame.
+
+    Parameters
+    ----------
+    prices : ``timestamp`` and ``region``; n rows.
+    covariates : those that are prices known ahead count; of several the first that says something.
+
+    Returns
+    -------
+    ``timestamp, region, horizon_minutes, price_forecast`` for each row and each of ``OUTLOOK``, as known at the row's
+    time, NaN where nothing was known; no rows where no covariate is such a price.
+    """
+    ahead = [covariate for covariate in covariates if covariate.known == "ahead" and covariate.is_price]
+    made = [pd.DataFrame(columns=[TIMESTAMP, REGION, HORIZON, PRICE_FORECAST])]
+    rows = _read(prices, lake, ahead, OUTLOOK[-1]) if ahead and len(prices) else pd.DataFrame()
+    now, leads = timestamps_ns(prices[TIMESTAMP]), np.array(OUTLOOK, dtype=np.int64)
+    for name, of in prices.groupby(REGION, sort=False).indices.items() if len(rows) else ():
+        moment = np.repeat(now[of], len(leads))
+        then = moment + np.tile(leads, len(of)) * NS_PER_MINUTE
+        value = np.full(len(moment), np.nan)
+        for covariate in ahead:
+            value = np.where(np.isnan(value), _Told(_of_region(rows, name), covariate).at(then, moment), value)
+        at = prices[TIMESTAMP].iloc[np.repeat(of, len(leads))].reset_index(drop=True)
+        made.append(
+            pd.DataFrame({TIMESTAMP: at, REGION: name, HORIZON: np.tile(leads, len(of)), PRICE_FORECAST: value})
+        )
+    return pd.concat(made[1:] or made, ignore_index=True)
+
+
+def _read(prices: pd.DataFrame, lake: ParquetLake, covariates: Sequence[Covariate], reach: int) -> pd.DataFrame:
+    """What files say of the covariates around ``prices`` and up to ``reach`` minutes after them."""
+    longest = max(c.delay_minutes + c.minutes for c in covariates)
     # An observed value counts for a day, and so does each that its mean is taken over.
-    before = pd.Timedelta(days=3, minutes=max(c.delay_minutes + c.minutes for c in covariates))
-    after = pd.Timedelta(minutes=max(horizons) + 1)
+    before = pd.Timedelta(days=3 * any(c.known == "observed" for c in covariates), minutes=longest)
+    after = pd.Timedelta(minutes=reach + 1)
     rows = lake.read_covariates(
         prices[TIMESTAMP].min() - before, prices[TIMESTAMP].max() + after, [c.name for c in covariates]
     )
     for problem in rows.attrs["problems"]:
         log.warning("a covariate's file is left out: %s", problem)
-    return with_covariates(prices, rows, covariates, horizons)
+    return rows
 
 
 def with_covariates(
@@ -98,15 +136,19 @@ def with_covariates(
     keyed = with_region(prices)
     now, region = timestamps_ns(keyed[TIMESTAMP]), keyed[REGION].to_numpy(dtype=object)
     columns = {name: np.full(len(prices), np.nan) for name in covariate_columns(covariates, horizons)}
-    own = {str(name) for name in rows[REGION].unique()}
     for covariate in covariates:
         for name in dict.fromkeys(region):
             here = region == name
-            told = rows[rows[REGION] == (name if name in own else POOLED)]
+            told = _of_region(rows, name)
             price = keyed[PRICE].to_numpy(dtype=np.float64)[here]
             for column, values in _columns_of(_Told(told, covariate), covariate, now[here], price, horizons).items():
                 columns[column][here] = values
     return prices.assign(**columns)
+
+
+def _of_region(rows: pd.DataFrame, name: object) -> pd.DataFrame:
+    own = rows[REGION] == name
+    return rows[own if own.any() else rows[REGION] == POOLED]
 
 
 def _stem(covariate: Covariate) -> str:

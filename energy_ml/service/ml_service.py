@@ -42,9 +42,11 @@ from energy_ml.market_data.window import read_recent_prices
 from energy_ml.model_management.comparison import numbers_of
 from energy_ml.names import (
     ACTIONS,
+    HORIZON,
     IS_FILLED,
     POLICY_ID,
     PRICE,
+    PRICE_FORECAST,
     PRICE_PREDICTION,
     REFERENCE,
     REGION,
@@ -151,7 +153,7 @@ class MLService:
         self.champions = Champions(self.settings.models_dir)
         rules = self.settings.models.price_prediction
         self._rules: dict[str, Any] = {"max_gap_minutes": rules.max_gap_minutes, "max_abs_price": rules.max_abs_price}
-        self.market = RecentMarket(lake_of(self.settings), self.settings.regions, **self._rules)
+        self.market = RecentMarket(lake_of(self.settings), self.settings.regions, rules.covariates, **self._rules)
         self.store = ResultsStore(self.settings.results_dir)
         self.starting = False
         self._lock = threading.Lock()
@@ -431,8 +433,10 @@ class MLService:
             )
         end = None if timestamp is None else _utc(timestamp)
         source: Source = "lake" if prices is None else "request"
+        told = None
         if prices is None:
-            prices = self._recent(end).frame
+            recent_prices = self._recent(end)
+            prices, told = recent_prices.frame, recent_prices.outlook
         check_prices(prices)
         name = self._one_region(policy, prices, region)
         here = prices[prices[REGION] == name] if REGION in prices.columns else prices
@@ -452,6 +456,11 @@ class MLService:
         made, how = dict(forecasts or {}), "request" if forecasts else "none"
         if forecasts is None:
             made, how = self._forecasts_for(name, prices, source, end)
+            told = self.market.outlook(here.assign(**{REGION: name})) if told is None else told
+            hours = told[(told[REGION] == name) & told[HORIZON].isin(agent.horizons) & told[PRICE_FORECAST].notna()]
+            if len(hours):
+                made = dict(zip(hours[HORIZON], hours[PRICE_FORECAST], strict=True)) | made
+                how = f"{how}; beyond them prices known ahead"
         physical, recent = agent.battery, here[here[TIMESTAMP] > newest - pd.Timedelta(minutes=HISTORY_MINUTES)]
         measured = len(recent) - (int(recent[IS_FILLED].sum()) if IS_FILLED in recent.columns else 0)
         delay = agent.delay

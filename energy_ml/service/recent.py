@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from energy_ml.config import Covariate
-from energy_ml.features.covariates import add_covariates
+from energy_ml.features.covariates import add_covariates, outlook
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.telemetry import rated_power
 from energy_ml.market_data.window import read_recent_prices
@@ -33,21 +33,24 @@ _RATING_SPAN = pd.Timedelta(days=10)
 
 @dataclass(frozen=True, eq=False)
 class RecentPrices:
-    """Clean long prices up to ``newest`` (UTC), their interval, and the regions that have a price there."""
+    """Clean long prices up to ``newest`` (UTC), their interval, the regions that have a price there, and the
+    ``outlook`` from each region's newest price."""
 
     frame: pd.DataFrame
     newest: pd.Timestamp
     interval_minutes: int
     regions: tuple[str, ...]
+    outlook: pd.DataFrame
 
 
 class RecentMarket:
-    """The end of the lake, for many threads; ``rules`` as ``read_recent_prices`` takes them."""
+    """The end of the lake, for many threads; ``covariates`` of the settings, ``rules`` as ``read_recent_prices``'."""
 
     def __init__(
         self,
         lake: ParquetLake,
         regions: Sequence[str] | None = None,
+        covariates: Sequence[Covariate] = (),
         *,
         clock: Callable[[], pd.Timestamp] = lambda: pd.Timestamp.now("UTC"),
         **rules: float,
@@ -55,6 +58,7 @@ class RecentMarket:
         self.lake = lake
         self._clock = clock
         self._regions = regions
+        self._covariates = covariates
         self._lock = threading.Lock()
         self._rules: dict[str, Any] = rules
         self._prices: dict[object, tuple[float, object, RecentPrices]] = {}
@@ -70,7 +74,7 @@ class RecentMarket:
         with self._lock:
             looked, marks, kept = self._prices.get(wanted, (-math.inf, None, None))
             if kept is None or time.monotonic() - looked >= _LOOK_SECONDS:
-                found = self._marks("prices"), self._marks("forecasts") if covariates else ()
+                found = self._marks("prices"), self._marks("forecasts") if self._covariates else ()
                 if kept is None or found != marks:
                     kept = self.until(None, minutes, columns, covariates)
                 self._prices[wanted] = time.monotonic(), found, kept
@@ -87,7 +91,14 @@ class RecentMarket:
         )
         for covariate, horizons in covariates:
             frame = add_covariates(frame, self.lake, [covariate], horizons)
-        return _recent(frame)
+        return _recent(frame, self.outlook(frame))
+
+    def outlook(self, prices: pd.DataFrame) -> pd.DataFrame:
+        """What prices known ahead say of the hours after each region's newest price."""
+        if not self._covariates:
+            return outlook(prices.iloc[:0], self.lake, ())
+        newest = prices[prices[PRICE].notna()].sort_values(TIMESTAMP).groupby(REGION, sort=False).tail(1)
+        return outlook(newest, self.lake, self._covariates)
 
     def batteries(self) -> pd.DataFrame:
         """The newest row of each battery of the telemetry, with ``DISCHARGED``; empty if there is none."""
@@ -122,11 +133,11 @@ class RecentMarket:
         return tuple(f.fingerprint for f in self.lake.inventory() if f.kind == kind)
 
 
-def _recent(frame: pd.DataFrame) -> RecentPrices:
+def _recent(frame: pd.DataFrame, told: pd.DataFrame) -> RecentPrices:
     """Of a whole grid that ends with a price."""
     stamps = pd.DatetimeIndex(frame[TIMESTAMP])
     newest = stamps[-1]
     at = frame[(stamps == newest) & frame[PRICE].notna().to_numpy()]
     times = stamps.unique()
     minutes = (times[-1] - times[-2]) // pd.Timedelta(minutes=1) if len(times) > 1 else 0
-    return RecentPrices(frame, newest, int(minutes), tuple(str(r) for r in at[REGION]))
+    return RecentPrices(frame, newest, int(minutes), tuple(str(r) for r in at[REGION]), told)

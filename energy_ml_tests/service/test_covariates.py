@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 
 from energy_ml import checks
 from energy_ml.config import Settings
+from energy_ml.day import Night
 from energy_ml.features import feature_columns
-from energy_ml.features.covariates import PREFIX
-from energy_ml.names import PRICE, REGION, TIMESTAMP
+from energy_ml.features.covariates import OUTLOOK, PREFIX, outlook
+from energy_ml.names import HORIZON, PRICE, PRICE_FORECAST, REGION, TIMESTAMP
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.price_prediction.predictor import PricePredictor
+from energy_ml.rl_battery.trainer import BatteryRLTrainer
 from energy_ml.service.ml_service import MLService
 from energy_ml.service.schemas import Prices
 from energy_ml.training_window import lake_of, open_day
@@ -55,8 +58,12 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dict[in
     day = open_day(settings, lake_of(settings), pd.Timestamp("2025-03-05").date())
     trainer = PricePredictionTrainer(settings.ml_config())
     names, paths = feature_columns(day.features), {}
-    for horizon in settings.horizons:
-        trainer.train_for_horizon(day.features, names, horizon, split=day.split)
+    made = [trainer.train_for_horizon(day.features, names, h, split=day.split)["forecasts"] for h in settings.horizons]
+    night = Night(settings, dt.date(2025, 3, 5), "x", lake_of(settings), *[None] * 4)  # type: ignore[arg-type]
+    forecasts = night.battery_forecasts(day.features, pd.concat(made))
+    policies = BatteryRLTrainer(settings.ml_config())
+    policies.train_all(prices=night.prices_of(day.features), forecasts=forecasts, split=day.split)
+    paths["battery_policy"] = Path(policies.save(root.root / "made")["path"])
     for horizon, path in trainer.save_models(root.root / "made").items():
         paths[f"price_prediction_{horizon}m"] = path
     promote(root, paths)
@@ -133,6 +140,31 @@ def test_every_door_gives_the_batch_path_s_forecast_to_the_bit(learned: Any) -> 
         ):
             assert {row["region"]: row["price"] for row in rows} == batch
             assert {row["penalty"] for row in rows} == {None}
+
+
+def test_the_battery_plans_on_prices_known_ahead_at_every_door(learned: Any) -> None:
+    """Hourly beyond the models' last horizon: what files say then, in batch, live, of the past and of given prices."""
+    settings, _, features = learned
+    told = pd.read_parquet(Path(settings.data_dir) / "told.parquet")
+    batch = outlook(features[[TIMESTAMP, REGION]], lake_of(settings), settings.models.price_prediction.covariates)
+    assert batch.groupby([TIMESTAMP, REGION]).size().eq(len(OUTLOOK)).all()
+    said = told.set_index([TIMESTAMP, REGION])["day_ahead"]
+    then = batch[TIMESTAMP] + pd.to_timedelta(batch[HORIZON], unit="min")
+    right = said.reindex(pd.MultiIndex.from_arrays([then, batch[REGION]])).to_numpy()
+    known = np.isfinite(right) & (batch[HORIZON] < 1440).to_numpy()
+    assert known.mean() > 0.8
+    np.testing.assert_array_equal(batch[PRICE_FORECAST].to_numpy()[known], right[known])
+
+    service, newest = MLService(settings), features[TIMESTAMP].max()
+    now = batch[(batch[TIMESTAMP] == newest) & (batch[REGION] == "FR") & (batch[HORIZON] > max(settings.horizons))]
+    expected = dict(zip(now[HORIZON], now[PRICE_FORECAST], strict=True))
+    plain = service.recent_prices(5 * 1440)[0].frame[[TIMESTAMP, REGION, PRICE]]
+    answers = [service.act(0.5, region="FR", **more) for more in ({}, {"timestamp": newest}, {"prices": plain})]
+    for answer in answers:
+        assert {h: v for h, v in answer["forecasts"].items() if h > max(settings.horizons)} == expected
+        assert answer["forecast_source"] == "models; beyond them prices known ahead"
+        assert answer["why"] == answers[0]["why"]
+    assert "known ahead" not in service.act(0.5, region="FR", forecasts={60: 50.0})["forecast_source"]
 
 
 def test_a_feed_that_stops_degrades_forecasts_and_stops_none(learned: Any, tmp_path: Path) -> None:
