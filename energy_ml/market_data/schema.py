@@ -82,7 +82,7 @@ def utc(moment: pd.Timestamp | dt.datetime | str) -> pd.Timestamp:
     return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")
 
 
-def read_kind(schema: pa.Schema | Sequence[str], file: object | None = None) -> Kind:
+def read_kind(schema: pa.Schema | Sequence[str]) -> Kind:
     """Tell by its columns what a file holds. Raises SchemaError naming the missing columns, or if it could be both."""
     names = list(schema.names) if isinstance(schema, pa.Schema) else [str(name) for name in schema]
     missing = {kind: [c for c in REQUIRED_COLUMNS[kind] if c not in names] for kind in get_args(Kind)}
@@ -94,7 +94,6 @@ def read_kind(schema: pa.Schema | Sequence[str], file: object | None = None) -> 
     if fitting:
         raise SchemaError(
             f"columns {names} fit both prices and battery telemetry",
-            file=file,
             expected="one kind per file",
             remedy="write prices and battery telemetry to separate files",
         )
@@ -104,7 +103,7 @@ def read_kind(schema: pa.Schema | Sequence[str], file: object | None = None) -> 
         near,
         missing[near],
         names,
-        file,
+        None,
         f"prices with {', '.join(REQUIRED_COLUMNS['prices'])}, or batteries with "
         f"{', '.join(REQUIRED_COLUMNS['batteries'])}, or forecasts with {', '.join(REQUIRED_COLUMNS['forecasts'])}",
         "rename or add the column (names are case-sensitive), or move the file out of the data folder",
@@ -310,19 +309,8 @@ class _Timestamps:
     def of_objects(self) -> pd.DatetimeIndex:
         # Only distinct values are parsed: a long frame repeats each timestamp once per region.
         codes, distinct = pd.factorize(self.column.values, use_na_sentinel=False)
-        is_text = np.array([isinstance(value, str) for value in distinct], dtype=bool)
-        stamps = np.full(len(distinct), np.datetime64("NaT", "ns"))
-        offsets = np.full(len(distinct), np.nan)
-        """Minutes ahead of UTC; NaN where there is no zone."""
-        bad = np.zeros(len(distinct), dtype=bool)
-        if is_text.any():
-            read = parse_texts(pa.array(distinct[is_text], pa.string()))
-            if read.problem is not None:
-                bad[np.flatnonzero(is_text)[read.bad]] = True
-                raise self.refuse(read.problem, bad[codes], read.expected, read.remedy)
-            stamps[is_text], offsets[is_text] = read.utc, read.offset_minutes
-        objects = [_stamp(value) for value in distinct[~is_text]]
-        bad[~is_text] = [stamp is None for stamp in objects]
+        texts = [_written(value) for value in distinct]
+        bad = np.array([text is None for text in texts], dtype=bool)
         if bad.any():
             raise self.refuse(
                 "values can't be read as timestamps",
@@ -330,13 +318,10 @@ class _Timestamps:
                 "timestamps such as 2026-02-10T00:00:00Z",
                 "correct these rows or store the column as a timestamp",
             )
-        if objects:
-            index = [stamp for stamp in objects if stamp is not None]
-            utc = [stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC") for stamp in index]
-            stamps[~is_text] = self.to_utc(pd.DatetimeIndex(utc, tz="UTC")).tz_localize(None).to_numpy()
-            offsets[~is_text] = [
-                np.nan if (offset := stamp.utcoffset()) is None else offset / dt.timedelta(minutes=1) for stamp in index
-            ]
+        read = parse_texts(pa.array(texts, pa.string()))
+        if read.problem is not None:
+            raise self.refuse(read.problem, read.bad[codes], read.expected, read.remedy)
+        stamps, offsets = read.utc, read.offset_minutes
         naive = np.isnan(offsets)
         if naive.any() and not naive.all():
             raise self.refuse(
@@ -345,7 +330,7 @@ class _Timestamps:
                 "all with a zone, or none (then UTC is meant)",
                 "write all timestamps in UTC",
             )
-        kind = "text_timestamps" if is_text.any() else "object_timestamps"
+        kind = "text_timestamps" if any(isinstance(value, str) for value in distinct) else "object_timestamps"
         self.column.note(kind, "timestamps were converted from text or objects")
         if len(naive) and naive.all():
             return self.without_zone(pd.DatetimeIndex(stamps[codes]))
@@ -369,15 +354,14 @@ def _written_out(numbers: Integers) -> str | None:
     return None
 
 
-def _stamp(value: object) -> pd.Timestamp | None:
-    """The instant of an object that is one; None for anything else. Texts are read by ``parse_texts``."""
+def _written(value: object) -> str | None:
+    """A text, or the text of an instant; None for anything else."""
     if isinstance(value, dt.datetime | np.datetime64) or type(value) is dt.date:
         try:
-            stamp = pd.Timestamp(value)
+            return str(pd.Timestamp(value).isoformat())
         except (ValueError, OverflowError):
             return None
-        return None if stamp is pd.NaT else stamp
-    return None
+    return value if isinstance(value, str) else None
 
 
 def _texts(column: _Column, *, required: bool) -> pd.Series:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import dagster as dg
 from pydantic import PrivateAttr
 
-from energy_ml.orchestration.day_lock import DayLock
+from energy_ml.orchestration.day_lock import day_lock
 from energy_ml.orchestration.jobs import FETCH_PRICES
 from energy_ml.orchestration.partitions import days_of
 from energy_ml.results import ResultsStore
@@ -45,9 +45,7 @@ class ResultsIOManager(dg.ConfigurableIOManager):
             return  # it writes no results, and prices shouldn't wait for a training
         with contextlib.ExitStack() as locks:
             for day in days_of(context.run.tags):  # oldest first everywhere, so that no two runs wait for each other
-                lock = DayLock(self.locks_dir, day)
-                lock.acquire(context.log.info if context.log is not None else print)
-                locks.callback(lock.release)
+                locks.enter_context(day_lock(self.locks_dir, day, context.log.info if context.log else print))
                 ResultsStore(self.results_dir).sweep(day)
             self._locks = locks.pop_all()
 

@@ -23,11 +23,10 @@ from energy_ml.orchestration.instance import how_to_look, project_instance
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD
 from energy_ml.orchestration.private import (
     SINGLETON_REPOSITORY_NAME,
-    IJob,
     InMemoryJob,
-    JobPythonOrigin,
     LoadableTargetOrigin,
     ManagedGrpcPythonEnvCodeLocationOrigin,
+    ReconstructableJob,
     ReconstructableRepository,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
@@ -63,38 +62,22 @@ _StepTold = Callable[[str, str], None]
 """Called with a step's name and ``running``, ``completed`` or ``failed``, in the thread that runs the job."""
 
 
-def run_job(as_of: dt.date, *, job: str = RETRAIN, run_id: str | None = None, told: _StepTold | None = None) -> Ran:
-    """Run ``job`` for one as-of date on the configured executor, by default in this process, on the project's record.
+def run_job(as_of: dt.date, *, run_id: str | None = None, told: _StepTold | None = None) -> Ran:
+    """Retrain for one as-of date on the configured executor, by default in this process, on the project's record.
 
     Doesn't raise when the run fails: see ``success`` and ``all_events`` of the result. ``told`` hears of each step.
     Raises KeyboardInterrupt when interrupted; the run is then on record as canceled.
     """
     settings, run_id = deployment(), run_id or str(uuid.uuid4())
     with project_instance() as instance:
-        if settings.executor == "in_process":
-            found = InMemoryJob(build_definitions(settings).resolve_job_def(job))
-            return _execute(found, as_of, instance, run_id, told=told, by_hand=True)
-        return run_on_executor(job, as_of, instance, run_id, told=told, by_hand=True)
+        own = settings.executor == "in_process"
+        found = InMemoryJob(build_definitions(settings).resolve_job_def(RETRAIN)) if own else by_name(RETRAIN)
+        return execute(found, as_of, instance, run_id, told=told, by_hand=True)
 
 
-def run_on_executor(
-    job: str,
-    as_of: dt.date,
-    instance: dg.DagsterInstance,
-    run_id: str,
-    *,
-    tags: Mapping[str, str] | None = None,
-    log_level: str = "CRITICAL",
-    told: _StepTold | None = None,
-    by_hand: bool = False,
-) -> Ran:
-    """Run ``job`` on the configured executor, whose processes load the definitions by name."""
-    repository = ReconstructableRepository.for_module(MODULE, "defs", str(project_root()))
-    found = repository.get_reconstructable_job(job)
-    origin = found.get_python_origin()
-    return _execute(
-        found, as_of, instance, run_id, tags=tags, log_level=log_level, code_origin=origin, told=told, by_hand=by_hand
-    )
+def by_name(job: str) -> ReconstructableJob:
+    """``job`` for executors whose processes load the definitions by name."""
+    return ReconstructableRepository.for_module(MODULE, "defs", str(project_root())).get_reconstructable_job(job)
 
 
 @dataclass(frozen=True)
@@ -111,11 +94,10 @@ def backfill(
     first: dt.date,
     last: dt.date,
     *,
-    job: str = RETRAIN,
     only_missing: bool = False,
     progress: Callable[[DayRun], None] | None = None,
 ) -> list[DayRun]:
-    """Run ``job`` for every as-of date from ``first`` to ``last``, oldest first, one run each, in this process.
+    """Retrain for every as-of date from ``first`` to ``last``, oldest first, one run each, in this process.
 
     Definitions are loaded once. A day that fails doesn't stop the others. With ``only_missing``, days that have results
     of their present data, settings and version are left out. ``progress`` is called after each day; at the end the
@@ -126,7 +108,7 @@ def backfill(
     settings = dataclasses.replace(deployment(), executor="in_process")
     days = settings.as_of_range(first, last)
     definitions = build_definitions(settings)
-    definition, runs = InMemoryJob(definitions.resolve_job_def(job)), []
+    definition, runs = InMemoryJob(definitions.resolve_job_def(RETRAIN)), []
     lake = lake_of(settings)
     with project_instance() as instance:
         for as_of in days:
@@ -134,14 +116,14 @@ def backfill(
                 continue
             began, run_id = time.monotonic(), str(uuid.uuid4())
             tags = {_BACKFILL_TAG: f"{first}..{last}"}
-            result = _execute(definition, as_of, instance, run_id, tags=tags, by_hand=True)
+            result = execute(definition, as_of, instance, run_id, tags=tags, by_hand=True)
             error = None if result.success else what_failed(result.all_events)
             runs.append(DayRun(as_of, run_id, time.monotonic() - began, error))
             if progress is not None:
                 progress(runs[-1])
-        if job == RETRAIN and any(run.error is None for run in runs):
+        if any(run.error is None for run in runs):
             board = InMemoryJob(definitions.resolve_job_def(REFRESH_LEADERBOARD))
-            _execute(board, None, instance, str(uuid.uuid4()))
+            execute(board, None, instance, str(uuid.uuid4()))
     return runs
 
 
@@ -172,19 +154,21 @@ def _has_results(settings: Settings, lake: ParquetLake, instance: dg.DagsterInst
         return False
 
 
-def _execute(
-    job: IJob,
+def execute(
+    job: InMemoryJob | ReconstructableJob,
     as_of: dt.date | None,
     instance: dg.DagsterInstance,
     run_id: str,
     *,
     tags: Mapping[str, str] | None = None,
     log_level: str = "CRITICAL",
-    code_origin: JobPythonOrigin | None = None,
     told: _StepTold | None = None,
     by_hand: bool = False,
 ) -> Ran:
-    """``by_hand``: an interruption is a wish, on record as a cancellation, and raised when the run has ended."""
+    """Run a job on record; ``by_hand``: an interruption is a wish, on record as a cancellation, and raised at the end.
+
+    Doesn't raise when the run fails.
+    """
     definition = job.get_definition()
     day = {} if as_of is None else definition.get_tags_for_partition_key(as_of.isoformat(), selected_asset_keys=None)
     hold(instance, run_id)
@@ -194,7 +178,7 @@ def _execute(
             run_id=run_id,
             run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
             tags={**definition.run_tags, **day, **(tags or {})},
-            job_code_origin=code_origin,
+            job_code_origin=None if isinstance(job, InMemoryJob) else job.get_python_origin(),
             remote_job_origin=_home(definition.name),
         )
         events, interrupted = [], False

@@ -27,12 +27,12 @@ from energy_ml.training_window import deployment
 def run(job: str, as_of: dt.date, run_id: str, tags: dict[str, str]) -> str | None:
     """Run ``job`` for one as-of date on the configured executor; None if all went well, else what went wrong."""
     # Only here: closing a record needs none of the graph, whose loading takes seconds.
-    from energy_ml.orchestration.launch import run_on_executor, what_failed
+    from energy_ml.orchestration.launch import by_name, execute, what_failed
 
     day = deployment().check_as_of(as_of)
     with project_instance() as instance:
         signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=_cancel, args=(instance, run_id)).start())
-        result = run_on_executor(job, day, instance, run_id, tags=tags, log_level="WARNING")
+        result = execute(by_name(job), day, instance, run_id, tags=tags, log_level="WARNING")
         return None if result.success else what_failed(result.all_events)
 
 

@@ -85,8 +85,8 @@ class Step:
 
     @property
     def outputs(self) -> dict[str, tuple[str, str]]:
-        """Name of each output to its key and file; the main one is called ``value``."""
-        return {"value": (self.key, self.file), **self.beside}
+        """Name of each output to its key and file; the main one is called ``result``."""
+        return {"result": (self.key, self.file), **self.beside}
 
 
 def key_of(path: str) -> dg.AssetKey:
@@ -106,7 +106,7 @@ def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefiniti
 
     @dg.multi_asset(
         name=step.name,
-        outs={_out(output): _declared(step, output, path, file) for output, (path, file) in step.outputs.items()},
+        outs={output: _declared(step, output, path, file) for output, (path, file) in step.outputs.items()},
         ins={argument: dg.AssetIn(key=key_of(path)) for argument, path in step.inputs.items()},
         deps=deps,
         group_name=step.group,
@@ -187,12 +187,8 @@ def _check(settings: Settings, step: Step, check: str, blocking: bool) -> dg.Ass
         )
 
 
-def _out(output: str) -> str:
-    return "result" if output == "value" else output
-
-
 def _declared(step: Step, output: str, path: str, file: str) -> dg.AssetOut:
-    main = output == "value"
+    main = output == "result"
     description = (step.description or step.run.__doc__) if main else f"{step.key} leaves this beside its result."
     return dg.AssetOut(
         key=key_of(path),
@@ -217,17 +213,19 @@ def _source(step: Step) -> dict[str, object]:
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
 
 
-def _lineage(step: Step, value: object, read: Mapping[str, object]) -> dict[str, object]:
-    """Columns that a frame has from frames it was made of: those of the same name."""
+def _of_frame(step: Step, value: object, read: Mapping[str, object]) -> dict[str, object]:
+    """Size and columns of a frame, and which of them frames that it was made of have by the same name."""
     if not isinstance(value, pd.DataFrame):
         return {}
+    told: dict[str, object] = {"dagster/row_count": len(value), "dagster/column_schema": columns_of(value)}
     frames = [(key_of(step.inputs[name]), frame) for name, frame in read.items() if isinstance(frame, pd.DataFrame)]
     found = {
         str(column): [dg.TableColumnDep(key, str(column)) for key, frame in frames if column in frame]
         for column in value.columns
     }
-    known = {column: deps for column, deps in found.items() if deps}
-    return {"dagster/column_lineage": dg.TableColumnLineage(known)} if known else {}
+    if known := {column: deps for column, deps in found.items() if deps}:
+        told["dagster/column_lineage"] = dg.TableColumnLineage(known)
+    return told
 
 
 def _keep(
@@ -244,11 +242,11 @@ def _keep(
     """
     wanted = {}
     for output, (path, file) in step.outputs.items():
-        main, asked_for = output == "value", key_of(path) in context.selected_asset_keys
+        main, asked_for = output == "result", key_of(path) in context.selected_asset_keys
         if main and not asked_for:
             continue
         value = made.value if main else made.files[output]
-        facts = {**_size_of(value), **_lineage(step, value, read), **(made.facts if main else {})}
+        facts = {**_of_frame(step, value, read), **(made.facts if main else {})}
         if not asked_for or day != context.partition_keys[-1]:
             facts |= keep(store, day, file, value)
         if asked_for:
@@ -265,9 +263,9 @@ def _record(
     blocking: frozenset[str],
 ) -> Iterator[dg.MaterializeResult[object]]:
     """Side outputs first, so that they are there when the main one is announced; then the main one with its checks."""
-    for output, value in sorted(wanted.items(), key=lambda item: item[0] == "value"):
+    for output, value in sorted(wanted.items(), key=lambda item: item[0] == "result"):
         key = key_of(step.outputs[output][0])
-        checks = [_over_days(key, name, found, blocking) for name in step.checks] if output == "value" else []
+        checks = [_over_days(key, name, found, blocking) for name in step.checks] if output == "result" else []
         yield dg.MaterializeResult(asset_key=key, value=value, check_results=checks)
 
 
@@ -292,9 +290,3 @@ def _over_days(
 def _of_days(days: Sequence[str], day: str, words: str) -> str:
     """Words about ``day``, naming it where there are several."""
     return words if len(days) == 1 else f"{day}: {words}"
-
-
-def _size_of(value: object) -> dict[str, object]:
-    if not isinstance(value, pd.DataFrame):
-        return {}
-    return {"dagster/row_count": len(value), "dagster/column_schema": columns_of(value)}

@@ -27,7 +27,6 @@ from dagster._cli.asset import asset_cli
 from energy_ml.features.price_features import FAMILIES
 from energy_ml.orchestration.assets import REGISTRY_ENTRY
 from energy_ml.orchestration.build import build_definitions
-from energy_ml.orchestration.day_lock import DayLock
 from energy_ml.orchestration.launch import backfill, project_instance
 from energy_ml.progress import ProgressLog
 from energy_ml_tests.orchestration.project import Project
@@ -268,7 +267,6 @@ def test_the_failed_check_is_on_record(inside: Project) -> None:
 
 def test_a_second_run_of_the_day_waits_for_the_first(inside: Project) -> None:
     day = str(inside.day(7))
-    lock = DayLock(inside.root / "models/.locks", day)
     results: list[dg.ExecuteInProcessResult] = []
 
     def materialize() -> None:
@@ -279,7 +277,10 @@ def test_a_second_run_of_the_day_waits_for_the_first(inside: Project) -> None:
 
     hold = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); input()"
     other = subprocess.Popen(
-        [sys.executable, "-c", hold, str(lock.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", hold, str(inside.root / f"models/.locks/{day}.lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert other.stdout is not None and other.stdout.readline() == "1\n"
