@@ -589,12 +589,10 @@ def _backtest(
     from energy_ml.artifacts import write_atomically
     from energy_ml.evaluation.charts import skill_over_time, to_png_bytes
     from energy_ml.evaluation.metrics import forecast_metrics
-    from energy_ml.price_prediction.walk_forward import as_of_dates, walk_forward_parallel
+    from energy_ml.price_prediction.walk_forward import walk_forward_parallel
 
     settings = _settings()
-    days = as_of_dates(parse_date(first), parse_date(last), step)
-    if not days:
-        raise ConfigError(f"--to {last} lies before --from {first}", expected="at least one as-of date")
+    days = settings.as_of_range(parse_date(first), parse_date(last))[::step]
     folder = Path(settings.results_dir) / "backtest"
     with _progress_bar("backtest") as (bar, task):
         forecasts = walk_forward_parallel(

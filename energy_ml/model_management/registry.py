@@ -191,9 +191,8 @@ class ModelRegistry:
         metadata : what should be known about it: ``as_of``, ``metrics``, provenance. Must have a JSON form.
         sha256 : what the file must be; by default it is trusted as it is.
 
-        Registering the same bytes as the same version again changes nothing (and restores a lost copy).
-        Raises ModelNotFoundError when there is no such file, ArtifactError when it isn't the one that ``sha256`` tells,
-        RegistryError when names are impossible or the version is taken by other bytes.
+        Registering the same bytes as the same version again changes nothing (and restores a lost copy). Raises as
+        ``read_artifact``, and RegistryError when names are impossible or the version is taken by other bytes.
         """
         for what, name in (("model type", model_type), ("model id", model_id)):
             if not _NAME.fullmatch(name) or name == "versions":
@@ -267,11 +266,8 @@ class ModelRegistry:
                         remedy="compare again and decide anew",
                     )
                 return self._promote(registry, model_id, version, decision.reason, who, plain)
-            entry["decision"] = plain
-            self._commit(
-                registry,
-                _event("kept", model_id, version, who, decision.reason, champion=model["champion"], decision=plain),
-            )
+            entry["decision"], more = plain, {"champion": model["champion"], "decision": plain}
+            self._commit(registry, _event("kept", model_id, version, who, decision.reason, **more))
             return None if model["champion"] is None else _find(model, model_id, model["champion"])
 
     def rollback(self, model_id: str, *, reason: str, who: str) -> Version:
@@ -290,11 +286,8 @@ class ModelRegistry:
                     remedy=f"promote one of {', '.join(others)} by hand" if others else "train another version",
                 )
             entry = _find(model, model_id, before[-1])
-            with self._champion_file(registry, model, entry):
-                event = _event("rolled_back", model_id, entry["version"], who, reason, previous=model["champion"])
-                model["champion"], model["champions"] = entry["version"], before
-                self._commit(registry, event)
-            return entry
+            event = _event("rolled_back", model_id, entry["version"], who, reason, previous=model["champion"])
+            return self._serve(registry, model, before, event)
 
     def retire(self, model_id: str, *, reason: str, who: str) -> Version:
         """Let a model serve no longer; ``promote`` and ``rollback`` bring it back. Returns the last champion's entry.
@@ -493,23 +486,6 @@ class ModelRegistry:
             artifacts.write_atomically(backup, self.path.read_bytes(), temp_prefix=_TEMP, durable=False)
         artifacts.write_atomically(self.path, _render(registry).encode(), temp_prefix=_TEMP)
 
-    @contextlib.contextmanager
-    def _champion_file(self, registry: Registry, model: Model, entry: Version) -> Iterator[None]:
-        """Stage the entry's bytes beside the champion's path; rename them over it after the body has committed."""
-        data = artifacts.read_artifact(self.folder / entry["filepath"], entry["sha256"])
-        entry["sha256"], entry["size"] = artifacts.digest(data), len(data)
-        target = inside(self.folder, model["champion_path"])
-        model.pop("retired", None)
-        with self._several_files(registry):
-            self._set_aside(model)
-            temp = artifacts.stage(target, data, temp_prefix=_TEMP)
-            try:
-                yield
-            except BaseException:
-                artifacts.discard_staged(temp)
-                raise
-            artifacts.commit_staged(temp, target)
-
     def _promote(
         self,
         registry: Registry,
@@ -523,14 +499,30 @@ class ModelRegistry:
         entry = _find(model, model_id, version)
         if model["champion"] == version and self._digest_of(model["champion_path"]) == entry["sha256"]:
             return entry
-        with self._champion_file(registry, model, entry):
-            details: dict[str, object] = {"previous": model["champion"]}
-            if decision is not None:
-                details["decision"] = entry["decision"] = decision
-            if model["champion"] != version:
-                model["champion"] = version
-                model["champions"] = [v for v in model["champions"] if v != version] + [version]
-            self._commit(registry, _event("promoted", model_id, version, who, reason, **details))
+        more: dict[str, object] = {"previous": model["champion"]}
+        if decision is not None:
+            more["decision"] = entry["decision"] = decision
+        succession = [v for v in model["champions"] if v != version] + [version]
+        return self._serve(registry, model, succession, _event("promoted", model_id, version, who, reason, **more))
+
+    def _serve(self, registry: Registry, model: Model, succession: list[str], event: dict[str, object]) -> Version:
+        """Make the last of ``succession`` champion. Its bytes are staged beside the champion's path and renamed over it
+        when the registry says so."""
+        entry = model["details"][succession[-1]]
+        data = artifacts.read_artifact(self.folder / entry["filepath"], entry["sha256"])
+        entry["sha256"], entry["size"] = artifacts.digest(data), len(data)
+        target = inside(self.folder, model["champion_path"])
+        with self._several_files(registry):
+            self._set_aside(model)
+            temp = artifacts.stage(target, data, temp_prefix=_TEMP)
+            try:
+                model.pop("retired", None)
+                model["champion"], model["champions"] = entry["version"], succession
+                self._commit(registry, event)
+            except BaseException:
+                artifacts.discard_staged(temp)
+                raise
+            artifacts.commit_staged(temp, target)
         return entry
 
     def _recover(self, registry: Registry, *, by_hand: bool = False) -> list[str]:

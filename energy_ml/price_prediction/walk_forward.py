@@ -29,11 +29,6 @@ ReadPrices = Callable[[pd.Timestamp, pd.Timestamp], pd.DataFrame]
 """Cleaned long prices of a half-open UTC window, and of what lies before it, which teaches as history."""
 
 
-def as_of_dates(first: dt.date, last: dt.date, step_days: int = 1) -> list[dt.date]:
-    """Every ``step_days``-th day from ``first`` to ``last``, both included."""
-    return [first + dt.timedelta(days=number) for number in range(0, (last - first).days + 1, step_days)]
-
-
 def walk_forward(
     read_prices: ReadPrices,
     as_of: Sequence[dt.date],

@@ -15,7 +15,7 @@ import pytest
 from energy_ml.config import MLConfig
 from energy_ml.errors import IncompleteWindowError, SchemaError
 from energy_ml.price_prediction import PricePredictionEvaluator, PricePredictionTrainer
-from energy_ml.price_prediction.walk_forward import as_of_dates, walk_forward
+from energy_ml.price_prediction.walk_forward import walk_forward
 from energy_ml_tests.price_prediction.conftest import market, small_config
 
 walk_forward_module = importlib.import_module("energy_ml.price_prediction.walk_forward")
@@ -44,8 +44,7 @@ def test_walk_forward_gives_each_dates_test_part_and_resumes(tmp_path: Path) -> 
         calls.append(start)
         return prices[(prices["timestamp"] >= start) & (prices["timestamp"] < end)]
 
-    dates = as_of_dates(dt.date(2025, 3, 4), dt.date(2025, 3, 6), 2)
-    assert dates == [dt.date(2025, 3, 4), dt.date(2025, 3, 6)]
+    dates = [dt.date(2025, 3, 4), dt.date(2025, 3, 6)]
     config = small_config(horizons=[60])
     first = walk_forward(read, dates[:1], config, days=4, cache_dir=tmp_path)
     trained: list[int] = []
