@@ -337,7 +337,7 @@ def _retrain(
     # An impossible date is refused before anything slow is loaded.
     as_of = None if date == "latest" else settings.check_as_of(parse_date(date))
 
-    from energy_ml.orchestration.launch import newest_as_of
+    from energy_ml.training_window import newest_as_of
 
     as_of = as_of or newest_as_of(settings)
     _run_with_progress(settings, as_of)

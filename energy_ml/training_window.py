@@ -161,9 +161,9 @@ def newest(settings: Settings, lake: ParquetLake | None = None) -> dt.date:
     return min(day, settings.end_date or day)
 
 
-def newest_as_of(settings: Settings) -> dt.date:
+def newest_as_of(settings: Settings, lake: ParquetLake | None = None) -> dt.date:
     """``newest``, if a whole window lies before it. Raises ConfigError naming the setting that stands in the way."""
-    return settings.check_as_of(newest(settings))
+    return settings.check_as_of(newest(settings, lake))
 
 
 def expected_day(operations: OperationsConfig, now: dt.datetime) -> dt.date:

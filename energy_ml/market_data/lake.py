@@ -124,19 +124,13 @@ class ParquetLake:
         total.index.name, total.columns.name = "day", None
         return total.sort_index().sort_index(axis=1)
 
-    def latest_complete_day(
-        self,
-        interval: int | None = None,
-        regions: Sequence[str] | None = None,
-        *,
-        now: pd.Timestamp | None = None,
-    ) -> dt.date:
+    def latest_complete_day(self, regions: Sequence[str] | None = None, *, now: pd.Timestamp | None = None) -> dt.date:
         """The last UTC day that is over by ``now`` (None: the clock) and on which every region has its prices.
 
-        Complete: at least 95 % of the day's intervals of ``interval`` minutes (None: inferred), none missing for more
-        than 30 minutes at its end, for each of ``regions`` (None: those seen on the day or the day before). Rows
-        without a price, such as placeholders for what is to come, don't count. Only files near the end are looked into.
-        Raises NoDataError if no day is complete, IntervalError if that is because no day is spaced evenly.
+        Complete: at least 95 % of the day's intervals, none missing for more than 30 minutes at its end, for each of
+        ``regions`` (None: those seen on the day or the day before). Rows without a price, such as placeholders for what
+        is to come, don't count. Only files near the end are looked into. Raises NoDataError if no day is complete,
+        IntervalError if that is because no day is spaced evenly.
         """
         footers = self._price_footers(regions)
         odd: list[Integers] = []
@@ -150,12 +144,12 @@ class ParquetLake:
             today = newer if newer is not None else self._day_rows(footers, day)
             before = self._day_rows(footers, day - 1)
             expected = set(regions) if regions is not None else set(today.times) | set(before.times)
-            if today.times and today.complete(expected, interval):
+            if today.times and today.complete(expected):
                 return _date(day)
             even = even or infer_interval(list(today.times.values())) is not None
             odd = odd or [times for times in today.times.values() if len(times) > 1]
             newer, day = before, day - 1
-        if interval is None and odd and not even:
+        if odd and not even:
             raise unsupported_interval(odd, file=self.root)
         raise NoDataError(
             f"no UTC day between {_date(first_ns // _DAY_NS)} and {_date(last_ns // _DAY_NS)} is complete",
@@ -452,8 +446,8 @@ class _DayRows:
     day: int
     times: dict[str, Integers]
 
-    def complete(self, regions: set[str], interval: int | None) -> bool:
-        minutes = interval or infer_interval(list(self.times.values()))
+    def complete(self, regions: set[str]) -> bool:
+        minutes = infer_interval(list(self.times.values()))
         if minutes is None:
             return False
         enough = _COMPLETE_SHARE * 1440 / minutes

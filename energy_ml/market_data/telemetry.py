@@ -32,13 +32,9 @@ _LOSSES = 1.2  # power is measured at the grid; what leaves the cells is more by
 
 @dataclass(frozen=True)
 class CleanBatteries:
-    """Telemetry sorted by (timestamp, battery_id), as often as it came; ``is_filled`` marks charge levels repaired.
-
-    ``interval_minutes`` is None where the telemetry keeps to no interval.
-    """
+    """Telemetry sorted by (timestamp, battery_id), as often as it came; ``is_filled`` marks charge levels repaired."""
 
     frame: pd.DataFrame
-    interval_minutes: int | None
     problems: list[DataProblem] = field(default_factory=list)
 
 
@@ -75,13 +71,12 @@ def clean_batteries(
     rows.raise_errors()
     repaired = _fill_charge(rows, max_gap_minutes)
     repaired |= _clip_charge(rows)
-    minutes = infer_interval([rows.times[s] for s in rows.series()])
-    _report_telemetry_gaps(rows, minutes, max_gap_minutes)
+    _report_telemetry_gaps(rows, max_gap_minutes)
     _report_jumps(rows)
     order = np.lexsort((rows.keys, rows.times))
     result = rows.to_frame(order)
     result[IS_FILLED] = repaired[order]
-    return CleanBatteries(result, minutes, rows.problems)
+    return CleanBatteries(result, rows.problems)
 
 
 def rated_power(power: pd.Series | None, rated: pd.Series | None) -> float | None:
@@ -164,10 +159,11 @@ def _clip_charge(rows: Rows) -> Booleans:
     return above | below
 
 
-def _report_telemetry_gaps(rows: Rows, minutes: int | None, max_gap_minutes: int) -> None:
-    limit = max(max_gap_minutes, minutes or 0) * MINUTE
+def _report_telemetry_gaps(rows: Rows, max_gap_minutes: int) -> None:
+    minutes = infer_interval([rows.times[s] for s in rows.series()]) or 0
+    limit = max(max_gap_minutes, minutes) * MINUTE
     gap = np.zeros(len(rows), dtype=bool)
-    gap[1:] = (np.diff(rows.times) > limit + (minutes or 0) * MINUTE) & (np.diff(rows.keys) == 0)
+    gap[1:] = (np.diff(rows.times) > limit + minutes * MINUTE) & (np.diff(rows.keys) == 0)
     message = f"telemetry comes after a pause of more than {limit // MINUTE} minutes"
     rows.note("telemetry_gap", message, gap, TIMESTAMP, repaired=False)
 

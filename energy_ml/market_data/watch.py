@@ -12,12 +12,12 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from energy_ml.errors import DataError
 from energy_ml.market_data.footers import FileInfo
@@ -52,18 +52,18 @@ class WatchState:
 
     def to_json(self) -> str:
         """The state as text."""
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+        return _STATE.dump_json(self).decode()
 
     @classmethod
     def from_json(cls, text: str | None) -> WatchState:
         """The inverse; what isn't such a text counts as no memory, so that a damaged cursor heals itself."""
         try:
-            values = json.loads(text or "{}")
-            files = {name: _KnownFile(**known) for name, known in values.pop("files", {}).items()}
-            pending = {name: (str(mark), float(at)) for name, (mark, at) in values.pop("pending", {}).items()}
-            return cls(files=files, pending=pending, **values)
-        except (ValueError, TypeError, AttributeError):
+            return _STATE.validate_json(text or "{}")
+        except ValidationError:
             return cls()
+
+
+_STATE = TypeAdapter(WatchState)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import dagster as dg
 import pandas as pd
 
 from energy_ml.config import Settings
-from energy_ml.errors import DataError
+from energy_ml.errors import ConfigError, DataError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.names import RETRAIN
 from energy_ml.orchestration.jobs import FETCH_PRICES
@@ -44,14 +44,10 @@ def _nightly(settings: Settings) -> dg.ScheduleDefinition:
     )
     def nightly_retrain(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = due_day(settings, context.scheduled_execution_time)
-        if day < settings.first_as_of:
-            return dg.SkipReason(
-                f"{day} has no whole window of {settings.training_window_days} days: the data starts on "
-                f"{settings.start_date} (ENERGY_ML_START_DATE), so the first as-of date is {settings.first_as_of}"
-            )
         try:
+            settings.check_as_of(day)
             last = newest(settings, lake)
-        except DataError as error:
+        except (ConfigError, DataError) as error:
             return dg.SkipReason(f"{day} can't be trained: {error}")
         if last < day:
             return dg.SkipReason(
@@ -85,8 +81,10 @@ def _fetching(settings: Settings) -> dg.ScheduleDefinition:
     )
     def fetch_prices(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         day = context.scheduled_execution_time.astimezone(dt.UTC).date() - dt.timedelta(days=1)
-        if day < settings.first_as_of or (settings.end_date or day) < day:
-            return dg.SkipReason(f"{day} is no as-of date (ENERGY_ML_START_DATE, ENERGY_ML_END_DATE)")
+        try:
+            settings.check_as_of(day)
+        except ConfigError as error:
+            return dg.SkipReason(str(error))
         before = context.instance.get_runs(dg.RunsFilter(job_name=FETCH_PRICES), limit=1)
         if before and not before[0].is_finished:
             return dg.SkipReason(f"the fetch before, run {before[0].run_id}, isn't done yet")

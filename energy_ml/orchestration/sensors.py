@@ -12,16 +12,16 @@ from collections.abc import Sequence
 import dagster as dg
 
 from energy_ml.config import Settings
-from energy_ml.errors import DataError
+from energy_ml.errors import ConfigError, DataError
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.market_data.watch import DayChange, WatchState, look
+from energy_ml.market_data.watch import DayChange, Look, WatchState, look
 from energy_ml.names import RETRAIN
 from energy_ml.orchestration.alerts import failure_message, post
 from energy_ml.orchestration.assets import BATTERY_TELEMETRY, MARKET_PRICES, REPORT
 from energy_ml.orchestration.jobs import REFRESH_LEADERBOARD
 from energy_ml.orchestration.triggers import STALE_TAG, data_version, request, short_days, taken, trained_on
 from energy_ml.results import ResultsStore
-from energy_ml.training_window import lake_of, newest
+from energy_ml.training_window import lake_of, newest_as_of
 
 NEW_PARQUET = "new_parquet"
 RUN_FAILURES = "run_failures"
@@ -62,19 +62,22 @@ def _new_parquet(settings: Settings) -> dg.SensorDefinition:
         except DataError as error:
             return dg.SensorResult(skip_reason=f"looks again: {error}")  # a file went away while it was looked at
         cursor = found.state.to_json()
-        for name, problem in found.unreadable:
-            context.log.warning(f"left alone: {name}: {problem}")
+        left_alone = [f"left alone: {name}: {problem}" for name, problem in found.unreadable]
+        for line in left_alone:
+            context.log.warning(line)
         if not found.changes:
-            return dg.SensorResult(skip_reason=_nothing_new(found.waiting, found.unreadable), cursor=cursor)
-        newest, reason = _newest(lake, settings)
-        stale = _stale(context, lake, settings, found.changes, newest)
+            reason = "; ".join([*left_alone, *_waits_for(found.waiting)]) or "nothing new"
+            return dg.SensorResult(skip_reason=reason, cursor=cursor)
+        try:
+            day, why = newest_as_of(settings, lake), ""
+        except (DataError, ConfigError) as error:
+            day, why = None, f"nothing to train: {error}"
+        stale = _stale(context, lake, settings, found.changes, day)
         events = _events(settings, found.changes, stale)
-        if reason is None:
-            assert newest is not None
-            reason, run = _decide(context, lake, settings, newest, found.changes, found.state.batch, stale)
-            if run is not None:
-                return dg.SensorResult(run_requests=[run], cursor=cursor, asset_events=events)
-        notes = [reason or "", *(f"left alone: {name}: {problem}" for name, problem in found.unreadable)]
+        decided = why if day is None else _decide(context, lake, settings, day, found, stale)
+        if isinstance(decided, dg.RunRequest):
+            return dg.SensorResult(run_requests=[decided], cursor=cursor, asset_events=events)
+        notes = [decided, *left_alone]
         if stale:
             notes.append(f"trained on data that has changed since: {short_days(stale)}")
         return dg.SensorResult(skip_reason="; ".join(notes), cursor=cursor, asset_events=events)
@@ -82,26 +85,9 @@ def _new_parquet(settings: Settings) -> dg.SensorDefinition:
     return new_parquet
 
 
-def _nothing_new(waiting: Sequence[str], unreadable: Sequence[tuple[str, str]]) -> str:
-    parts = [f"left alone: {name}: {problem}" for name, problem in unreadable]
-    if waiting:
-        more = f" and {len(waiting) - 3} more" if len(waiting) > 3 else ""
-        parts.append(f"waits until {', '.join(waiting[:3])}{more} settle{'s' if len(waiting) == 1 else ''}")
-    return "; ".join(parts) or "nothing new"
-
-
-def _newest(lake: ParquetLake, settings: Settings) -> tuple[dt.date | None, str | None]:
-    """The as-of date to train, or why there is none."""
-    try:
-        day = newest(settings, lake)
-    except DataError as error:
-        return None, f"nothing to train: {error}"
-    if day < settings.first_as_of:
-        return None, (
-            f"nothing to train: the newest complete day is {day}, and the first with a whole window of "
-            f"{settings.training_window_days} days is {settings.first_as_of} (ENERGY_ML_START_DATE)"
-        )
-    return day, None
+def _waits_for(names: Sequence[str]) -> list[str]:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [f"waits until {', '.join(names[:3])}{more} settle{'s' if len(names) == 1 else ''}"] if names else []
 
 
 def _decide(
@@ -109,30 +95,29 @@ def _decide(
     lake: ParquetLake,
     settings: Settings,
     day: dt.date,
-    changes: Sequence[DayChange],
-    batch: int,
+    found: Look,
     stale: Sequence[dt.date],
-) -> tuple[str | None, dg.RunRequest | None]:
+) -> str | dg.RunRequest:
     """A reason not to run, or the run."""
     first = day - dt.timedelta(days=settings.training_window_days - 1)
-    changed = [c.day for c in changes if c.kind == "prices"]
+    changed = [c.day for c in found.changes if c.kind == "prices"]
     inside = [d for d in changed if first <= d <= day]
     if not changed:
-        return "only telemetry changed: the next run takes it in", None
+        return "only telemetry changed: the next run takes it in"
     if not inside:
-        return f"{short_days(changed)} lies outside of the window of {day} ({first}..{day})", None
+        return f"{short_days(changed)} lies outside of the window of {day} ({first}..{day})"
     try:
         version = data_version(settings, lake, day)
     except DataError as error:
-        return f"{day} can't be trained: {error}", None
+        return f"{day} can't be trained: {error}"
     if done := taken(context.instance, settings, day, version):
-        return done, None
+        return done
     tags = {"energy_ml/changed_days": short_days(inside)}
     if stale:
         tags[STALE_TAG] = short_days(stale)
     # The batch makes the key new when data goes back to what it was; a tick that is repeated after a crash has the
     # same batch and asks for the same run.
-    return None, request(day, version, run_key=f"{day}:{version}:{batch}", tags=tags)
+    return request(day, version, run_key=f"{day}:{version}:{found.state.batch}", tags=tags)
 
 
 def _stale(

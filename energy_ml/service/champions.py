@@ -66,6 +66,18 @@ class ChampionSet:
             )
         return self.listed[model_id]
 
+    def promoted(self, model_id: str) -> Version:
+        """The registry's entry of a model's champion. Raises ModelNotFoundError."""
+        entry = self.entry(model_id)
+        if (version := champion_of(entry)) is None:
+            retired = entry.get("retired")
+            raise ModelNotFoundError(
+                f"{model_id} was retired: {retired}" if retired else f"no version of {model_id} was promoted yet",
+                expected="a champion",
+                remedy=f"see why with `energy-ml models show {model_id}`, or promote one",
+            )
+        return version
+
     def price_models(self) -> dict[int, Champion]:
         """Loaded price models by minutes ahead, ascending."""
         found = {c.model.horizon: c for c in self.loaded.values() if isinstance(c.model, PricePredictionModel)}
@@ -97,14 +109,7 @@ class Champions:
         found = self.current().loaded.get(model_id)
         if found is not None:
             return found
-        entry = self.current().entry(model_id)
-        if entry["champion"] is None:
-            retired = entry.get("retired")
-            raise ModelNotFoundError(
-                f"{model_id} was retired: {retired}" if retired else f"no version of {model_id} was promoted yet",
-                expected="a champion",
-                remedy=f"see why with `energy-ml models show {model_id}`, or promote one",
-            )
+        self.current().promoted(model_id)
         with self._changing:
             self._load([model_id])
         found = self._set.loaded.get(model_id)

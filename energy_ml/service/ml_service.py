@@ -204,9 +204,7 @@ class MLService:
 
     def champion_metrics(self, model_id: str) -> MetricsOut:
         """Metrics of the champion as its training recorded them, nested. Raises ModelNotFoundError."""
-        entry = self.champions.current().entry(model_id)
-        if (version := champion_of(entry)) is None:
-            raise ModelNotFoundError(f"no version of {model_id} was promoted yet", remedy="train and promote one")
+        version = self.champions.current().promoted(model_id)
         metrics = cast("dict[str, object]", version["metadata"].get("metrics", {}))
         return {"model_id": model_id, "version": version["version"], "as_of": _as_of(version), "metrics": metrics}
 

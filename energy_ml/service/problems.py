@@ -10,7 +10,7 @@ import json
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from energy_ml.errors import (
     ArtifactError,
@@ -78,6 +78,12 @@ class Problem(BaseModel):
         """The document as bytes."""
         body = self.model_dump(exclude_none=True)
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+
+
+def in_words(error: ValidationError) -> str:
+    """Where pydantic found the first thing wrong, and what."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
 
 
 def problem_of(error: EnergyMLError) -> Problem:

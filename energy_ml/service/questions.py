@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from energy_ml.errors import DataError, ServiceError
 from energy_ml.names import POLICY_ID, PRICE, REGION, TIMESTAMP
+from energy_ml.service.problems import in_words
 
 _FORECAST = re.compile(r"price_forecast_([1-9]\d{0,4})m", re.ASCII)
 
@@ -82,10 +83,7 @@ def question_of(model_id: str, features: Mapping[str, object] | pd.DataFrame | N
     try:
         return shape.model_validate(given)
     except (ValidationError, ValueError, TypeError) as error:
-        what = str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors(include_url=False)[0]
-            what = f"{'.'.join(map(str, first['loc'])) or 'features'}: {first['msg']}"
+        what = in_words(error) if isinstance(error, ValidationError) else str(error)
         names = [n for n in shape.model_fields if n not in ("forecasts",)]
         extra = ["price_forecast_{minutes}m"] if shape is PolicyQuestion else []
         raise ServiceError(

@@ -46,6 +46,7 @@ from energy_ml.names import (
 )
 from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
 from energy_ml.service.answers import ModelProgress, TrainingFacts, TrainingOut
+from energy_ml.service.problems import in_words
 from energy_ml.training_window import deployment, newest
 
 log = logging.getLogger("energy_ml.service")
@@ -105,9 +106,8 @@ class TrainingRequest:
         try:
             return _REQUEST.validate_python(request)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
             raise ServiceError(
-                f"no training is described by {'.'.join(map(str, first['loc'])) or 'this'}: {first['msg']}",
+                f"no training is described by {in_words(error)}",
                 status=422,
                 expected=f"type ({', '.join(_JOBS)}), as_of, horizons, regions, idempotency_key",
             ) from error

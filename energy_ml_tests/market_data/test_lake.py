@@ -491,7 +491,7 @@ class TestDays:
 
     def test_latest_complete_day(self, lake):
         assert lake.latest_complete_day() == date(5)
-        assert lake.latest_complete_day(interval=5, regions=["FR"]) == date(5)
+        assert lake.latest_complete_day(regions=["FR"]) == date(5)
 
     @pytest.mark.parametrize(
         "keep, expected",

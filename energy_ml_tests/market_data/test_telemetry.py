@@ -21,13 +21,11 @@ def test_good_telemetry_passes_untouched():
     result = clean(telemetry())
     pd.testing.assert_frame_equal(result.frame.drop(columns="is_filled"), telemetry())
     assert result.problems == []
-    assert result.interval_minutes == 1
 
 
 def test_none_is_fine():
     result = clean(telemetry().iloc[:0])
     assert len(result.frame) == 0
-    assert result.interval_minutes is None
 
 
 def test_window_is_half_open():
