@@ -7,15 +7,17 @@ accounting of results (``energy_ml.evaluation.backtest_evaluator``). All but per
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numba import njit
 
-from energy_ml.arrays import ZERO, Floats, Integers
+from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import BatteryError
 from energy_ml.names import HOLD, MPC, MPC_FORECAST, PERFECT_FORESIGHT, THRESHOLD
-from energy_ml.rl_battery.battery import Physics, step, utc_days
+from energy_ml.rl_battery.battery import Battery, simulate, utc_days
 from energy_ml.rl_battery.learning import follow
 from energy_ml.rl_battery.lookahead import CELLS, path_lengths, plan_slopes
 from energy_ml.rl_battery.optimum import perfect_foresight
@@ -54,84 +56,17 @@ class PerfectForesight:
         ).requests
 
 
-@njit(cache=True)
-def _place(ordered: Floats, size: int, value: float) -> int:
-    """How many of the first ``size`` ordered values lie below ``value``."""
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) // 2
-        if ordered[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
 def trailing_rank(prices: Floats, window: int) -> Floats:
     """Share of the last ``window`` prices, the newest included, that lie below the newest (ties count half); (T,).
 
     At the start of the series the window is what there is so far. A price that is NaN has no rank and stands in no
-    window. O(T log window) comparisons and short moves.
+    window.
     """
-    there = np.flatnonzero(~np.isnan(prices))
+    there = ~np.isnan(prices)
+    rolling = pd.Series(prices[there]).rolling(window, min_periods=1)
     ranks = np.full(len(prices), np.nan)
-    ranks[there] = _ranks(prices[there], window)
+    ranks[there] = (rolling.rank() - 0.5) / rolling.count()
     return ranks
-
-
-@njit(cache=True, nogil=True)
-def _ranks(prices: Floats, window: int) -> Floats:
-    """``trailing_rank`` of prices without NaN."""
-    n = len(prices)
-    ordered = np.empty(window)
-    ranks = np.empty(n)
-    size = ZERO
-    for t in range(n):
-        price = prices[t]
-        place = _place(ordered, size, price)
-        if size < window:
-            gone = size
-            size += 1
-        else:
-            gone = _place(ordered, size, prices[t - window])
-        if gone < place:
-            place -= 1
-            for i in range(gone, place):
-                ordered[i] = ordered[i + 1]
-        else:
-            for i in range(gone, place, -1):
-                ordered[i] = ordered[i - 1]
-        ordered[place] = price
-        above = place + 1
-        while above < size and ordered[above] == price:
-            above += 1
-        ranks[t] = (place + above) / (2.0 * size)
-    return ranks
-
-
-@njit(cache=True, nogil=True)
-def _threshold_profit(
-    physics: Physics,
-    ranks: Floats,
-    prices: Floats,
-    days: Integers,
-    hours: float,
-    start: float,
-    delay: int,
-    buy_below: float,
-    sell_above: float,
-    worth: float,
-) -> float:
-    charge, total = start, 0.0
-    allowance = physics.daily_discharge
-    for t in range(delay, len(prices)):
-        if t == delay or days[t] != days[t - 1]:
-            allowance = physics.daily_discharge
-        rank = ranks[t - delay]
-        power = physics.power_in if rank <= buy_below else (-physics.power_out if rank >= sell_above else 0.0)
-        charge, _, cash, allowance = step(physics, charge, power, hours, prices[t], allowance)
-        total += cash
-    return total + worth * (charge - start)
 
 
 @dataclass(frozen=True)
@@ -149,19 +84,15 @@ class ThresholdRule:
     def tune(self, context: Context) -> tuple[float, float, float]:
         """(window in days, buy at or below this rank, sell at or above that one) with the best profit on history."""
         battery, prices = context.battery, context.history_prices
-        days = utc_days(context.history_timestamps)
+        days, late = utc_days(context.history_timestamps), np.full(context.execution_delay, np.nan)
         worth = end_value(prices, battery)
         best, chosen = -np.inf, (self.window_days[0], self.buy_ranks[0], self.sell_ranks[-1])
         for window in self.window_days:
-            ranks = trailing_rank(prices, max(2, int(window * context.per_day)))
-            for buy in self.buy_ranks:
-                for sell in self.sell_ranks:
-                    if buy >= sell:
-                        continue
-                    profit = _threshold_profit(
-                        battery.physics, ranks, prices, days, context.hours, battery.initial_mwh,
-                        context.execution_delay, buy, sell, worth,
-                    )  # fmt: skip
+            ranks = np.concatenate([late, trailing_rank(prices, max(2, int(window * context.per_day)))])[: len(prices)]
+            for buy, sell in product(self.buy_ranks, self.sell_ranks):
+                if buy < sell:
+                    run = simulate(battery, _by_rank(ranks, buy, sell, battery), prices, context.hours, days)
+                    profit = float(run.cash.sum() + worth * run.charge[-1])
                     if profit > best:
                         best, chosen = profit, (window, buy, sell)
         return chosen
@@ -172,9 +103,12 @@ class ThresholdRule:
         known = np.concatenate([context.history_prices, context.prices])
         ranks = trailing_rank(known, max(2, int(window * context.per_day)))
         first = len(context.history_prices) - context.execution_delay
-        seen = ranks[first : first + len(context.prices)]
-        battery = context.battery
-        return np.where(seen <= buy, battery.power_mw, np.where(seen >= sell, -battery.power_out_mw, 0.0))
+        return _by_rank(ranks[first : first + len(context.prices)], buy, sell, context.battery)
+
+
+def _by_rank(ranks: Floats, buy: float, sell: float, battery: Battery) -> Floats:
+    """Full power at prices that rank so low or high, MW; none where a rank is NaN."""
+    return np.where(ranks <= buy, battery.power_mw, np.where(ranks >= sell, -battery.power_out_mw, 0.0))
 
 
 class Outlook(NamedTuple):

@@ -154,38 +154,29 @@ class Battery:
     discharge_power_mw: float | None = None
 
     def __post_init__(self) -> None:
-        def check(condition: bool, name: str, expected: str) -> None:
-            if not condition:
+        within = f"between min_reserve {self.min_reserve} and max_charge {self.max_charge}"
+        costs = (self.wear_cost_per_mwh, self.buy_fee_per_mwh, self.sell_fee_per_mwh)
+        names = ("wear_cost_per_mwh", "buy_fee_per_mwh", "sell_fee_per_mwh")
+        cycles, final = self.max_cycles_per_day, self.final_charge
+        for name, right, expected in (
+            ("capacity_mwh", 0 < self.capacity_mwh < math.inf, "a finite number above 0"),
+            ("power_mw", 0 < self.power_mw < math.inf, "a finite number above 0"),
+            ("discharge_power_mw", 0 < self.power_out_mw < math.inf, "a finite number above 0"),
+            ("efficiency", 0 < self.efficiency <= 1, "a round trip above 0 and at most 1"),
+            ("loss_split", self.loss_split in LOSS_SPLITS, f"one of {', '.join(LOSS_SPLITS)}"),
+            ("min_reserve", 0 <= self.min_reserve < 1, "a fraction of capacity from 0 to below 1"),
+            ("max_charge", self.min_reserve < self.max_charge <= 1, "a fraction above min_reserve and at most 1"),
+            *((n, 0 <= c < math.inf, "a finite number of 0 or more") for n, c in zip(names, costs, strict=True)),
+            ("max_cycles_per_day", cycles is None or 0 < cycles < math.inf, "above 0, or None for no limit"),
+            ("initial_charge", self.min_reserve <= self.initial_charge <= self.max_charge, within),
+            ("final_charge", final is None or self.min_reserve <= final <= self.max_charge, f"{within}, or None"),
+        ):
+            if not right:
                 raise BatteryError(
                     f"{name} is {getattr(self, name)!r}",
                     expected=expected,
                     remedy=f"correct {name} in the battery's configuration or telemetry",
                 )
-
-        for name, value in (
-            ("capacity_mwh", self.capacity_mwh),
-            ("power_mw", self.power_mw),
-            ("discharge_power_mw", self.power_out_mw),
-        ):
-            check(math.isfinite(value) and value > 0, name, "a finite number above 0")
-        check(0 < self.efficiency <= 1, "efficiency", "a round trip above 0 and at most 1")
-        check(self.loss_split in LOSS_SPLITS, "loss_split", f"one of {', '.join(LOSS_SPLITS)}")
-        check(0 <= self.min_reserve < 1, "min_reserve", "a fraction of capacity from 0 to below 1")
-        check(self.min_reserve < self.max_charge <= 1, "max_charge", "a fraction above min_reserve and at most 1")
-        for name in ("wear_cost_per_mwh", "buy_fee_per_mwh", "sell_fee_per_mwh"):
-            check(math.isfinite(getattr(self, name)) and getattr(self, name) >= 0, name, "a finite number of 0 or more")
-        check(
-            self.max_cycles_per_day is None or (math.isfinite(self.max_cycles_per_day) and self.max_cycles_per_day > 0),
-            "max_cycles_per_day",
-            "above 0, or None for no limit",
-        )
-        limits = f"between min_reserve {self.min_reserve} and max_charge {self.max_charge}"
-        check(self.min_reserve <= self.initial_charge <= self.max_charge, "initial_charge", limits)
-        check(
-            self.final_charge is None or self.min_reserve <= self.final_charge <= self.max_charge,
-            "final_charge",
-            f"{limits}, or None",
-        )
 
     @classmethod
     def from_config(cls, config: RLBatteryConfig, **changes: Any) -> Battery:

@@ -37,6 +37,7 @@ from energy_ml.rl_battery.state_space import (
     Seen,
     find_places,
     gap_bins,
+    joined,
     rising,
 )
 from energy_ml.rl_battery.strategy import end_value
@@ -126,15 +127,7 @@ def _experience(fitted: Sequence[PreparedRegion], middles: Floats, config: RLBat
             places = find_places(seen, middles, config.time_bins)
             expected = np.clip(seen.expected, -cap, cap)
             parts.append(Experience(expected, paid, seen.planned, seen.level / config.reward_scale, places, linked))
-    places = Places(*[np.concatenate(column) for column in zip(*[p.places for p in parts], strict=True)])
-    return Experience(
-        np.concatenate([p.expected for p in parts]),
-        np.concatenate([p.paid for p in parts]),
-        np.concatenate([p.planned for p in parts]),
-        np.concatenate([p.scale for p in parts]),
-        places,
-        np.concatenate([p.linked for p in parts]),
-    )
+    return joined(parts)
 
 
 def _learner(places: Places, config: RLBatteryConfig) -> Learner:

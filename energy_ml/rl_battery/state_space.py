@@ -9,7 +9,8 @@ the scale that matters to a battery. Where it is far below 0 selling is on offer
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
@@ -19,6 +20,7 @@ from energy_ml.arrays import Floats, Integers
 INFORMATION = ("price", "forecasts", "history", "forecasts and history")
 """What a decision may know beside the price and the hour; the position is the number used as the first axis."""
 FORECASTS, HISTORY = 1, 2
+Rows = TypeVar("Rows", bound=NamedTuple)
 
 
 class QTable(NamedTuple):
@@ -59,19 +61,13 @@ class Seen(NamedTuple):
 
     def rows(self, rows: slice | Integers) -> Seen:
         """These rows only."""
-        return Seen(
-            self.price[rows],
-            self.expected[rows],
-            self.planned[rows],
-            self.level[rows],
-            self.information[rows],
-            self.minutes[rows],
-        )
+        return Seen._make(column[rows] for column in self)
 
 
-def joined(parts: list[Seen]) -> Seen:
-    """All rows of several, one after another."""
-    return Seen(*[np.concatenate(column) for column in zip(*parts, strict=True)])
+def joined(parts: Sequence[Rows]) -> Rows:
+    """All rows of several tuples of arrays, or of such tuples, one after another."""
+    columns = zip(*parts, strict=True)
+    return parts[0]._make(joined(c) if isinstance(c[0], tuple) else np.concatenate(c) for c in columns)
 
 
 class Places(NamedTuple):
