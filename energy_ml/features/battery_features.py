@@ -13,7 +13,7 @@ from energy_ml.errors import DuplicateError, NoDataError, SchemaError, ValueRang
 from energy_ml.features.market_state_features import DAY_MINUTES, steps_of
 from energy_ml.features.panel import NS_PER_MINUTE, numeric, timestamps_ns, to_panel
 from energy_ml.features.rolling_features import rolling_sum
-from energy_ml.names import POWER, RATED_POWER
+from energy_ml.names import POWER, PRICE, RATED_POWER, REGION
 
 BATTERY_COLUMNS = (
     "charge_fraction",
@@ -45,18 +45,15 @@ def build_battery_features(
     capacity_col: str = "capacity_mwh",
     timestamp_col: str = "timestamp",
     battery_id_col: str = "battery_id",
-    *,
-    price_col: str = "real_time_price",
-    region_col: str = "region",
 ) -> pd.DataFrame:
     """Features of each battery row: the same rows, in the same order, with the same index.
 
     Parameters
     ----------
     df : telemetry, any order; ``timestamp_col``, ``battery_id_col``, ``battery_col`` (MWh), ``capacity_col`` (MWh)
-        and optionally ``region_col``, ``power_mw``, ``rated_power_mw`` (carried along).
-    price_df : long prices (``timestamp``, ``region``, ``price_col``). Each battery row gets its region's newest price
-        at or before it, at most an hour old; without a region column the mean over the regions.
+        and optionally ``region``, ``power_mw``, ``rated_power_mw`` (carried along).
+    price_df : long prices (``timestamp``, ``region``, ``real_time_price``). Each battery row gets its region's newest
+        price at or before it, at most an hour old; without a region column the mean over the regions.
 
     Returns
     -------
@@ -102,11 +99,11 @@ def build_battery_features(
     columns |= _unsort(
         _charge_history(stamps[order], batteries[order], charge[order], capacity[order], df, order), order
     )
-    columns |= _prices_at(stamps, df[region_col] if region_col in df.columns else None, price_df, price_col)
+    columns |= _prices_at(stamps, df[REGION] if REGION in df.columns else None, price_df)
     matrix = np.stack([columns[name] for name in BATTERY_COLUMNS]).astype(np.float32)
     frame = pd.DataFrame(matrix.T, columns=list(BATTERY_COLUMNS), index=df.index, copy=False)
     optional = [name for name in (POWER, RATED_POWER) if name in df.columns]
-    kept = [*keys, *([region_col] if region_col in df.columns else []), battery_col, capacity_col, *optional]
+    kept = [*keys, *([REGION] if REGION in df.columns else []), battery_col, capacity_col, *optional]
     for name in reversed(kept):
         frame.insert(0, name, df[name])
     return frame
@@ -167,12 +164,10 @@ def _charge_history(
     }
 
 
-def _prices_at(
-    stamps: Integers, regions: pd.Series | None, price_df: pd.DataFrame, price_col: str
-) -> dict[str, Floats]:
+def _prices_at(stamps: Integers, regions: pd.Series | None, price_df: pd.DataFrame) -> dict[str, Floats]:
     """Price columns as of each row: the newest price at or before it."""
-    panel = to_panel(price_df, [price_col])
-    price = panel.columns[price_col]
+    panel = to_panel(price_df, [PRICE])
+    price = panel.columns[PRICE]
     if regions is None:
         known = ~np.isnan(price)
         number = known.sum(axis=1, keepdims=True).astype(np.float64)

@@ -19,11 +19,10 @@ from energy_ml.errors import (
     NoDataError,
     SchemaError,
     TimestampError,
-    UnknownRegionError,
     ValueRangeError,
 )
 from energy_ml.market_data.rows import most_cells
-from energy_ml.names import ONE_REGION, REGION
+from energy_ml.names import ONE_REGION, REGION, TIMESTAMP
 
 NS_PER_MINUTE = 60_000_000_000
 _SUPPORTED_NS = {minutes * NS_PER_MINUTE for minutes in SUPPORTED_INTERVALS}
@@ -83,32 +82,27 @@ def to_panel(
     df: pd.DataFrame,
     value_cols: Sequence[str],
     *,
-    regions: Sequence[str] | None = None,
     interval_minutes: int | None = None,
-    timestamp_col: str = "timestamp",
-    region_col: str = "region",
 ) -> Panel:
     """Lay a long frame (one row per timestamp and region, any order, any gaps) out on a grid.
 
     Parameters
     ----------
     value_cols : numeric columns, each becomes a float64 matrix; the first is ``Panel.values``.
-    regions : names and order of the grid's regions (others in the frame are refused); by default those of the frame,
-        sorted by name.
     interval_minutes : by default the commonest distance of neighbouring timestamps.
 
     Raises
     ------
     NoDataError, SchemaError (a column is missing or isn't numeric), TimestampError (missing timestamps),
     IntervalError (no interval, or rows between its grid), DuplicateError (two rows of a timestamp and region),
-    UnknownRegionError, ValueRangeError (infinite values).
+    ValueRangeError (infinite values).
     """
-    _require_columns(df, [timestamp_col, region_col, *value_cols])
+    _require_columns(df, [TIMESTAMP, REGION, *value_cols])
     if not len(df):
         raise NoDataError("the frame has no rows", expected="at least one row", remedy="ask for a window with data")
-    stamps = timestamps_ns(df[timestamp_col])
+    stamps = timestamps_ns(df[TIMESTAMP])
     columns = {name: numeric(df, name) for name in value_cols}
-    grid = _grid_of_sorted_rows(stamps, df[region_col], regions, interval_minutes)
+    grid = _grid_of_sorted_rows(stamps, df[REGION], interval_minutes)
     if grid is not None:
         times, names, interval, order = grid
         blocks = {name: column.reshape(len(times), len(names)) for name, column in columns.items()}
@@ -117,7 +111,7 @@ def to_panel(
         cells = np.arange(len(stamps)).reshape(-1, len(names))[:, np.argsort(order)].reshape(-1)
         return Panel(times, names, interval, {name: block[:, order] for name, block in blocks.items()}, cells)
 
-    codes, names = _region_codes(df[region_col], regions)
+    codes, names = _region_codes(df[REGION])
     unique = np.unique(stamps)
     interval = _interval(unique, interval_minutes)
     step = interval * NS_PER_MINUTE
@@ -126,12 +120,12 @@ def to_panel(
     if n_times * len(names) > most:
         raise TimestampError(
             f"rows reach from {_show(unique[0])} to {_show(unique[-1])}: a grid of {n_times:,} intervals",
-            column=timestamp_col,
+            column=TIMESTAMP,
             expected=f"at most {most:,} cells",
             remedy="remove stray timestamps or pass a shorter window",
         )
     cells = (stamps - unique[0]) // step * len(names) + codes
-    _refuse_duplicates(cells, stamps, df[region_col], n_times * len(names))
+    _refuse_duplicates(cells, stamps, df[REGION], n_times * len(names))
     matrices = {}
     for name, column in columns.items():
         flat = np.full(n_times * len(names), np.nan)
@@ -172,7 +166,7 @@ def _require_columns(df: pd.DataFrame, names: Sequence[str]) -> None:
             f"column {', '.join(map(repr, missing))} is missing",
             column=missing[0],
             expected=f"columns {', '.join(names)}; found {', '.join(map(str, df.columns))}",
-            remedy="rename the columns or name them in the call",
+            remedy="rename the columns",
         )
 
 
@@ -240,7 +234,7 @@ def _interval(unique_stamps: Integers, given: int | None) -> int:
 
 
 def _grid_of_sorted_rows(
-    stamps: Integers, region_column: pd.Series, regions: Sequence[str] | None, interval_minutes: int | None
+    stamps: Integers, region_column: pd.Series, interval_minutes: int | None
 ) -> tuple[Integers, tuple[str, ...], int, Integers | None] | None:
     """Times, regions and interval if the rows are a complete grid, instant by instant with the regions always in the
     same order; and where each region stands in that order, None for the grid's own."""
@@ -258,10 +252,8 @@ def _grid_of_sorted_rows(
     if any(name is None or name != name for name in first):
         return None
     names = tuple(str(name) for name in first)
-    wanted = tuple(sorted(names)) if regions is None else tuple(regions)
-    if len(set(names)) < n_regions or (wanted != names and (len(wanted) != n_regions or set(wanted) != set(names))):
-        return None
-    if not _repeats(region_column, n_regions):
+    wanted = tuple(sorted(names))
+    if len(set(names)) < n_regions or not _repeats(region_column, n_regions):
         return None
     step = int(steps[0]) if len(steps) else None
     if interval_minutes is None and step in _SUPPORTED_NS:
@@ -283,7 +275,7 @@ def _repeats(column: pd.Series, period: int) -> bool:
     return bool(pd.Series(array).all(skipna=False)) if not isinstance(array, np.ndarray) else bool(array.all())
 
 
-def _region_codes(column: pd.Series, regions: Sequence[str] | None) -> tuple[Integers, tuple[str, ...]]:
+def _region_codes(column: pd.Series) -> tuple[Integers, tuple[str, ...]]:
     codes, found = pd.factorize(column)
     if (codes < 0).any():
         raise SchemaError(
@@ -295,18 +287,8 @@ def _region_codes(column: pd.Series, regions: Sequence[str] | None) -> tuple[Int
             remedy="drop these rows",
         )
     present = [str(name) for name in found]
-    names = tuple(sorted(present)) if regions is None else tuple(regions)
-    if len(set(names)) < len(names):
-        raise SchemaError(f"regions {names} repeat a name", expected="distinct names", remedy="name each region once")
+    names = tuple(sorted(set(present)))
     place = {name: code for code, name in enumerate(names)}
-    unknown = [name for name in present if name not in place]
-    if unknown:
-        raise UnknownRegionError(
-            f"region {', '.join(unknown)} isn't among those asked for",
-            column=str(column.name),
-            expected=", ".join(names),
-            remedy="filter the rows, or name the region in the call",
-        )
     return np.array([place[name] for name in present], dtype=np.int64)[codes], names
 
 

@@ -396,18 +396,13 @@ class PricePredictor:
         columns = [model.price_col, *extras]
         if IS_FILLED in data.columns:
             columns.append(IS_FILLED)
-        interval = None
-        if len(data) > 1 and "timestamp" in data.columns:
-            stamps = timestamps_ns(data["timestamp"])
-            if not whole:
-                # Features look back a finite way: older rows cost time and change nothing.
-                reach = (required_history(model.spec, model.interval_minutes) + 1) * model.interval_minutes
-                oldest = stamps.max() - reach * NS_PER_MINUTE
-                if stamps.min() < oldest:
-                    ascending = bool((stamps[1:] >= stamps[:-1]).all())
-                    kept = slice(int(np.searchsorted(stamps, oldest, "right")), None) if ascending else stamps > oldest
-                    data, stamps = data.iloc[kept], stamps[kept]
-            interval = model.interval_minutes
+        interval = model.interval_minutes if len(data) > 1 and TIMESTAMP in data.columns else None
+        if interval is not None and not whole:
+            # Features look back a finite way: older rows cost time and change nothing.
+            stamps = timestamps_ns(data[TIMESTAMP])
+            oldest = stamps.max() - (required_history(model.spec, interval) + 1) * interval * NS_PER_MINUTE
+            if stamps.min() < oldest:
+                data = data[stamps > oldest]
         panel = to_panel(data, columns, interval_minutes=interval)
         self._check(panel, model, now)
         return panel

@@ -226,10 +226,9 @@ def build_context(
     forecasts: pd.DataFrame | None = None,
     start_mwh: float | None = None,
     execution_delay: int = 0,
-    part: str = "test",
     battery_id: str | None = None,
 ) -> Context:
-    """The context of ``part`` of a long price frame, with the window's earlier rows as history.
+    """The context of the test part of a long price frame, with the window's earlier rows as history.
 
     The terminal value is the mean training price times the discharge efficiency, not below 0. Of ``forecasts`` (the
     project's forecasts frame) this region's rows are aligned to the prices by timestamp and horizon.
@@ -238,7 +237,7 @@ def build_context(
     BatteryError if the start lies outside the limits.
     """
     times, values, interval = region_series(prices, region)
-    first, after = split.bounds(part)
+    first, after = split.bounds("test")
     span = np.asarray((times >= first) & (times < after))
     before = np.asarray((times >= split.start) & (times < first))
     training = known(values[np.asarray((times >= split.start) & (times < split.train_end))])
@@ -246,8 +245,8 @@ def build_context(
     here, earlier = int((span & priced).sum()), int((before & priced).sum())
     if not here or not len(training) or earlier * interval < 1440:
         raise NoDataError(
-            f"region {region!r} has {here:,} prices in {part} and {earlier:,} before it",
-            expected=f"prices in {part} [{first}, {after}) and at least a day of history before it",
+            f"region {region!r} has {here:,} prices in test and {earlier:,} before it",
+            expected=f"prices in test [{first}, {after}) and at least a day of history before it",
             remedy="use a longer window or a window that the data covers",
         )
     by_horizon = aligned_forecasts(forecasts, region, times)

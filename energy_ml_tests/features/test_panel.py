@@ -60,12 +60,11 @@ def test_rows_that_only_look_like_a_grid_are_not_taken_for_one(change):
         assert (panel.times[time], panel.regions[region]) == (row["timestamp"], row["region"])
 
 
-@pytest.mark.parametrize("wanted", [None, ["R2", "R0", "R1"]])
-def test_a_grid_whose_regions_stand_in_another_order_is_the_same_grid(wanted):
+def test_a_grid_whose_regions_stand_in_another_order_is_the_same_grid():
     frame = long_frame(price_matrix(7, 3, 2))
     turned = frame.iloc[[3 * t + r for t in range(7) for r in (2, 0, 1)]]
-    expected = to_panel(frame.sample(frac=1, random_state=1), PRICE, regions=wanted)
-    panel = to_panel(turned, PRICE, regions=wanted)
+    expected = to_panel(frame.sample(frac=1, random_state=1), PRICE)
+    panel = to_panel(turned, PRICE)
     assert (panel.regions, panel.interval_minutes) == (expected.regions, expected.interval_minutes)
     np.testing.assert_array_equal(panel.values, expected.values)
     flat = panel.columns["real_time_price"].reshape(-1)
@@ -149,17 +148,6 @@ def _with(frame: pd.DataFrame, column: str, row: int, value: object) -> pd.DataF
 def test_bad_frames_are_refused_by_name(spoil, error, words):
     with pytest.raises(error, match=words):
         to_panel(spoil(long_frame(price_matrix(10, 2, 1))), PRICE)
-
-
-def test_regions_may_be_named_in_the_call():
-    frame = long_frame(price_matrix(4, 2, 1))
-    panel = to_panel(frame, PRICE, regions=["R1", "X", "R0"])
-    assert np.isnan(panel.values[1]).all()
-    np.testing.assert_array_equal(panel.values[[2, 0]], to_panel(frame, PRICE).values)
-    with pytest.raises(errors.UnknownRegionError, match="R1"):
-        to_panel(frame, PRICE, regions=["R0"])
-    with pytest.raises(errors.SchemaError, match="repeat"):
-        to_panel(frame, PRICE, regions=["R0", "R1", "R1"])
 
 
 @given(st.integers(1, 30), st.integers(1, 5))
