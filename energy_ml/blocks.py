@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 import joblib
 
-from energy_ml.errors import ConfigError
+from energy_ml.errors import needing
 
 BACKENDS = {"threads": "threading", "processes": "loky", "dask": "dask", "ray": "ray"}
 """Joblib's names of what ENERGY_ML_PARALLEL may be."""
@@ -40,18 +40,13 @@ def map(
 
 def _join(cluster: str) -> None:
     """Become a client of the cluster, which this process then stays."""
-    try:
+    with needing(cluster, f"ENERGY_ML_PARALLEL={cluster}"):
         if cluster == "ray":
             from ray.util.joblib import register_ray
 
             register_ray()
             return
         import distributed
-    except ImportError as error:
-        raise ConfigError(
-            f"ENERGY_ML_PARALLEL is {cluster}, which isn't installed",
-            remedy=f"install the extra: pip install 'energy_ml[{cluster}]'",
-        ) from error
     try:
         distributed.get_client()
     except ValueError:

@@ -661,13 +661,8 @@ def _serve(
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option()] = "info",
 ) -> None:
     """Serve forecasts, battery actions and trainings over REST and WebSocket, with a page at /."""
-    try:
-        from energy_ml.service.api import serve as run_service
-    except ImportError as error:
-        raise ConfigError(
-            f"the service needs {error.name}, which isn't installed",
-            remedy="install the extra: pip install 'energy_ml[service]'",
-        ) from error
+    from energy_ml.service.api import serve as run_service
+
     run_service(host, port, log_level=log_level)
 
 

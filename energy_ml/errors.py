@@ -5,6 +5,9 @@ What belongs here: every exception that this project raises on purpose. What doe
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class EnergyMLError(Exception):
     """Base of all errors raised on purpose.
@@ -43,6 +46,18 @@ class ConfigError(EnergyMLError):
     """A setting or config field has an impossible value."""
 
     exit_code = 2
+
+
+@contextlib.contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """What is imported within the block belongs to an extra. Raises ConfigError that names it where it isn't there."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"{what} needs {error.name}, which isn't installed",
+            remedy=f"install the extra: pip install 'energy_ml[{extra}]'",
+        ) from error
 
 
 class SplitError(EnergyMLError):

@@ -1,5 +1,6 @@
 """Errors say what was found, expected and to do, and survive the way between processes."""
 
+import importlib
 import pickle
 
 import pytest
@@ -25,3 +26,9 @@ def test_data_error_names_file_column_rows_and_example() -> None:
         "not numbers (file a.parquet; column 'price'; 1,200 rows; first example: row 7: 'abc'). Remedy: convert."
     )
     assert pickle.loads(pickle.dumps(error)).rows == 1200
+
+
+def test_a_missing_extra_is_named() -> None:
+    said = r"the worker needs no_such_library, which isn't installed.*energy_ml\[celery\]"
+    with pytest.raises(errors.ConfigError, match=said), errors.needing("celery", "the worker"):
+        importlib.import_module("no_such_library")

@@ -21,7 +21,7 @@ from upath import UPath
 
 from energy_ml.artifacts import write_atomically
 from energy_ml.config import Settings, resolve_path
-from energy_ml.errors import ConfigError, DuplicateError, MarketError
+from energy_ml.errors import ConfigError, DuplicateError, MarketError, needing
 from energy_ml.market_data.footers import FileInfo
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.markets.feed import Feed, Fetch
@@ -197,7 +197,8 @@ def _ask(
     which = f"{market.title}: no {files.of} of {start:%Y-%m-%d}"
     again = "run it again, days that were fetched stay; if it goes on, see whether a firewall or a proxy is in the way"
     try:
-        rows = files.fetch(start, end, regions, session)
+        with needing("markets", market.title):
+            rows = files.fetch(start, end, regions, session)
         times = {
             name: pd.to_datetime(rows[name], utc=True).astype("datetime64[ns, UTC]")
             for name in files.key
@@ -205,11 +206,6 @@ def _ask(
         }
         numbers = {name: rows[name].astype(float) if name in rows else np.nan for name in files.values}
         rows = rows.assign(**{**times, **numbers, REGION: rows[REGION].astype("str")})
-    except ImportError as error:
-        raise ConfigError(
-            f"{market.title} needs {error.name}, which isn't installed",
-            remedy="install the extra: pip install 'energy_ml[markets]'",
-        ) from error
     except MarketError as error:
         raise MarketError(f"{which}: {error.found}", remedy=again) from None
     except requests.RequestException as error:  # its own text may hold the key

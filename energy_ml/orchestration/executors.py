@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from energy_ml.config import Settings
-from energy_ml.errors import ConfigError
+from energy_ml.errors import needing
 from energy_ml.orchestration.private import ExecutionPlan, PlanOrchestrationContext
 from energy_ml.orchestration.run_lock import hold
 
@@ -49,13 +49,8 @@ def _chosen(settings: Settings) -> dg.ExecutorDefinition:
     if name == "multiprocess":
         return dg.multiprocess_executor.configured({"max_concurrent": 2})
     library, made = {"k8s": ("dagster_k8s", "k8s_job_executor"), "celery": ("dagster_celery", "celery_executor")}[name]
-    try:
+    with needing(f"{name},postgres", f"ENERGY_ML_EXECUTOR={name}"):
         executor: dg.ExecutorDefinition = getattr(importlib.import_module(library), made)
-    except ImportError as error:
-        raise ConfigError(
-            f"ENERGY_ML_EXECUTOR is {name}, but {library.replace('_', '-')} isn't installed",
-            remedy=f"install the extra: pip install 'energy_ml[{name},postgres]'",
-        ) from error
     if name == "k8s":
         return executor
     operations = settings.operations

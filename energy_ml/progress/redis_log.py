@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from energy_ml.errors import ConfigError
+from energy_ml.errors import needing
 from energy_ml.progress.log import ProgressEvent, ProgressLog
 
 if TYPE_CHECKING:
@@ -96,13 +96,8 @@ class _Connection:
     """One client for all threads of this process, and when it may be tried again after a failure."""
 
     def __init__(self, url: str) -> None:
-        try:
+        with needing("celery", "progress through Celery's Redis"):
             import redis
-        except ImportError as error:
-            raise ConfigError(
-                "progress goes through Celery's Redis, but its client isn't installed",
-                remedy="install the extra: pip install 'energy_ml[celery]'",
-            ) from error
         self._failures: type[Exception] = redis.RedisError
         self._client = redis.Redis.from_url(
             url, socket_timeout=_PATIENCE_SECONDS, socket_connect_timeout=_PATIENCE_SECONDS

@@ -18,7 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-try:
+from energy_ml.errors import EnergyMLError, ServiceError, needing
+
+with needing("service", "the service"):
     import fastapi_offline
     import uvicorn
     from fastapi import Depends, FastAPI, Header, Query, Request, WebSocket, WebSocketDisconnect
@@ -42,12 +44,6 @@ try:
         told_of,
     )
     from energy_ml.service.monitoring import CONTENT_TYPE, Monitoring
-except ImportError as error:
-    from energy_ml.errors import ConfigError
-
-    raise ConfigError(
-        f"the service needs packages that aren't installed ({error})", remedy="pip install 'energy_ml[service]'"
-    ) from error
 
 import pandas as pd
 from pydantic import BaseModel
@@ -55,7 +51,6 @@ from pydantic import BaseModel
 from energy_ml import __version__
 from energy_ml.artifacts import to_jsonable
 from energy_ml.config import ServiceSettings, Settings
-from energy_ml.errors import EnergyMLError, ServiceError
 from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel, family_of
 from energy_ml.price_prediction.predictor import METHOD

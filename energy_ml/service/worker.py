@@ -6,12 +6,10 @@ What belongs here: which broker (``ENERGY_ML_CELERY_BROKER``, ``_BACKEND``). Wha
 from __future__ import annotations
 
 from energy_ml.config import Settings
-from energy_ml.errors import ConfigError
+from energy_ml.errors import needing
 
-try:
+with needing("celery", "this worker"):
     from celery import Celery
-except ImportError as error:
-    raise ConfigError("there is no Celery", remedy="pip install 'energy_ml[celery]'") from error
 
 _operations = Settings.from_env().operations
 app = Celery(
