@@ -465,14 +465,14 @@ class MLConfig:
     rl_battery: RLBatteryConfig = field(default_factory=RLBatteryConfig)
     enable_gpu: bool = setting(False, "Whether XGBoost trains on a GPU.")
     n_jobs: int = setting(4, "Threads at most; -1 takes all cores.", ">= -1")
-    parallel: str = setting(
-        "threads", "Where blocks of work run side by side.", choices=tuple(BACKENDS), env="PARALLEL"
-    )
     verbose: bool = setting(
         True, "Whether trainers write a line for each model to standard error where nobody follows their progress."
     )
     keep_backup: bool = setting(True, "Whether versions that lost their place are kept.")
     max_backups: int = setting(5, "Versions kept beside the champion.", ">= 0")
+    parallel: str = setting(
+        "threads", "Where blocks of work run side by side.", choices=tuple(BACKENDS), env="PARALLEL"
+    )
     batteries: tuple[BatteryEntry, ...] = ()
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
 
