@@ -33,6 +33,7 @@ from energy_ml.results import ResultsStore
 Models = Sequence[Mapping[str, Any]]
 """``ModelRegistry.list_models()``."""
 _COLUMNS = ("as_of", "model_id", "version", "metric", "value", HORIZON, REGION, "champion")
+COVARIATE = "covariate "
 _SUCCESSION = ("since", "until", "model_id", "version", "as_of", "how", "who", "reason")
 _BECAME_CHAMPION = ("promoted", "rolled_back")
 
@@ -41,9 +42,9 @@ def leaderboard(store: ResultsStore, models: Models) -> tuple[pd.DataFrame, list
     """Gather one row per figure of each as-of date, and in words the days that can't be read.
 
     Columns: ``as_of`` (YYYY-MM-DD), ``model_id``, ``version`` (trained for that day; empty if unknown), ``metric``
-    (``rmae``: error over that of "the price stays"; ``share`` of the perfect-foresight profit), ``value``,
-    ``horizon_minutes`` (NaN for the policy), ``region`` (``all`` or a name), ``champion`` (whether that version serves
-    now).
+    (``rmae``: error over that of "the price stays"; ``share`` of the perfect-foresight profit; ``covariate NAME``:
+    error with it over that without, on validation), ``value``, ``horizon_minutes`` (NaN for the policy), ``region``
+    (``all`` or a name), ``champion`` (whether that version serves now).
     """
     rows: list[dict[str, object]] = []
     champions = {model["model_id"]: model["champion"] for model in models}
@@ -126,10 +127,14 @@ def _rows_of(store: ResultsStore, day: str, champions: Mapping[str, str | None])
         champion = bool(version) and champions.get(model_id) == version
         return dict(zip(_COLUMNS, (day, model_id, version, metric, value, horizon, region, champion), strict=True))
 
+    metrics = store.read(day, METRICS_FILE)
     rows = [
         row(price_model_id(scores[HORIZON]), "rmae", float(scores["rmae"]), scores[HORIZON], POOLED)
-        for scores in store.read(day, METRICS_FILE)["prices"]
+        for scores in metrics["prices"]
     ]
+    for trial in metrics.get("provenance", {}).get("covariates", ()):
+        ratio, horizon = trial["mae"] / trial["mae_without"], trial[HORIZON]
+        rows.append(row(price_model_id(horizon), f"{COVARIATE}{trial['covariate']}", ratio, horizon, POOLED))
     summary = pd.DataFrame(store.read(day, "evaluation/battery_summary.json")["summary"])
     own = summary[(summary[STRATEGY] == OUR_POLICY) & summary[BATTERY_ID].isin([REFERENCE, POOLED])]
     own = own[own[REGION] != FLEET].drop_duplicates(REGION)

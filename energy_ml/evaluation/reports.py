@@ -24,6 +24,7 @@ from energy_ml.display import shown
 from energy_ml.errors import DataError
 from energy_ml.evaluation import charts, tables
 from energy_ml.evaluation.backtest_evaluator import compare_strategies, headline, mark_to_market, pool_summary
+from energy_ml.evaluation.leaderboard import COVARIATE
 from energy_ml.evaluation.metrics import ForecastScores, family_importance, importance_measure, spike_thresholds
 from energy_ml.evaluation.tables import DASH, Record, number
 from energy_ml.evaluation.verdicts import battery_lines, battery_verdict, earned_share, forecast_verdict, money
@@ -187,6 +188,9 @@ def render_leaderboard(frame: pd.DataFrame, succession: pd.DataFrame) -> str:
     if len(share):
         wide = share.pivot_table(index="as_of", columns=REGION, values="value").sort_index(ascending=False)
         page["share_table"] = tables.share_table(wide[sorted(wide.columns, key=lambda r: (r != POOLED, str(r)))])
+    covariates = frame[frame["metric"].str.startswith(COVARIATE)]
+    if len(covariates):
+        page["covariate_table"] = tables.covariates_over_time(covariates)
     page["champion_table"] = tables.champion_table(champions)
     if len(succession):
         page["succession_table"] = tables.succession_table(succession)

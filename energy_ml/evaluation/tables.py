@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.stats import wilcoxon
 
 from energy_ml.artifacts import to_jsonable
 from energy_ml.display import shown
 from energy_ml.evaluation.charts import strategy_label
+from energy_ml.evaluation.leaderboard import COVARIATE
 from energy_ml.evaluation.verdicts import SAME
 from energy_ml.names import (
     BATTERY_ID,
@@ -160,6 +163,7 @@ def horizon_table(metrics: pd.DataFrame) -> Table:
 
 
 _MOST_REGIONS = 30
+_ENOUGH_DATES = 6
 _SPREAD = ("best tenth", "median", "worst tenth")
 
 
@@ -393,6 +397,28 @@ def share_table(wide: pd.DataFrame) -> Table:
     return _wide(
         "Policy's share of the perfect-foresight profit", "As-of date", wide, lambda value: number(value, ".1%")
     )
+
+
+def covariates_over_time(frame: pd.DataFrame) -> Table:
+    """Show what each covariate was worth over the as-of dates; ``frame``: their rows of ``leaderboard.leaderboard``."""
+    rows = []
+    for (name, horizon), ratio in frame.astype({HORIZON: int}).groupby(["metric", HORIZON])["value"]:
+        logs = np.log(ratio.to_numpy(dtype=np.float64))
+        p = float(wilcoxon(logs).pvalue) if len(logs) >= _ENOUGH_DATES and np.any(logs) else math.nan
+        better = f"{int((logs < 0).sum())} of {len(logs)}"
+        covariate = str(name).removeprefix(COVARIATE)
+        rows.append(
+            {"covariate": covariate, HORIZON: horizon, "ratio": np.exp(logs.mean()), "better": better, "dm_p_value": p}
+        )
+    columns: _Columns = [
+        ("Covariate", _words("covariate")),
+        ("Horizon", _horizon),
+        ("Error with / without", lambda row: _ratio(float(row["ratio"]))),
+        ("Dates better", _words("better")),
+        ("p", _p_value),
+    ]
+    note = f"geometric mean over as-of dates, on validation; p: Wilcoxon, from {_ENOUGH_DATES} dates on"
+    return _table("What covariates were worth", rows, columns, note)
 
 
 def champion_table(champions: pd.DataFrame) -> Table:

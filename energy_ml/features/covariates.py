@@ -20,7 +20,7 @@ from energy_ml.arrays import Floats, Integers
 from energy_ml.config import Covariate
 from energy_ml.features.panel import NS_PER_MINUTE, timestamps_ns, with_region
 from energy_ml.market_data.lake import ParquetLake
-from energy_ml.names import AVAILABLE_AT, HORIZON, POOLED, PRICE, PRICE_FORECAST, REGION, TIMESTAMP
+from energy_ml.names import AVAILABLE_AT, HORIZON, POOLED, PRICE, PRICE_EXPECTED, PRICE_FORECAST, REGION, TIMESTAMP
 
 log = logging.getLogger("energy_ml")
 
@@ -82,11 +82,11 @@ def outlook(prices: pd.DataFrame, lake: ParquetLake, covariates: Sequence[Covari
 
     Returns
     -------
-    ``timestamp, region, horizon_minutes, price_forecast`` for each row and each of ``OUTLOOK``, as known at the row's
-    time, NaN where nothing was known; no rows where no covariate is such a price.
+    ``timestamp, region, horizon_minutes, price_forecast, price_expected`` (the same) for each row and each of
+    ``OUTLOOK``, as known at the row's time, NaN where nothing was known; no rows where no covariate is such a price.
     """
     ahead = [covariate for covariate in covariates if covariate.known == "ahead" and covariate.is_price]
-    made = [pd.DataFrame(columns=[TIMESTAMP, REGION, HORIZON, PRICE_FORECAST])]
+    made = [pd.DataFrame(columns=[TIMESTAMP, REGION, HORIZON, PRICE_FORECAST, PRICE_EXPECTED])]
     rows = _read(prices, lake, ahead, OUTLOOK[-1]) if ahead and len(prices) else pd.DataFrame()
     now, leads = timestamps_ns(prices[TIMESTAMP]), np.array(OUTLOOK, dtype=np.int64)
     for name, of in prices.groupby(REGION, sort=False).indices.items() if len(rows) else ():
@@ -96,9 +96,8 @@ def outlook(prices: pd.DataFrame, lake: ParquetLake, covariates: Sequence[Covari
         for covariate in ahead:
             value = np.where(np.isnan(value), _Told(_of_region(rows, name), covariate).at(then, moment), value)
         at = prices[TIMESTAMP].iloc[np.repeat(of, len(leads))].reset_index(drop=True)
-        made.append(
-            pd.DataFrame({TIMESTAMP: at, REGION: name, HORIZON: np.tile(leads, len(of)), PRICE_FORECAST: value})
-        )
+        told = {PRICE_FORECAST: value, PRICE_EXPECTED: value}
+        made.append(pd.DataFrame({TIMESTAMP: at, REGION: name, HORIZON: np.tile(leads, len(of)), **told}))
     return pd.concat(made[1:] or made, ignore_index=True)
 
 

@@ -95,6 +95,20 @@ def test_reigns_follow_each_other(store: ResultsStore) -> None:
     assert succession(MODELS, [*HISTORY, _event("9", "retired", "v2")])["until"].iloc[0], "nobody serves any more"
 
 
+def test_what_covariates_were_worth_over_the_dates(store: ResultsStore) -> None:
+    for day in range(1, 9):
+        trial = {"covariate": "load", "horizon_minutes": 60, "mae": 1.8 if day < 8 else 2.2, "mae_without": 2.0}
+        written = {"prices": [], "provenance": {"covariates": [trial]}}
+        store.write(f"2026-01-0{day}", "metrics.json", written)
+        summary = [{"region": "all", "battery_id": "all", "strategy": "q_learning", "share": 0.7}]
+        store.write(f"2026-01-0{day}", "evaluation/battery_summary.json", {"summary": summary})
+    frame, unreadable = leaderboard(store, MODELS)
+    assert not unreadable and frame[frame["metric"] == "covariate load"]["value"].round(3).tolist() == [0.9] * 7 + [1.1]
+    html = render_leaderboard(frame, succession(MODELS, HISTORY))
+    for text in ("What covariates were worth", ">load</", "60 min", "0.923", "7 of 8", "0.0"):
+        assert text in html, text
+
+
 def test_the_page_shows_both(store: ResultsStore) -> None:
     frame, _ = leaderboard(store, MODELS)
     html = render_leaderboard(frame, succession(MODELS, HISTORY))

@@ -16,7 +16,7 @@ from energy_ml.config import Settings
 from energy_ml.day import Night
 from energy_ml.features import feature_columns
 from energy_ml.features.covariates import OUTLOOK, PREFIX, outlook
-from energy_ml.names import HORIZON, PRICE, PRICE_FORECAST, REGION, TIMESTAMP
+from energy_ml.names import HORIZON, PRICE, PRICE_EXPECTED, PRICE_FORECAST, REGION, TIMESTAMP
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
@@ -148,6 +148,9 @@ def test_the_battery_plans_on_prices_known_ahead_at_every_door(learned: Any) -> 
     told = pd.read_parquet(Path(settings.data_dir) / "told.parquet")
     batch = outlook(features[[TIMESTAMP, REGION]], lake_of(settings), settings.models.price_prediction.covariates)
     assert batch.groupby([TIMESTAMP, REGION]).size().eq(len(OUTLOOK)).all()
+    assert batch[PRICE_FORECAST].eq(batch[PRICE_EXPECTED]).sum() == batch[PRICE_FORECAST].notna().sum() > 0, (
+        "whichever batteries plan on"
+    )
     said = told.set_index([TIMESTAMP, REGION])["day_ahead"]
     then = batch[TIMESTAMP] + pd.to_timedelta(batch[HORIZON], unit="min")
     right = said.reindex(pd.MultiIndex.from_arrays([then, batch[REGION]])).to_numpy()
