@@ -392,7 +392,7 @@ CHECK_NAMES = (
 )
 """Freshness and drift checks that ``OperationsConfig.blocking_checks`` may name."""
 
-MARKET_NAMES = ("aemo", "elexon", "entsoe", "nyiso")
+MARKET_NAMES = ("aemo", "caiso", "elexon", "entsoe", "ercot", "nyiso")
 """Markets that ``energy_ml.markets`` knows."""
 
 

@@ -5,7 +5,6 @@ What belongs here: what AEMO's columns mean. What doesn't: where its tables lie 
 
 from __future__ import annotations
 
-import os
 import time
 import zipfile
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import requests
 
 from energy_ml.errors import MarketError
 from energy_ml.markets.feed import Feed
-from energy_ml.markets.session import MarketSession
+from energy_ml.markets.session import MarketSession, cache_folder
 from energy_ml.names import AVAILABLE_AT, PRICE, REGION, TIMESTAMP
 
 REGIONS = ("NSW1", "QLD1", "SA1", "TAS1", "VIC1")
@@ -111,7 +110,7 @@ def _payloads(session: MarketSession) -> object:
                 raise MarketError(f"{path.name} is no whole file")
             return path
 
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "energy_ml/nemweb"
+    folder = cache_folder() / "nemweb"
     for path in folder.rglob("*.*"):
         if path.is_file() and path.stat().st_mtime < time.time() - _KEPT_SECONDS:
             path.unlink(missing_ok=True)

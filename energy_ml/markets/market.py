@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from energy_ml.markets import aemo, elexon, entsoe, nyiso
+from energy_ml.markets import aemo, elexon, entsoe, north_america, nyiso
 from energy_ml.markets.feed import Feed, Fetch
 
 
@@ -44,6 +44,17 @@ MARKETS = {
             feeds=aemo.FEEDS,
         ),
         Market(
+            "caiso",
+            "California (CAISO)",
+            "real-time prices of the trading hubs",
+            "5 min",
+            "minutes",
+            "public, caiso.com/legal-and-privacy; fetched by gridstatus in an environment made for it",
+            north_america.caiso,
+            regions=north_america.CAISO_REGIONS,
+            feeds=north_america.CAISO_FEEDS,
+        ),
+        Market(
             "elexon",
             "Great Britain (Elexon)",
             "system prices",
@@ -63,6 +74,16 @@ MARKETS = {
             entsoe.fetch,
             key=entsoe.KEY,
             feeds=entsoe.FEEDS,
+        ),
+        Market(
+            "ercot",
+            "Texas (ERCOT)",
+            "real-time settlement prices of hubs and load zones",
+            "15 min",
+            "minutes; the last days alone",
+            "public, ercot.com/help/terms; fetched by gridstatus in an environment made for it",
+            north_america.ercot,
+            regions=north_america.ERCOT_REGIONS,
         ),
         Market(
             "nyiso",

@@ -5,8 +5,10 @@ What belongs here: one HTTP session. What doesn't: what any market's answers mea
 
 from __future__ import annotations
 
+import os
 import time
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -16,6 +18,11 @@ _AGAIN = (429, 500, 502, 503, 504)
 _KEPT, _KEPT_BYTES = 16, 4_000_000
 _LONGEST_WAIT = 120.0
 _TIMEOUT = 60.0
+
+
+def cache_folder() -> Path:
+    """Where what sources need is kept for the user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "energy_ml"
 
 
 class MarketSession(requests.Session):
@@ -30,7 +37,7 @@ class MarketSession(requests.Session):
         self, mirror: str | None = None, *, waits: tuple[float, ...] = (1, 4, 15, 60), pause: float = 0.2
     ) -> None:
         super().__init__()
-        self._mirror, self._waits, self._pause = mirror, waits, pause
+        self.mirror, self._waits, self._pause = mirror, waits, pause
         self._kept: OrderedDict[str, requests.Response] = OrderedDict()
         self._last = 0.0
 
@@ -47,8 +54,8 @@ class MarketSession(requests.Session):
         asked = str(request.url)
         if asked in self._kept:
             return self._kept[asked]
-        if self._mirror:
-            request.url = self._mirror.rstrip("/") + request.path_url
+        if self.mirror:
+            request.url = self.mirror.rstrip("/") + request.path_url
             more["proxies"] = get_environ_proxies(request.url)
         more["timeout"] = more.get("timeout") or _TIMEOUT
         for wait in (*self._waits, None):

@@ -299,6 +299,80 @@ def aemo(
     return Source(answer)
 
 
+# --- California and Texas ------------------------------------------------------------------------------------------
+
+
+def caiso(throttled: int = 0) -> Source:
+    """Answers of OASIS: a zipped CSV file with all parts of each price, as an attachment; 429 ``throttled`` times."""
+
+    def answer(path: str) -> Answer:
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(path).query).items()}
+        ahead_of = asked["queryname"] == "PRC_LMP"
+        assert path.startswith("/oasisapi/SingleZip?") and (ahead_of or asked["queryname"] == "PRC_INTVL_LMP")
+        span = [
+            pd.to_datetime(asked[name], format="%Y%m%dT%H:%M-0000", utc=True)
+            for name in ("startdatetime", "enddatetime")
+        ]
+        lines = [
+            f"INTERVALSTARTTIME_GMT,INTERVALENDTIME_GMT,OPR_DT,NODE,LMP_TYPE,GROUP,{'MW' if ahead_of else 'VALUE'}"
+        ]
+        for time in pd.date_range(*span, freq="h" if ahead_of else "5min", inclusive="left"):
+            end = time + pd.Timedelta(hours=1) if ahead_of else time + pd.Timedelta(minutes=5)
+            stamps = f"{time:%Y-%m-%dT%H:%M:%S}-00:00,{end:%Y-%m-%dT%H:%M:%S}-00:00,2026-01-01"
+            for node in asked["node"].split(","):
+                of = ahead("da", node, time) if ahead_of else price(node, time)
+                for kind, value in (("LMP", of), ("MCE", of + 1), ("MCC", -1.0), ("MCL", 0.5), ("MGHG", 0.0)):
+                    lines.append(f"{stamps},{node},{kind},1,{value:.5f}")
+        name = {"Content-Disposition": "attachment; filename=prices.csv.zip;"}
+        return 200, name, zipped(**{"prices.csv": "\n".join([*lines, ""]).encode()})
+
+    return Source(answer, faults=[(429, {}, b"")] * throttled)
+
+
+def ercot(first: str, last: str) -> Source:
+    """A list of documents, one for each quarter of an hour of [first, last) (UTC), and those files."""
+    starts = pd.date_range(first, last, freq="15min", tz="UTC", inclusive="left")
+    of = {f"{number}": start for number, start in enumerate(starts, 100)}
+
+    def local(moment: pd.Timestamp) -> pd.Timestamp:
+        return moment.tz_convert("US/Central")
+
+    def listed(number: str, name: str, published: pd.Timestamp) -> dict[str, dict[str, str]]:
+        facts = {"DocID": number, "FriendlyName": name, "ConstructedName": f"x.{name}.csv.zip".replace("_csv.", ".")}
+        return {"Document": {**facts, "PublishDate": f"{local(published):%Y-%m-%dT%H:%M:%S-06:00}"}}
+
+    def answer(path: str) -> bytes:
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(path).query).items()}
+        if path.startswith("/misapp/"):
+            prices = asked["reportTypeId"] == "12301"
+            quarter = pd.Timedelta(minutes=15)
+            found = [
+                listed(number, f"SPPHLZNP6905_{local(start + quarter):%Y%m%d_%H%M}_csv", start + quarter)
+                for number, start in of.items()
+            ]
+            found = found if prices else [listed("1", "Settlement_Points_x", starts[0])]
+            return json.dumps({"ListDocsByRptTypeRes": {"DocumentList": found}}).encode()
+        if asked["doclookupId"] == "1":
+            return zipped(**{"Settlement_Points_x.csv": b"RESOURCE_NODE\nNODE_1\n"})
+        start = of[asked["doclookupId"]]
+        at = local(start)
+        again = "Y" if local(start - pd.Timedelta(hours=1)).hour == at.hour else "N"
+        head = f"{at:%m/%d/%Y},{at.hour + 1},{at.minute // 15 + 1}"
+        rows = [
+            f"{head},{name},{kind},{price(name, start) + wrong:.2f},{again}"
+            for name, kind, wrong in (
+                ("HB_NORTH", "HU", 0),
+                ("LZ_WEST", "LZ", 0),
+                ("LZ_WEST", "LZEW", 9),
+                ("NODE_1", "RN", 0),
+            )
+        ]
+        columns = "DeliveryDate,DeliveryHour,DeliveryInterval,SettlementPointName,SettlementPointType,"
+        return zipped(**{"x.csv": "\n".join([f"{columns}SettlementPointPrice,DSTFlag", *rows, ""]).encode()})
+
+    return Source(answer)
+
+
 # --- Great Britain ------------------------------------------------------------------------------------------------
 
 
