@@ -1,9 +1,11 @@
 """CPU and memory of each step of a night as a market grows from five regions to thousands of nodes.
 
-    python benchmarks/scale.py --nodes 5 100 1000 [--keep DIR] [--markdown]
+    python benchmarks/scale.py --nodes 5 100 1000 [--keep DIR]
+    ENERGY_ML_PARALLEL=dask DASK_SCHEDULER_ADDRESS=… python benchmarks/scale.py --nodes 1000 --until evaluate
 
 Simulated nodal markets (five-minute prices, ten days and six of warm-up), a process each; the steps are those of a
-night, with a handful of trees, so that what grows with the data is left. Peak memory is that of the step alone.
+night, with a handful of trees, so that what grows with the data is left. Peak memory is that of the step alone, CPU
+that of this process; beside processes or a cluster (the second line) what steps took, on standard error, says more.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Meter:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        busy = time.process_time()
+        busy, began = time.process_time(), time.perf_counter()
         try:
             result = function()
         finally:
@@ -52,7 +54,9 @@ class Meter:
             watcher.join()
         cpu, most = self.found.get(stage, (0.0, 0.0))
         self.found[stage] = (cpu + time.process_time() - busy, max(most, peak / 1e9))
-        print(f"{stage}: {self.found[stage][0]:.1f} s, {self.found[stage][1]:.2f} GB", file=sys.stderr, flush=True)
+        took = time.perf_counter() - began
+        told = f"{stage}: {self.found[stage][0]:.1f} s, {self.found[stage][1]:.2f} GB; the last took {took:.1f} s"
+        print(told, file=sys.stderr, flush=True)
         return result
 
 
@@ -65,7 +69,7 @@ def measure(folder: Path, trees: int, until: str) -> None:
         "ENERGY_ML_PRESET": "fast",
         "ENERGY_ML_PRICES_N_ESTIMATORS": str(trees),
         "ENERGY_ML_PRICES_HISTORY_DAYS": "0",
-        "ENERGY_ML_N_JOBS": "1",
+        "ENERGY_ML_MODELS_N_JOBS": os.environ.get("ENERGY_ML_MODELS_N_JOBS", "1"),
     }
     from energy_ml import day
     from energy_ml.config import Settings

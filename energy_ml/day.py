@@ -273,6 +273,7 @@ def train_price(
         history=price_history,
         progress=night.progress.callback(name),
     )
+    night.trainer.results.pop(horizon)  # forecasts of a large market are no small thing to have twice
     model: PricePredictionModel = trained["model"]
     forecasts: pd.DataFrame = trained["forecasts"]
     importance = model.importance_table()

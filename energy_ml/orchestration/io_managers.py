@@ -18,6 +18,7 @@ from energy_ml.results import ResultsStore
 
 FILE = "energy_ml/file"
 """Definition metadata of an asset: the relative name of its result."""
+_OF_HORIZON = "price_prediction/forecasts_"
 _SHA256 = "sha256"
 """Metadata of a materialization: the digest of the file."""
 Reader = Callable[[str], object]
@@ -72,7 +73,8 @@ class ResultsIOManager(dg.ConfigurableIOManager):
             # Steps of one process share what was just written; assets never change their inputs.
             path = str(store.path(day, name))
             if path in self._written:
-                return self._written[path]
+                # One step reads a horizon's forecasts, and hands on those of all.
+                return (self._written.pop if name.startswith(_OF_HORIZON) else self._written.get)(path)
             value = store.read(day, name, recorded_digest(self._instance, upstream.asset_key, day))
             if day == newest:  # all days of a range at once would fill the memory
                 self._written[path] = value
