@@ -40,6 +40,8 @@ SAMPLE_START = dt.date(2026, 1, 30)
 """First day of the sample that ships in ``data/processed``."""
 SAMPLE_END = dt.date(2026, 2, 10)
 """Last day of that sample."""
+LOSS_SPLITS = ("sqrt", "charge", "discharge")
+"""Where the loss of a round trip may lie; see ``RLBatteryConfig.loss_split``."""
 SUPPORTED_INTERVALS = (1, 5, 15, 30, 60)
 """Minutes between two rows that the project works with."""
 
@@ -229,7 +231,7 @@ class RLBatteryConfig:
     loss_split: str = setting(
         "sqrt",
         "Where the round trip is lost: sqrt half on each leg, charge or discharge all on one.",
-        choices=("sqrt", "charge", "discharge"),
+        choices=LOSS_SPLITS,
     )
     final_charge: float | None = setting(
         None,

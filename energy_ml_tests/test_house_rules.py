@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,22 @@ def test_types_say_what_a_value_is() -> None:
     texts = [path.read_text() for path in MODULES]
     anys = sum(len(re.findall(r"\bAny\b", text)) for text in texts)
     assert anys <= 6 * sum(text.count("\n") for text in texts) / 1000, anys
+
+
+def test_what_only_its_module_uses_begins_with_an_underscore() -> None:
+    """Functions and constants, so that a reader sees what others rely on; promised ones are asked for by a test."""
+    others = [p for folder in ("energy_ml_tests", "benchmarks") for p in (ROOT.parent / folder).rglob("*.py")]
+    pages = [*ROOT.parent.glob("*.md"), *(ROOT.parent / "docs").rglob("*.md")]
+    files = Counter(word for path in [*MODULES, *others, *pages] for word in set(re.findall(r"\w+", path.read_text())))
+    lonely = []
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            names = [t.id for t in targets if isinstance(t, ast.Name) and t.id.isupper()]
+            if isinstance(node, ast.FunctionDef) and not node.decorator_list:
+                names.append(node.name)
+            lonely += [f"{path.stem}.{name}" for name in names if not name.startswith("_") and files[name] < 2]
+    assert not lonely
 
 
 def test_array_types_are_named_in_one_place() -> None:

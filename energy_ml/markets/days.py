@@ -31,7 +31,7 @@ from energy_ml.names import AVAILABLE_AT, PRICE, REGION, TIMESTAMP
 
 log = logging.getLogger("energy_ml")
 
-ANEW_DAYS = 3
+_ANEW_DAYS = 3
 """The newest days, today among them, are fetched each time: sources correct them."""
 
 
@@ -70,7 +70,7 @@ def fetch_days(
 ) -> Iterator[FetchedDay]:
     """Fetch the UTC days from ``first`` to ``last`` into ``<data folder>/<market>/<day>.parquet``, oldest first.
 
-    A whole day with all regions that is older than ``ANEW_DAYS`` isn't asked for again. A file is written beside and
+    A whole day with all regions that is older than ``_ANEW_DAYS`` isn't asked for again. A file is written beside and
     renamed, and only if it differs, so that fetching again starts nothing. Regions that a day's file has stay in it.
     After the prices come ``feeds`` and those that the settings' covariates need, each into ``<market>_<feed>`` and with
     the day after ``last``. A day of a feed that can't be had is told and stops nothing.
@@ -116,7 +116,7 @@ def _fetch(
     for moment in days:
         day, info = moment.date(), there.get(f"{moment:%Y-%m-%d}")
         known = () if info is None else info.regions
-        old = moment < now - pd.Timedelta(days=ANEW_DAYS)
+        old = moment < now - pd.Timedelta(days=_ANEW_DAYS)
         if info and old and set(regions) <= set(known) and (files.of != "prices" or _whole(info)):
             yield FetchedDay(files.of, day, "already there", info.rows)
         else:

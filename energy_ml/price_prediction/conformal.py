@@ -23,11 +23,11 @@ LEVELS = (0.80, 0.90, 0.95)
 """Levels that are calibrated by themselves; others lie between them on the normal scale."""
 QUANTILES = (0.025, 0.05, 0.10, 0.50, 0.90, 0.95, 0.975)
 """What the quantile model gives, ascending; pairs from outside in belong to LEVELS from the last to the first."""
-MEMORY_MINUTES = 2880
+_MEMORY_MINUTES = 2880
 """Outcomes older than this no longer count."""
 MIN_SCORES = 40
 """Fewer outcomes than this correct nothing."""
-LEARNING_RATE = 0.1
+_LEARNING_RATE = 0.1
 """Step of the working miscoverage, as a share of the nominal one: what is missed more often learns faster. It is
 divided by the root of the horizon's steps: outcomes of overlapping forecasts say the same, late, and overshoot."""
 TIGHTEST, WIDEST = 3.0, 0.2
@@ -55,7 +55,7 @@ class OnlineConformal:
     pending: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        memory = max(MEMORY_MINUTES // self.interval_minutes, 2 * MIN_SCORES)
+        memory = max(_MEMORY_MINUTES // self.interval_minutes, 2 * MIN_SCORES)
         self.scores = np.full((self.regions, len(LEVELS), memory), np.inf)
         self.history = np.full((self.regions, len(LEVELS), memory), np.nan)
         self.filled = np.zeros(self.regions, dtype=np.int64)
@@ -90,7 +90,7 @@ class OnlineConformal:
             self.next_slot,
             self.miss,
             self.pending,
-            LEARNING_RATE / self.steps**0.5,
+            _LEARNING_RATE / self.steps**0.5,
             out,
         )
         return out

@@ -21,12 +21,12 @@ from energy_ml.arrays import Floats
 from energy_ml.features.neighbours import HANDFUL
 
 GRID = np.round(np.arange(0.0, 1.25, 0.1), 1)
-HALF_LIVES_MINUTES = (720.0, 5760.0)
+_HALF_LIVES_MINUTES = (720.0, 5760.0)
 """A quick memory notices that the market has left what the model knows; a slow one holds on to skill. Their factors are
 averaged."""
 DOUBT = 1.0
 """So many standard errors must another factor be ahead of one."""
-LARGEST_SAY = 5.0
+_LARGEST_SAY = 5.0
 """An outcome speaks for or against a factor with at most so many usual moves: an hour of spikes isn't a day's
 evidence."""
 PRIOR_OUTCOMES = 10.0
@@ -58,7 +58,7 @@ class OnlineGate:
         self.pending = np.full((self.regions, self.steps, 2), np.nan)
 
     def _know_nothing(self) -> None:
-        shape = (len(HALF_LIVES_MINUTES), self.regions)
+        shape = (len(_HALF_LIVES_MINUTES), self.regions)
         self.loss, self.square = np.zeros((*shape, len(GRID))), np.zeros((*shape, len(GRID)))
         self.size, self.count = np.zeros(shape), np.zeros(shape)
 
@@ -70,7 +70,7 @@ class OnlineGate:
     @property
     def decay(self) -> Floats:
         """What an outcome's weight is multiplied with per interval, for each memory."""
-        return np.asarray(0.5 ** (self.interval_minutes / np.array(HALF_LIVES_MINUTES)))
+        return np.asarray(0.5 ** (self.interval_minutes / np.array(_HALF_LIVES_MINUTES)))
 
     def run(self, price: Floats, ensemble: Floats, outcome: Floats | None = None) -> Floats:
         """Go through time: learn the outcome of each instant, then forecast from it.
@@ -177,7 +177,7 @@ def _run(
                 for m in range(decay.shape[0]):
                     size[m, r] += abs(forecast - before)
                     count[m, r] += 1.0
-                    most = LARGEST_SAY * size[m, r] / count[m, r]
+                    most = _LARGEST_SAY * size[m, r] / count[m, r]
                     for g in range(GRID.shape[0]):
                         more = abs(actual - before - GRID[g] * (forecast - before)) - abs(actual - forecast)
                         more = min(max(more, -most), most)

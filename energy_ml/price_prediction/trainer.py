@@ -58,7 +58,7 @@ from energy_ml.progress import ProgressCallback
 from energy_ml.splits import PARTS, TimeSplit, split_window
 from energy_ml.training_window import lake_of, newest, read_window, settings_for, window_features, with_history
 
-SAMPLE_ROWS = 200
+_SAMPLE_ROWS = 200
 """Input rows kept with a model for SHAP importance."""
 
 
@@ -183,7 +183,7 @@ class PricePredictionTrainer:
             conformal=conformal,
             state_time=window.times[-1],
             interval_level=self.config.interval_level,
-            sample_rows=window.inputs(_evenly(window.chosen["train"], SAMPLE_ROWS)),
+            sample_rows=window.inputs(_evenly(window.chosen["train"], _SAMPLE_ROWS)),
         )
         table = forecast_metrics(
             forecasts, ["split"], interval_level=self.config.interval_level, spike_quantile=self.config.spike_quantile

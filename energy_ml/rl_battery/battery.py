@@ -16,12 +16,11 @@ import pandas as pd
 from numba import njit
 
 from energy_ml.arrays import Floats, Integers
-from energy_ml.config import RLBatteryConfig
+from energy_ml.config import LOSS_SPLITS, RLBatteryConfig
 from energy_ml.errors import BatteryError
 
 CHARGE, HOLD, DISCHARGE = range(3)
 """Numbers of the actions: their places in ``names.ACTIONS``."""
-LOSS_SPLITS = ("sqrt", "charge", "discharge")
 
 
 class Physics(NamedTuple):
