@@ -25,6 +25,7 @@ from energy_ml.market_data.rows import (
     MINUTE,
     Rows,
     infer_interval,
+    long_frame,
     merge_duplicates,
     missing_values,
     most_cells,
@@ -33,7 +34,7 @@ from energy_ml.market_data.rows import (
     snap_jitter,
     unsupported_interval,
 )
-from energy_ml.market_data.schema import DataProblem, text_dtype
+from energy_ml.market_data.schema import DataProblem
 from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
 
 MAX_ABS_PRICE = PricePredictionConfig.max_abs_price
@@ -245,14 +246,10 @@ class _Grid:
     def to_frame(self) -> pd.DataFrame:
         steps, width = self.filled.shape
         times = self.first + np.arange(steps, dtype=np.int64) * (self.minutes * MINUTE)
-        names = pd.Series(self.names, dtype=text_dtype())
-        columns: dict[str, object] = {
-            TIMESTAMP: pd.DatetimeIndex(np.repeat(times, width).view("datetime64[ns]"), tz="UTC"),
-            REGION: names.take(np.tile(np.arange(width), steps)).reset_index(drop=True),
-        }
-        columns |= {name: values.reshape(-1) for name, values in self.values.items()}
-        columns[IS_FILLED] = self.filled.reshape(-1)
-        return pd.DataFrame(columns)
+        columns = {name: values.reshape(-1) for name, values in self.values.items()}
+        codes = np.tile(np.arange(width), steps)
+        filled = {IS_FILLED: self.filled.reshape(-1)}
+        return long_frame(np.repeat(times, width), REGION, codes, self.names, {**columns, **filled})
 
 
 def _extent(rows: Rows, minutes: int, low: int | None, high: int | None) -> tuple[int, int]:

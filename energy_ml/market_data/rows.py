@@ -7,7 +7,7 @@ batteries (``telemetry``), types (``schema``).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -241,14 +241,18 @@ class Rows:
 
     def to_frame(self, order: Integers) -> pd.DataFrame:
         """The rows at the positions ``order`` as a long frame."""
-        names = pd.Series(self.names, dtype=text_dtype())
-        columns: dict[str, object] = {
-            TIMESTAMP: pd.DatetimeIndex(self.times[order].view("datetime64[ns]"), tz="UTC"),
-            KEY_COLUMN[self.kind]: names.take(self.keys[order]).reset_index(drop=True),
-        }
-        columns |= {name: values[order] for name, values in self.values.items()}
-        columns |= {name: values.take(order).reset_index(drop=True) for name, values in self.texts.items()}
-        return pd.DataFrame(columns)
+        numbers = {name: values[order] for name, values in self.values.items()}
+        texts = {name: values.take(order).reset_index(drop=True) for name, values in self.texts.items()}
+        key = KEY_COLUMN[self.kind]
+        return long_frame(self.times[order], key, self.keys[order], self.names, {**numbers, **texts})
+
+
+def long_frame(
+    times: Integers, key: str, codes: Integers, names: list[str], columns: Mapping[str, object]
+) -> pd.DataFrame:
+    """Instants (ns), the names of ``codes`` in the column ``key``, and further columns; n rows."""
+    texts = pd.Series(names, dtype=text_dtype()).take(codes).reset_index(drop=True)
+    return pd.DataFrame({TIMESTAMP: pd.DatetimeIndex(times.view("datetime64[ns]"), tz="UTC"), key: texts, **columns})
 
 
 def nanoseconds(moment: pd.Timestamp | None) -> int | None:

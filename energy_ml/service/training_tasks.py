@@ -35,6 +35,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from energy_ml.artifacts import write_json
 from energy_ml.config import Settings, project_root
 from energy_ml.errors import ConfigError, HorizonError, ServiceError, UnknownRegionError
+from energy_ml.fields import text_of, variable
 from energy_ml.names import (
     POLICY_ID,
     PRICE_PREDICTION,
@@ -55,6 +56,11 @@ _JOBS = {PRICE_PREDICTION: TRAIN_PRICE_PREDICTION, RL_BATTERY: TRAIN_RL_BATTERY,
 """What may be trained -> the Dagster job; ``all`` also evaluates and promotes."""
 TASKS = {kind: f"tasks.{job}" for kind, job in _JOBS.items()}
 ENDED = ("completed", "failed", "cancelled")
+_HANDED_ON = (
+    *("data_dir", "models_dir", "results_dir", "start_date", "end_date"),
+    *("horizons", "regions", "executor"),
+)
+"""Settings that a training's process is told in its environment."""
 _GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.5
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
@@ -298,18 +304,8 @@ class Trainings:
         training_id = record["training_id"]
         path = self.folder / f"{training_id}.json"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ENERGY_ML_API_")}
-        environment |= {
-            "ENERGY_ML_DATA_DIR": self.settings.data_dir,
-            "ENERGY_ML_MODELS_DIR": self.settings.models_dir,
-            "ENERGY_ML_RESULTS_DIR": record["results_dir"],
-            "ENERGY_ML_HORIZONS": ",".join(map(str, record["horizons"])),
-            "ENERGY_ML_START_DATE": self.settings.start_date.isoformat(),
-            "ENERGY_ML_EXECUTOR": self._settings_of(record).executor,
-        }
-        if self.settings.end_date is not None:
-            environment["ENERGY_ML_END_DATE"] = self.settings.end_date.isoformat()
-        if record["regions"]:
-            environment["ENERGY_ML_REGIONS"] = ",".join(record["regions"])
+        own = self._settings_of(record)
+        environment |= {variable(Settings, name): text_of(getattr(own, name)) for name in _HANDED_ON}
         command = [sys.executable, "-m", "energy_ml.orchestration.requested_run", "run", "--job", record["job"]]
         command += ["--as-of", record["as_of"], "--run-id", record["run_id"]]
         command += ["--outcome", str(self.folder / f"{training_id}.outcome.json")]
@@ -460,8 +456,13 @@ class Trainings:
     def _settings_of(self, record: _Record) -> Settings:
         """Narrowed trainings stay on this machine: workers elsewhere know neither their folder nor their horizons."""
         narrowed = record["narrowed"] and self.settings.executor in ("celery", "k8s")
-        executor = "in_process" if narrowed else self.settings.executor
-        return replace(self.settings, results_dir=record["results_dir"], executor=executor)
+        return replace(
+            self.settings,
+            results_dir=record["results_dir"],
+            executor="in_process" if narrowed else self.settings.executor,
+            horizons=tuple(record["horizons"]),
+            regions=tuple(record["regions"]) if record["regions"] else self.settings.regions,
+        )
 
 
 def _check_id(training_id: str) -> str:
