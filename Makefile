@@ -13,8 +13,8 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## install, train and judge on the sample
-	@echo 'training on the sample and judging: a minute or two on two cores; the first time it also compiles'
-	@$(BIN)/energy-ml retrain --date latest
+	@echo 'training on the sample and judging: a minute or two on two cores; the first time it also compiles, beside it'
+	@$(BIN)/python -m energy_ml.rehearsal 2>/dev/null & $(BIN)/energy-ml retrain --date latest; code=$$?; wait; exit $$code
 
 test: $(INSTALLED_TEST) ## every test
 	$(BIN)/python -m pytest -n auto --dist loadfile

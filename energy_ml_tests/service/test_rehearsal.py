@@ -1,0 +1,33 @@
+"""After a rehearsal the first answers find everything compiled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from energy_ml_tests.service.conftest import Server
+
+PROGRAM = """
+import gc
+from numba.core.dispatcher import Dispatcher
+from energy_ml.rehearsal import rehearse
+from energy_ml.service.ml_service import MLService
+
+def compiled():
+    return {(f.py_func.__qualname__, s) for f in gc.get_objects() if isinstance(f, Dispatcher)
+            and f.py_func.__module__.startswith("energy_ml.") for s in f.signatures}
+
+rehearse()
+before = compiled()
+service = MLService()
+service.forecast(), service.act(0.5), service.plan(0.5)
+assert len(before) > 10, before
+print(*compiled() - before)
+"""
+
+
+def test_answers_need_nothing_that_a_rehearsal_leaves_uncompiled(server: Server) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=server.environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
