@@ -587,8 +587,9 @@ def _backtest(
 ) -> None:
     """Train and forecast as of many past days, as production would have; resumes where it stopped."""
     from energy_ml.artifacts import write_atomically
-    from energy_ml.evaluation.charts import skill_over_time, to_png_bytes
+    from energy_ml.evaluation.charts import skill_over_time
     from energy_ml.evaluation.metrics import forecast_metrics
+    from energy_ml.evaluation.vega import to_png_bytes
     from energy_ml.price_prediction.walk_forward import walk_forward_parallel
 
     settings = _settings()

@@ -1,18 +1,12 @@
-"""The pictures: functions from tidy frames to charts, and charts to PNG, a markdown image, or what a page draws.
+"""The pictures: functions from tidy frames to charts.
 
-What belongs here: what a chart shows of which figures. What doesn't: computing metrics, writing files, page layout.
-
-A chart is a Vega-Lite specification and, where a reader chooses what to see, the rows to choose from. Vega draws it, as
-an image here and in the page by the script that ``vl-convert`` carries. Colours are Okabe and Ito's, which colour-blind
-readers can tell apart; the page maps inks to those of its theme.
+What belongs here: what a chart shows of which figures. What doesn't: computing metrics, writing files, page layout,
+and how charts are written down and drawn (``vega``).
 """
 
 from __future__ import annotations
 
-import base64
-import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -20,9 +14,37 @@ import numpy.typing as npt
 import pandas as pd
 
 from energy_ml.arrays import Floats, Integers
-from energy_ml.artifacts import to_jsonable
 from energy_ml.display import shown
 from energy_ml.evaluation.metrics import importance_measure
+from energy_ml.evaluation.vega import (
+    BETWEEN,
+    BLUE,
+    GREEN,
+    GREY,
+    HEADING,
+    INK,
+    NO_ZERO,
+    ONE,
+    ORANGE,
+    RED,
+    SKY,
+    WHEN,
+    ZOOM,
+    Chart,
+    Spec,
+    channel,
+    empty,
+    hover,
+    in_legend,
+    inline,
+    layered,
+    line_at,
+    mark,
+    price_axis,
+    says,
+    time_axis,
+    to_ms,
+)
 from energy_ml.features import feature_description
 from energy_ml.names import (
     BATTERY_ID,
@@ -47,46 +69,18 @@ from energy_ml.names import (
     UPPER,
 )
 
-Spec = dict[str, object]
-"""A part of a Vega-Lite specification."""
-
-_BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-_PINK, _SKY, _INK, _GREY = "#CC79A7", "#56B4E9", "#1F2933", "#7B8794"
-_LINES = (_BLUE, _GREEN, _ORANGE, _PINK, _SKY, _RED)
-_SPARE_COLOURS = (_RED, "#8C6D31", "#6A51A3", "#4D9221", "#A50F15")
+_SPARE_COLOURS = (RED, "#8C6D31", "#6A51A3", "#4D9221", "#A50F15")
 _STRATEGIES = {
-    OUR_POLICY: ("our policy", _BLUE),
+    OUR_POLICY: ("our policy", BLUE),
     OUR_POLICY_BLIND: ("our policy without forecasts", "#8DB8DA"),
-    THRESHOLD: ("threshold rule", _ORANGE),
-    MPC: ("MPC on seasonal forecast", _GREEN),
-    MPC_FORECAST: ("MPC on our forecasts", _SKY),
-    HOLD: ("hold", _GREY),
-    PERFECT_FORESIGHT: ("perfect foresight", _INK),
+    THRESHOLD: ("threshold rule", ORANGE),
+    MPC: ("MPC on seasonal forecast", GREEN),
+    MPC_FORECAST: ("MPC on our forecasts", SKY),
+    HOLD: ("hold", GREY),
+    PERFECT_FORESIGHT: ("perfect foresight", INK),
 }
 """What people call a strategy, and its colour in every chart."""
 
-_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-_CONFIG: Spec = {
-    "aria": False,  # the page describes each chart in a sentence
-    "font": "system-ui, 'Segoe UI', Arial, sans-serif",
-    "background": None,
-    "view": {"stroke": None},
-    "axis": {
-        "labelColor": "#52606D",
-        "titleColor": "#52606D",
-        "titleFontWeight": "normal",
-        "domain": False,
-        "gridColor": "#E4E8EC",
-        "tickColor": "#E4E8EC",
-    },
-    "axisX": {"grid": False},
-    "axisY": {"minExtent": 40},
-    "header": {"labelColor": _INK},
-    "title": {"anchor": "start", "color": _INK, "fontSize": 12},
-    "legend": {"orient": "top", "title": None, "labelColor": _INK, "labelLimit": 300, "columns": 4, "symbolOpacity": 1},
-    "range": {"category": list(_LINES)},
-}
-_WIDTH = 800  # px of the drawing in images; a page gives its own
 _POINTS = 50_000
 """So many rows one chart brings into a page at most."""
 
@@ -104,53 +98,6 @@ class PolicyTable(TypedDict):
     """(G,) planned value of a MWh minus the price now, over the price level."""
     action: Integers
     """(C, G) in −1 (discharge), 0 (hold), 1 (charge)."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A picture, and what its reader may choose."""
-
-    spec: Spec
-    """Vega-Lite; without ``data`` where there are ``rows``."""
-    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """What is drawn of the choices; ``time`` is in ms of the reader's clock."""
-    choices: Mapping[str, object] = field(default_factory=dict)
-    """Column of ``rows`` -> its value at first."""
-    params: Sequence[Mapping[str, object]] = ()
-    """For each combination of choices: these, and values of the specification's params."""
-    hours: float = 0.0
-    """If above 0: so many of the newest hours are shown at first."""
-
-    def image(self) -> Spec:
-        """The whole specification of what is shown at first."""
-        spec = {"$schema": _SCHEMA, **self.spec, "config": _CONFIG | {"background": "white"}}
-        if self.rows.empty:
-            return spec
-        rows = self.rows
-        for column, value in self.choices.items():
-            rows = rows[rows[column] == value]
-        if self.hours:
-            rows = rows[rows["time"] > rows["time"].max() - self.hours * 3_600_000]
-        values = next((p for p in self.params if all(p[c] == v for c, v in self.choices.items())), {})
-        given = [{"name": name, "value": value} for name, value in values.items() if name not in self.choices]
-        return spec | {"data": _data(rows), "params": given}
-
-    def payload(self) -> Spec:
-        """What the page's script draws from: columns in place of rows, times as differences, which pack better."""
-        columns = {str(name): values.to_numpy() for name, values in self.rows.items()}
-        if "time" in columns:
-            columns["time"] = np.diff(columns["time"], prepend=0)
-        options = {c: list(dict.fromkeys(p[c] for p in self.params)) for c in self.choices}
-        choices = [
-            {"column": c, "label": _CHOICES[c], "value": value, "options": options[c]}
-            for c, value in self.choices.items()
-        ]
-        spec = {"$schema": _SCHEMA, **self.spec, "config": _CONFIG}
-        packed = {"spec": spec, "columns": columns, "choices": choices, "params": list(self.params)}
-        return {str(k): v for k, v in to_jsonable({**packed, "hours": self.hours}).items()}
-
-
-_CHOICES = {REGION: "Region", HORIZON: "Minutes ahead", BATTERY_ID: "Battery"}
 
 
 def strategy_label(name: str) -> str:
@@ -175,127 +122,6 @@ def shown_region(regions: Collection[str]) -> str:
     return "FR" if "FR" in regions else min(map(str, regions))
 
 
-# --- charts out ------------------------------------------------------------------------------------------------------
-
-
-def to_png_bytes(chart: Chart, *, scale: float = 1.5) -> bytes:
-    """Draw the chart as a PNG file of about 900 px times ``scale``."""
-    import vl_convert
-
-    return vl_convert.vegalite_to_png(chart.image(), scale=scale)
-
-
-def to_markdown_image(chart: Chart) -> str:
-    """Draw ``![chart](data:image/png;base64,…)``: an image that needs no server, for Dagster's markdown metadata."""
-    return f"![chart](data:image/png;base64,{base64.b64encode(to_png_bytes(chart, scale=1.0)).decode()})"
-
-
-@functools.cache
-def drawing_script() -> str:
-    """The script that draws charts in a page: Vega, Vega-Lite and vega-embed, which is left in ``window``."""
-    import vl_convert
-
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-
-
-# --- helpers ---------------------------------------------------------------------------------------------------------
-
-
-def _data(frame: pd.DataFrame) -> Spec:
-    return {"values": to_jsonable(frame.to_dict("records"))}
-
-
-def _mark(
-    kind: str,
-    encoding: Mapping[str, object] | None = None,
-    *,
-    data: object = None,
-    params: object = None,
-    **style: object,
-) -> Spec:
-    """One layer; what isn't given is inherited."""
-    given = {"data": data, "params": params, "encoding": encoding}
-    return {"mark": {"type": kind, **style}, **{name: value for name, value in given.items() if value}}
-
-
-def _chart(
-    *layers: Spec, height: float, encoding: Mapping[str, object], apart: Sequence[Spec] = (), **more: object
-) -> Spec:
-    """Layers that share an encoding, and such ``apart``, below them, that don't."""
-    together = {"layer": [*layers], "encoding": encoding}
-    return {"width": _WIDTH, "height": height, "layer": [*apart, together] if apart else [*layers]} | (
-        more if apart else {"encoding": encoding, **more}
-    )
-
-
-def _of(name: str, kind: str = "quantitative", title: str | None = None, **more: object) -> Spec:
-    """The encoding of a channel."""
-    return {"field": name, "type": kind, "title": title, **more}
-
-
-_CLOCK = "utcFormat(datum.value, utchours(datum.value) + utcminutes(datum.value) ? '%H:%M' : '%d %b')"
-_WHEN: list[Spec] = [{"calculate": "utcFormat(datum.time, '%a %d %b %H:%M')", "as": "when"}]
-
-
-def _time(title: str = "", name: str = "time") -> Spec:
-    """The axis of times that are on the reader's clock already; ``when`` writes them."""
-    axis = {"labelOverlap": True, "labelExpr": _CLOCK}
-    return _of(name, "temporal", title or shown().zone, scale={"type": "utc", "nice": False}, axis=axis)
-
-
-def _said(fields: Mapping[str, str], form: str = "") -> list[Spec]:
-    """What hovering says: field -> title; numbers where there is a ``form``."""
-    kind = {"type": "quantitative", "format": form} if form else {"type": "nominal"}
-    return [{"field": name, "title": title, **kind} for name, title in fields.items()]
-
-
-def _hover(tips: list[Spec]) -> Spec:
-    """A line at the x nearest to the pointer, with the values there."""
-    over = {"type": "point", "on": "pointerover", "clear": "pointerout", "nearest": True, "encodings": ["x"]}
-    seen = {"condition": {"param": "hover", "empty": False, "value": 0.7}, "value": 0}
-    params = [{"name": "hover", "select": over}]
-    return _mark("rule", {"opacity": seen, "tooltip": tips}, params=params, color=_GREY)
-
-
-_ZOOM: list[Spec] = [
-    {
-        "name": "zoom",
-        "bind": "scales",
-        "select": {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"},
-    }
-]
-"""Drag moves, Shift and the wheel zoom, a double click shows all again; the wheel alone scrolls the page."""
-
-
-def _line_at(channel: str, value: float, text: str = "", colour: str = _GREY) -> list[Spec]:
-    """A dashed line across, named at its right end."""
-    place: Spec = {channel: {"datum": value, **_NO_ZERO}}
-    lines = [_mark("rule", place, data=_ONE, color=colour, strokeDash=[5, 4])]
-    if text:
-        named = place | {"x": {"value": "width"}, "text": {"value": text}}
-        lines.append(_mark("text", named, data=_ONE, align="right", dy=-7, color="#52606D"))
-    return lines
-
-
-_NO_ZERO: Spec = {"scale": {"zero": False}}
-_ONE: Spec = {"values": [{}]}
-"""The data of what is drawn once."""
-
-
-def _empty(text: str) -> Chart:
-    """Say why there is nothing to see; better than a chart that is silently missing."""
-    return Chart(
-        _chart(_mark("text", data=_ONE, color=_GREY, fontSize=13), height=60, encoding={"text": {"value": text}})
-    )
-
-
-def _times(timestamps: pd.Series | pd.Index | Iterable[pd.Timestamp]) -> Integers:
-    """Milliseconds on the reader's clock."""
-    index = pd.DatetimeIndex(timestamps)
-    index = index.tz_convert(shown().zone).tz_localize(None) if index.tz is not None else index
-    return np.asarray(index.as_unit("ms").asi8)
-
-
 def _hours_at_first(times: Integers) -> float:
     """As many of the newest hours as can be told apart on a screen: six of minutes, else 36."""
     steps = np.diff(np.unique(times))
@@ -317,36 +143,6 @@ def _every(count: int, most: int = 300) -> Integers:
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
 
 
-def _price_limits(*series: npt.ArrayLike) -> tuple[float, float, int]:
-    """Set limits that show the usual prices although a spike is 100 times higher; say how many values lie beyond."""
-    values = np.concatenate([np.asarray(s, dtype=np.float64) for s in series])
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return 0.0, 1.0, 0
-    low, high = np.quantile(values, [0.01, 0.99])
-    room = max(high - low, 1.0)
-    low, high = max(values.min(), low - room), min(values.max(), high + room)
-    margin = 0.06 * max(high - low, 1.0)
-    low, high = float(low - margin), float(high + margin)
-    return low, high, int(((values < low) | (values > high)).sum())
-
-
-def _limited(rows: pd.DataFrame, columns: list[str], title: str) -> dict[str, object]:
-    """Params of an axis of prices; the title says what lies beyond it."""
-    low, high, beyond = _price_limits(*(rows[c] for c in columns))
-    note = f" ({beyond} values beyond the axis, highest {rows[columns[0]].max():,.0f})" if beyond else ""
-    return {"low": low, "high": high, "heading": f"{title}{note}"}
-
-
-_BETWEEN: Spec = {"domainMin": {"expr": "low"}, "domainMax": {"expr": "high"}, "nice": False, "zero": False}
-_HEADING: Spec = {"text": {"expr": "heading"}}
-
-
-def _named(name: str, scale: Mapping[str, object]) -> Spec:
-    """The colour of a layer that the legend names."""
-    return {"datum": name, "type": "nominal", "scale": scale}
-
-
 # --- forecasts -------------------------------------------------------------------------------------------------------
 
 
@@ -358,7 +154,7 @@ def forecast_chart(forecasts: pd.DataFrame, *, level: float) -> Chart:
     """
     test = forecasts[forecasts[SPLIT] == "test"]
     if test.empty:
-        return _empty("No test forecasts")
+        return empty("No test forecasts")
     if len(names := np.sort(test[REGION].unique())) > _MOST_CHOICES:
         test = test[test[REGION].isin(names[_every(len(names), _MOST_CHOICES)])]
     ahead = pd.to_timedelta(test[HORIZON], unit="min")
@@ -366,7 +162,7 @@ def forecast_chart(forecasts: pd.DataFrame, *, level: float) -> Chart:
         {
             REGION: test[REGION].astype(str).to_numpy(),
             HORIZON: test[HORIZON].to_numpy(),
-            "time": _times(test[TIMESTAMP] + ahead),
+            "time": to_ms(test[TIMESTAMP] + ahead),
             "actual": test[PRICE_ACTUAL].round(2).to_numpy(),
             "forecast": test[PRICE_FORECAST].round(2).to_numpy(),
             "lower": test[LOWER].round(1).to_numpy(),
@@ -376,24 +172,24 @@ def forecast_chart(forecasts: pd.DataFrame, *, level: float) -> Chart:
     rows = _newest(rows, [REGION, HORIZON])
     params = [
         {REGION: region, HORIZON: horizon}
-        | _limited(part, ["actual", "forecast", "lower", "upper"], f"{region}, {horizon} min ahead")
+        | price_axis(part, ["actual", "forecast", "lower", "upper"], f"{region}, {horizon} min ahead")
         for (region, horizon), part in rows.groupby([REGION, HORIZON])
     ]
     interval = f"{level:.0%} interval"
-    scale = {"domain": ["actual", "forecast", interval], "range": [_INK, _BLUE, _SKY]}
+    scale = {"domain": ["actual", "forecast", interval], "range": [INK, BLUE, SKY]}
 
     def drawn(name: str) -> Spec:
-        return {"y": _of(name, title=shown().price, scale=_BETWEEN), "color": _named(name, scale)}
+        return {"y": channel(name, title=shown().price, scale=BETWEEN), "color": in_legend(name, scale)}
 
-    inside = drawn("lower") | {"y2": {"field": "upper"}, "color": _named(interval, scale)}
-    spec = _chart(
-        _mark("area", inside, params=_ZOOM, clip=True, opacity=0.3),
-        *(_mark("line", drawn(name), clip=True, strokeWidth=1.4) for name in ("actual", "forecast")),
-        _hover(_said({"when": "for"}) + _said({n: n for n in ("actual", "forecast", "lower", "upper")}, ",.2f")),
+    inside = drawn("lower") | {"y2": {"field": "upper"}, "color": in_legend(interval, scale)}
+    spec = layered(
+        mark("area", inside, params=ZOOM, clip=True, opacity=0.3),
+        *(mark("line", drawn(name), clip=True, strokeWidth=1.4) for name in ("actual", "forecast")),
+        hover(says({"when": "for"}) + says({n: n for n in ("actual", "forecast", "lower", "upper")}, ",.2f")),
         height=280,
-        title=_HEADING,
-        encoding={"x": _time(f"time that is forecast, {shown().zone}")},
-        transform=_WHEN,
+        title=HEADING,
+        encoding={"x": time_axis(f"time that is forecast, {shown().zone}")},
+        transform=WHEN,
     )
     first = {REGION: shown_region(set(rows[REGION])), HORIZON: int(rows[HORIZON].max())}
     return Chart(spec, rows, first, params, _hours_at_first(rows["time"].to_numpy()))
@@ -405,16 +201,19 @@ def _by_horizon(y: Spec, all_regions: pd.DataFrame, by_region: pd.DataFrame, for
     regions = by_region.dropna(subset=[name])[[HORIZON, REGION, name]].astype({REGION: str})
     ranked = [part.sort_values(name) for _, part in regions.groupby(HORIZON)]
     regions = pd.concat([part.iloc[_every(len(part), _MOST_DOTS)] for part in ranked] or [regions]).sort_index()
-    table, value = _data(all_regions[[HORIZON, name]]), _said({name: title}, form)
-    both = _said({REGION: "region"}) + value
+    table, value = inline(all_regions[[HORIZON, name]]), says({name: title}, form)
+    both = says({REGION: "region"}) + value
     axis = {"labelExpr": "datum.value + ' min'", "labelAngle": 0}
-    bold = {"align": "left", "dx": 11, "fontSize": 13, "fontWeight": "bold", "color": _INK}
-    spec = _chart(
-        _mark("circle", {"tooltip": both}, data=_data(regions), size=45, color=_SKY, xOffset=-16, opacity=0.9),
-        _mark("point", {"tooltip": value}, data=table, shape="diamond", size=130, filled=True, opacity=1, color=_BLUE),
-        _mark("text", {"text": {"field": name, "format": form}}, data=table, **bold),
+    bold = {"align": "left", "dx": 11, "fontSize": 13, "fontWeight": "bold", "color": INK}
+    spec = layered(
+        mark("circle", {"tooltip": both}, data=inline(regions), size=45, color=SKY, xOffset=-16, opacity=0.9),
+        mark("point", {"tooltip": value}, data=table, shape="diamond", size=130, filled=True, opacity=1, color=BLUE),
+        mark("text", {"text": {"field": name, "format": form}}, data=table, **bold),
         height=240,
-        encoding={"x": _of(HORIZON, "ordinal", "horizon (diamond: all regions, dots: each region)", axis=axis), "y": y},
+        encoding={
+            "x": channel(HORIZON, "ordinal", "horizon (diamond: all regions, dots: each region)", axis=axis),
+            "y": y,
+        },
         apart=apart,
     )
     return Chart(spec)
@@ -426,7 +225,7 @@ def rmae_by_horizon(metrics: pd.DataFrame, by_region: pd.DataFrame) -> Chart:
     Both frames come from ``forecast_metrics`` for one split, by horizon and by horizon and region.
     """
     if metrics.empty:
-        return _empty("No forecasts to score")
+        return empty("No forecasts to score")
     values = pd.concat([metrics["rmae"], by_region["rmae"]])
     values = values[np.isfinite(values)]
     low, high = min(0.9, values.min()), max(1.0, values.max())
@@ -438,10 +237,10 @@ def rmae_by_horizon(metrics: pd.DataFrame, by_region: pd.DataFrame) -> Chart:
         rmae=np.minimum(yesterday["rmae"], high + room),
     )
     scale = {"domain": [low - room, high + 2 * room], "nice": False}
-    y = _of("rmae", title="error ÷ that of “the price stays”", scale=scale)
+    y = channel("rmae", title="error ÷ that of “the price stays”", scale=scale)
     place = {"x": {"field": HORIZON, "type": "ordinal"}, "y": y, "text": {"field": "name"}}
-    words = _mark("text", place, data=_data(yesterday), dy=-8, lineBreak="\n", fontSize=10.5, color="#8A5F00")
-    return _by_horizon(y, metrics, by_region, ".3f", [*_line_at("y", 1.0, "the price stays"), words])
+    words = mark("text", place, data=inline(yesterday), dy=-8, lineBreak="\n", fontSize=10.5, color="#8A5F00")
+    return _by_horizon(y, metrics, by_region, ".3f", [*line_at("y", 1.0, "the price stays"), words])
 
 
 def error_by_hour(by_hour: pd.DataFrame) -> Chart:
@@ -450,20 +249,22 @@ def error_by_hour(by_hour: pd.DataFrame) -> Chart:
     ``by_hour`` comes from ``forecast_metrics`` for one split by horizon and hour.
     """
     if by_hour.empty:
-        return _empty("No forecasts to score")
+        return empty("No forecasts to score")
     names = {"mae": "model", "persistence_mae": "the price stays"}
-    scale = {"domain": list(names.values()), "range": [_BLUE, _GREY]}
+    scale = {"domain": list(names.values()), "range": [BLUE, GREY]}
     y = {"title": f"MAE, {shown().price}"}
-    panel = _chart(
-        *(_mark("line", {"y": _of(c) | y, "color": _named(n, scale)}, point=True) for c, n in names.items()),
-        _hover(_said({"hour": "hour, UTC"}, "d") + _said(names, ",.2f")),
+    panel = layered(
+        *(mark("line", {"y": channel(c) | y, "color": in_legend(n, scale)}, point=True) for c, n in names.items()),
+        hover(says({"hour": "hour, UTC"}, "d") + says(names, ",.2f")),
         height=110,
-        encoding={"x": _of("hour", title="hour of the day when the forecast was made, UTC", scale={"domain": [0, 23]})},
+        encoding={
+            "x": channel("hour", title="hour of the day when the forecast was made, UTC", scale={"domain": [0, 23]})
+        },
     )
     head = {"labelExpr": "datum.value + ' min ahead'", "labelAnchor": "start", "labelOrient": "top", "title": None}
-    spec: Spec = {"facet": {"row": _of(HORIZON, "ordinal", header=head)}, "spec": panel}
+    spec: Spec = {"facet": {"row": channel(HORIZON, "ordinal", header=head)}, "spec": panel}
     table = by_hour[[HORIZON, "hour", *names]].sort_values([HORIZON, "hour"])
-    return Chart(spec | {"data": _data(table), "resolve": {"scale": {"y": "independent"}}})
+    return Chart(spec | {"data": inline(table), "resolve": {"scale": {"y": "independent"}}})
 
 
 def interval_coverage(by_region: pd.DataFrame, metrics: pd.DataFrame, *, level: float) -> Chart:
@@ -472,13 +273,13 @@ def interval_coverage(by_region: pd.DataFrame, metrics: pd.DataFrame, *, level: 
     Both frames come from ``forecast_metrics`` for one split.
     """
     if metrics.empty or metrics["coverage"].isna().all():
-        return _empty("No intervals to judge")
+        return empty("No intervals to judge")
     lowest = float(pd.concat([metrics["coverage"], by_region["coverage"], pd.Series([level])]).min())
     scale = {"domain": [max(0.0, lowest - 0.04), 1.0], "nice": False}
-    y = _of("coverage", title="prices inside the interval", scale=scale, axis={"format": ".0%"})
-    band = {"y": {"datum": level - 0.01, **_NO_ZERO}, "y2": {"datum": level + 0.01}}
-    right = _mark("rect", band, data=_ONE, color=_GREEN, opacity=0.2)
-    nominal = _line_at("y", level, f"nominal {level:.0%}", _GREEN)
+    y = channel("coverage", title="prices inside the interval", scale=scale, axis={"format": ".0%"})
+    band = {"y": {"datum": level - 0.01, **NO_ZERO}, "y2": {"datum": level + 0.01}}
+    right = mark("rect", band, data=ONE, color=GREEN, opacity=0.2)
+    nominal = line_at("y", level, f"nominal {level:.0%}", GREEN)
     return _by_horizon(y, metrics, by_region, ".1%", [right, *nominal])
 
 
@@ -489,7 +290,7 @@ def spike_reliability(forecasts: pd.DataFrame, thresholds: Mapping[str, float]) 
     """
     test = forecasts[forecasts[SPLIT] == "test"].dropna(subset=[SPIKE_PROBABILITY, PRICE_ACTUAL])
     if test.empty:
-        return _empty("No probabilities of spikes to judge")
+        return empty("No probabilities of spikes to judge")
     rows = pd.DataFrame(
         {
             "name": test[HORIZON].astype(str) + " min",
@@ -502,19 +303,17 @@ def spike_reliability(forecasts: pd.DataFrame, thresholds: Mapping[str, float]) 
     table = groups[["said", "came"]].mean().assign(forecasts=groups.size()).reset_index().drop(columns="bin")
     table = table[table["forecasts"] >= 20]  # fewer say nothing
     percent: Spec = {"axis": {"format": ".0%"}, "scale": {"domain": [0, 1]}}
-    tips = (
-        _said({"name": "ahead"}) + _said({"said": "said", "came": "came"}, ".1%") + _said({"forecasts": "rows"}, ",d")
-    )
+    tips = says({"name": "ahead"}) + says({"said": "said", "came": "came"}, ".1%") + says({"forecasts": "rows"}, ",d")
     order = [f"{h} min" for h in sorted(test[HORIZON].unique())]
     ends = pd.DataFrame({"said": [0, 1], "came": [0, 1]})
-    lines = {"color": _of("name", "nominal", sort=order), "tooltip": tips}
-    spec = _chart(
-        _mark("line", data=_data(ends), color=_GREY, strokeDash=[5, 4]),
-        _mark("line", lines, data=_data(table), point={"size": 50}),
+    lines = {"color": channel("name", "nominal", sort=order), "tooltip": tips}
+    spec = layered(
+        mark("line", data=inline(ends), color=GREY, strokeDash=[5, 4]),
+        mark("line", lines, data=inline(table), point={"size": 50}),
         height=260,
         encoding={
-            "x": _of("said", title="probability of a spike, as forecast") | percent,
-            "y": _of("came", title="share that were spikes") | percent,
+            "x": channel("said", title="probability of a spike, as forecast") | percent,
+            "y": channel("came", title="share that were spikes") | percent,
         },
     )
     return Chart(spec)
@@ -535,27 +334,27 @@ def importance_chart(table: pd.DataFrame) -> Chart:
     """
     measure = importance_measure(table)
     if measure is None or table.empty:
-        return _empty("No feature importance")
+        return empty("No feature importance")
     data = table if HORIZON in table else table.assign(**{HORIZON: 0})
     both = {"share": measure} | ({"gain": "gain"} if measure == "shap" and "gain" in data else {})
     shares = pd.DataFrame({name: _shares(data, of) for name, of in both.items()})
     best = shares.groupby([data["feature"], data["family"]]).sum() / data[HORIZON].nunique()
     rows = best.nlargest(12, "share").reset_index()
-    gain = [_mark("tick", {"x": {"field": "gain"}}, color=_ORANGE, thickness=3)] if "gain" in both else []
+    gain = [mark("tick", {"x": {"field": "gain"}}, color=ORANGE, thickness=3)] if "gain" in both else []
     rows["what"] = rows["feature"].map(feature_description)
     names = {"feature": "feature", "family": "family", "what": "what it is"}
     of = "mean absolute SHAP value" if measure == "shap" else "all importance"
-    spec = _chart(
-        _mark("bar", color=_BLUE),
-        _mark("text", {"text": {"field": "share", "format": ".1%"}}, align="left", dx=4, color=_INK),
+    spec = layered(
+        mark("bar", color=BLUE),
+        mark("text", {"text": {"field": "share", "format": ".1%"}}, align="left", dx=4, color=INK),
         *gain,
         height=24 * len(rows),
         title="Top features, mean over horizons" + ("; the mark: share of gain" if gain else ""),
-        data=_data(rows),
+        data=inline(rows),
         encoding={
-            "y": _of("feature", "nominal", sort=None, axis={"labelLimit": 220}),
-            "x": _of("share", title=f"share of {of}", axis={"format": ".0%", "tickMinStep": 0.01}),
-            "tooltip": _said(names) + _said(both, ".1%"),
+            "y": channel("feature", "nominal", sort=None, axis={"labelLimit": 220}),
+            "x": channel("share", title=f"share of {of}", axis={"format": ".0%", "tickMinStep": 0.01}),
+            "tooltip": says(names) + says(both, ".1%"),
         },
     )
     return Chart(spec)
@@ -565,21 +364,21 @@ def family_chart(table: pd.DataFrame) -> Chart:
     """Show each feature family's share per horizon, of the table of ``importance_chart``."""
     measure = importance_measure(table)
     if measure is None or table.empty:
-        return _empty("No feature importance")
+        return empty("No feature importance")
     shares = table.assign(share=_shares(table, measure)).groupby(["family", HORIZON], as_index=False)["share"].sum()
     order = shares.groupby("family")["share"].sum().sort_values(ascending=False).index
     shares["family"] = shares["family"].str.replace("_", " ")
     dark = {"condition": {"test": f"datum.share > {0.6 * shares['share'].max()}", "value": "white"}, "value": "black"}
-    spec = _chart(
-        _mark("rect", {"color": _of("share", scale={"scheme": "blues"}, legend=None)}),
-        _mark("text", {"text": {"field": "share", "format": ".0%"}, "color": dark}, fontSize=11),
+    spec = layered(
+        mark("rect", {"color": channel("share", scale={"scheme": "blues"}, legend=None)}),
+        mark("text", {"text": {"field": "share", "format": ".0%"}, "color": dark}, fontSize=11),
         height=24 * len(order),
         title="Share of each family",
-        data=_data(shares),
+        data=inline(shares),
         encoding={
-            "y": _of("family", "nominal", sort=[str(f).replace("_", " ") for f in order]),
-            "x": _of(HORIZON, "ordinal", "horizon, min", axis={"labelAngle": 0}),
-            "tooltip": _said({"family": "family", HORIZON: "minutes ahead"}) + _said({"share": "share"}, ".1%"),
+            "y": channel("family", "nominal", sort=[str(f).replace("_", " ") for f in order]),
+            "x": channel(HORIZON, "ordinal", "horizon, min", axis={"labelAngle": 0}),
+            "tooltip": says({"family": "family", HORIZON: "minutes ahead"}) + says({"share": "share"}, ".1%"),
         },
     )
     return Chart(spec)
@@ -591,35 +390,42 @@ def split_timeline(split: Mapping[str, object], horizons: Sequence[int]) -> Char
     ``split`` has ``start``, ``train_end``, ``val_end`` and ``end`` (timestamps or ISO text), as TimeSplit.to_dict says.
     """
     edges = [pd.Timestamp(str(split[name])) for name in ("start", "train_end", "val_end", "end")]
-    names, times = ("train", "validation", "test"), _times(edges)
+    names, times = ("train", "validation", "test"), to_ms(edges)
     parts = pd.DataFrame({"part": names, "from": times[:-1], "to": times[1:]})
     parts["label"] = [
         f"{name}\n{days:.1f} d" if days >= 3 else f"{name}\n{days * 24:.0f} h"
         for name, days in zip(names, np.diff(times) / 86_400_000, strict=True)
     ]
-    parts_scale = {"domain": [*names], "range": [_SKY, _ORANGE, _GREEN]}
-    whole = _chart(
-        _mark("bar", {"x2": {"field": "to"}, "color": _of("part", "nominal", scale=parts_scale, legend=None)}),
-        _mark("text", {"text": {"field": "label"}}, align="left", dx=3, dy=-6, lineBreak="\n", color="black"),
+
+    def named(align: str, of: Sequence[str], end: str, dx: int) -> Spec:
+        """The last part's name at its right end: a phone's last two would touch."""
+        text: Spec = {"x": time_axis(name=end), "text": {"field": "label"}}
+        given = {"transform": [{"filter": {"field": "part", "oneOf": of}}]}
+        return given | mark("text", text, align=align, dx=dx, dy=-6, lineBreak="\n", color="black")
+
+    parts_scale = {"domain": [*names], "range": [SKY, ORANGE, GREEN]}
+    whole = layered(
+        mark("bar", {"x2": {"field": "to"}, "color": channel("part", "nominal", scale=parts_scale, legend=None)}),
+        *(named("left", names[:-1], "from", 3), named("right", names[-1:], "to", -3)),
         height=34,
-        data=_data(parts),
-        encoding={"x": _time(name="from")},
+        data=inline(parts),
+        encoding={"x": time_axis(name="from")},
     )
     reach, sides = int(max(horizons) * 1.6), ["before the cut", "purged", "after the cut"]
     cuts = pd.concat(
         pd.DataFrame({HORIZON: h, "part": sides, "from": [-reach, -h, 0], "to": [-h, 0, reach]})
         for h in sorted(horizons)
     )
-    purge = _chart(
-        _mark("bar"),
+    purge = layered(
+        mark("bar"),
         height=22 * len(horizons),
-        data=_data(cuts),
+        data=inline(cuts),
         encoding={
-            "y": _of(HORIZON, "ordinal", "horizon, min"),
-            "x": _of("from", title="minutes from each cut; a row whose target lies beyond it is purged"),
+            "y": channel(HORIZON, "ordinal", "horizon, min"),
+            "x": channel("from", title="minutes from each cut; a row whose target lies beyond it is purged"),
             "x2": {"field": "to"},
-            "color": _of("part", "nominal", scale={"domain": sides, "range": [_SKY, _RED, _ORANGE]}),
-            "tooltip": _said({"part": "rows", HORIZON: "horizon, min"}) + _said({"from": "from", "to": "to"}, "d"),
+            "color": channel("part", "nominal", scale={"domain": sides, "range": [SKY, RED, ORANGE]}),
+            "tooltip": says({"part": "rows", HORIZON: "horizon, min"}) + says({"from": "from", "to": "to"}, "d"),
         },
     )
     return Chart({"vconcat": [whole, purge], "resolve": {"scale": {"color": "independent"}}})
@@ -627,8 +433,8 @@ def split_timeline(split: Mapping[str, object], horizons: Sequence[int]) -> Char
 
 def _lines(table: pd.DataFrame, x: Spec, y: Spec, colour: Spec, tips: list[Spec], apart: Sequence[Spec] = ()) -> Chart:
     """A line per value of ``colour``, with the values of its points."""
-    line = _mark("line", {"color": colour, "tooltip": tips}, data=_data(table), point={"size": 45})
-    return Chart(_chart(line, height=260, encoding={"x": x, "y": y}, apart=apart))
+    line = mark("line", {"color": colour, "tooltip": tips}, data=inline(table), point={"size": 45})
+    return Chart(layered(line, height=260, encoding={"x": x, "y": y}, apart=apart))
 
 
 def skill_over_time(table: pd.DataFrame) -> Chart:
@@ -637,15 +443,17 @@ def skill_over_time(table: pd.DataFrame) -> Chart:
     ``table`` has ``as_of`` (date), ``horizon_minutes`` and ``rmae``.
     """
     if table.empty:
-        return _empty("No as-of dates yet")
+        return empty("No as-of dates yet")
     horizons = table[HORIZON].astype(int)
     rows = table[["rmae"]].assign(
-        time=_times(pd.to_datetime(table["as_of"])), day=table["as_of"].astype(str), ahead=horizons.astype(str) + " min"
+        time=to_ms(pd.to_datetime(table["as_of"])),
+        day=table["as_of"].astype(str),
+        ahead=horizons.astype(str) + " min",
     )
-    tips = _said({"day": "as of", "ahead": "ahead"}) + _said({"rmae": "rMAE"}, ".3f")
-    y = _of("rmae", title="rMAE on the test part", scale={"zero": False})
-    colour = _of("ahead", "nominal", sort=[f"{h} min" for h in sorted(horizons.unique())])
-    return _lines(rows, _time("as-of date"), y, colour, tips, _line_at("y", 1.0, "the price stays"))
+    tips = says({"day": "as of", "ahead": "ahead"}) + says({"rmae": "rMAE"}, ".3f")
+    y = channel("rmae", title="rMAE on the test part", scale={"zero": False})
+    colour = channel("ahead", "nominal", sort=[f"{h} min" for h in sorted(horizons.unique())])
+    return _lines(rows, time_axis("as-of date"), y, colour, tips, line_at("y", 1.0, "the price stays"))
 
 
 # --- battery ---------------------------------------------------------------------------------------------------------
@@ -658,12 +466,12 @@ def battery_day(backtest: pd.DataFrame) -> Chart:
     """
     ours = backtest[backtest[STRATEGY] == OUR_POLICY]
     if ours.empty:
-        return _empty(f"No backtest of {strategy_label(OUR_POLICY)}")
+        return empty(f"No backtest of {strategy_label(OUR_POLICY)}")
     energy = ours["energy_mwh"].to_numpy(dtype=np.float64)
     rows = pd.DataFrame(
         {
             BATTERY_ID: (ours[REGION].astype(str) + " · " + ours[BATTERY_ID].astype(str)).to_numpy(),
-            "time": _times(ours[TIMESTAMP]),
+            "time": to_ms(ours[TIMESTAMP]),
             "price": ours["price"].round(2).to_numpy(),
             "energy": energy.round(4),
             "does": np.select([energy > 1e-9, energy < -1e-9], ["buys", "sells"], "waits"),
@@ -672,29 +480,29 @@ def battery_day(backtest: pd.DataFrame) -> Chart:
     )
     rows = _newest(rows, [BATTERY_ID])
     params = [
-        {BATTERY_ID: name} | _limited(part, ["price"], f"{name}: price and actions of {strategy_label(OUR_POLICY)}")
+        {BATTERY_ID: name} | price_axis(part, ["price"], f"{name}: price and actions of {strategy_label(OUR_POLICY)}")
         for name, part in rows.groupby(BATTERY_ID)
     ]
-    tips = _said({"when": "at"}) + _said({"price": shown().price}, ",.2f")
-    tips += _said({"does": "action"}) + _said({"energy": "MWh", "charge": "then in it, MWh"}, ".3f")
-    price = {"y": _of("price", title=shown().price, scale=_BETWEEN)}
-    does = _of("does", "nominal", scale={"domain": ["buys", "sells"], "range": [_GREEN, _RED]})
+    tips = says({"when": "at"}) + says({"price": shown().price}, ",.2f")
+    tips += says({"does": "action"}) + says({"energy": "MWh", "charge": "then in it, MWh"}, ".3f")
+    price = {"y": channel("price", title=shown().price, scale=BETWEEN)}
+    does = channel("does", "nominal", scale={"domain": ["buys", "sells"], "range": [GREEN, RED]})
     acts = {"transform": [{"filter": "datum.does != 'waits'"}]}
-    top = _chart(
-        _mark("line", price, params=_ZOOM, color=_GREY, clip=True, strokeWidth=1.2),
-        _mark("circle", price | {"color": does}, clip=True, size=36, opacity=1) | acts,
-        _hover(tips),
+    top = layered(
+        mark("line", price, params=ZOOM, color=GREY, clip=True, strokeWidth=1.2),
+        mark("circle", price | {"color": does}, clip=True, size=36, opacity=1) | acts,
+        hover(tips),
         height=200,
-        title=_HEADING,
-        encoding={"x": _time()},
+        title=HEADING,
+        encoding={"x": time_axis()},
     )
-    bottom = _chart(
-        _mark("area", color=_BLUE, opacity=0.35, line={"color": _BLUE}),
+    bottom = layered(
+        mark("area", color=BLUE, opacity=0.35, line={"color": BLUE}),
         height=90,
         title="Energy in the battery",
-        encoding={"x": _time(), "y": _of("charge", title="MWh")},
+        encoding={"x": time_axis(), "y": channel("charge", title="MWh")},
     )
-    spec: Spec = {"transform": _WHEN, "vconcat": [top, bottom], "resolve": {"scale": {"x": "shared"}}}
+    spec: Spec = {"transform": WHEN, "vconcat": [top, bottom], "resolve": {"scale": {"x": "shared"}}}
     first = f"{shown_region(set(ours[REGION].astype(str)))} · {REFERENCE}"
     names = [str(p[BATTERY_ID]) for p in params]
     picked = first if first in names else names[0]
@@ -707,24 +515,24 @@ def cumulative_profit(marked: pd.DataFrame) -> Chart:
     ``marked`` comes from ``mark_to_market``: energy in store counts.
     """
     if marked.empty:
-        return _empty("No backtest")
+        return empty("No backtest")
     wide = marked.pivot_table(index=TIMESTAMP, columns=STRATEGY, values="profit", aggfunc="sum", observed=True).cumsum()
     order = [str(name) for name in wide.iloc[-1].sort_values(ascending=False).index]
     wide = wide.iloc[_every(len(wide))]
     labels = {name: f"{strategy_label(name)}  {wide[name].iloc[-1]:,.0f}" for name in order}
-    rows = pd.DataFrame({"time": _times(wide.index)} | {labels[name]: wide[name].round(1).to_numpy() for name in order})
+    rows = pd.DataFrame({"time": to_ms(wide.index)} | {labels[name]: wide[name].round(1).to_numpy() for name in order})
     scale = {"domain": list(labels.values()), "range": [strategy_colour(name, order) for name in order]}
     thick = {"condition": {"test": f"datum.name == '{labels.get(OUR_POLICY)}'", "value": 3}, "value": 1.4}
-    y = _of("profit", title=f"profit so far, {shown().currency}")
-    line = _mark("line", {"y": y, "color": _of("name", "nominal", scale=scale, sort=None), "strokeWidth": thick})
+    y = channel("profit", title=f"profit so far, {shown().currency}")
+    line = mark("line", {"y": y, "color": channel("name", "nominal", scale=scale, sort=None), "strokeWidth": thick})
     said = {label.replace(".", "\\."): strategy_label(name) for name, label in labels.items()}
-    spec = _chart(
-        line | {"params": _ZOOM, "transform": [{"fold": list(labels.values()), "as": ["name", "profit"]}]},
-        _hover(_said({"when": "until"}) + _said(said, ",.0f")),
+    spec = layered(
+        line | {"params": ZOOM, "transform": [{"fold": list(labels.values()), "as": ["name", "profit"]}]},
+        hover(says({"when": "until"}) + says(said, ",.0f")),
         height=300,
-        data=_data(rows),
-        encoding={"x": _time()},
-        transform=_WHEN,
+        data=inline(rows),
+        encoding={"x": time_axis()},
+        transform=WHEN,
     )
     return Chart(spec)
 
@@ -736,27 +544,27 @@ def share_of_optimum(pooled: pd.DataFrame) -> Chart:
     """
     table = pooled[pooled[STRATEGY] != PERFECT_FORESIGHT].dropna(subset=["share"]).sort_values("share")[::-1]
     if table.empty:
-        return _empty("No share of the optimum: perfect foresight earned nothing here")
+        return empty("No share of the optimum: perfect foresight earned nothing here")
     names = list(table[STRATEGY])
     rows = table[["share", "share_low", "share_high"]].assign(
         name=[strategy_label(n) for n in names], colour=[strategy_colour(n, names) for n in names]
     )
-    tips = _said({"name": "strategy"}) + _said({"share": "share", "share_low": "from", "share_high": "to"}, ".1%")
+    tips = says({"name": "strategy"}) + says({"share": "share", "share_low": "from", "share_high": "to"}, ".1%")
     ends = {"x": {"field": "share_low"}, "x2": {"field": "share_high"}}
     known = {"transform": [{"filter": "isValid(datum.share_low)"}]}
     value = {"text": {"field": "share", "format": ".1%"}, "x": {"value": "width"}}
     title = "share of the perfect-foresight profit (dashed line: all of it)"
-    spec = _chart(
-        _mark("bar", {"color": _of("colour", "nominal", scale=None), "tooltip": tips}),
-        _mark("rule", ends, color=_INK, strokeWidth=1.4) | known,
-        _mark("text", value, align="right", color=_INK, fontWeight="bold"),
+    spec = layered(
+        mark("bar", {"color": channel("colour", "nominal", scale=None), "tooltip": tips}),
+        mark("rule", ends, color=INK, strokeWidth=1.4) | known,
+        mark("text", value, align="right", color=INK, fontWeight="bold"),
         height=28 * len(rows),
-        data=_data(rows),
+        data=inline(rows),
         encoding={
-            "y": _of("name", "nominal", sort=list(rows["name"]), axis={"labelLimit": 200}),
-            "x": _of("share", title=title, axis={"format": ".0%"}, scale={"domainMax": 1.1}),
+            "y": channel("name", "nominal", sort=list(rows["name"]), axis={"labelLimit": 200}),
+            "x": channel("share", title=title, axis={"format": ".0%"}, scale={"domainMax": 1.1}),
         },
-        apart=_line_at("x", 1.0),
+        apart=line_at("x", 1.0),
     )
     return Chart(spec)
 
@@ -770,15 +578,15 @@ def _heat(table: npt.NDArray[np.generic], across: Floats, charge: Floats, title:
         }
     )
     axis = {"labelOverlap": True, "labelAngle": 0, "format": ".2~f"}
-    tips = _said({"across": str(x["title"]), "charge": "charge, MWh"}, ".2~f") + _said({"cell": title}, ",.2f")
-    spec = _chart(
-        _mark("rect"),
+    tips = says({"across": str(x["title"]), "charge": "charge, MWh"}, ".2~f") + says({"cell": title}, ",.2f")
+    spec = layered(
+        mark("rect"),
         height=240,
         title=title,
-        data=_data(rows),
+        data=inline(rows),
         encoding={
-            "x": _of("across", "ordinal", axis=axis) | x,
-            "y": _of("charge", "ordinal", "charge, MWh", sort="descending", axis=axis),
+            "x": channel("across", "ordinal", axis=axis) | x,
+            "y": channel("charge", "ordinal", "charge, MWh", sort="descending", axis=axis),
             "color": {"field": "cell"} | colour,
             "tooltip": tips,
         },
@@ -788,7 +596,7 @@ def _heat(table: npt.NDArray[np.generic], across: Floats, charge: Floats, title:
 
 def value_map(table: PolicyTable, *, title: str) -> Chart:
     """Draw the value of one more stored MWh by hour and charge; ``title`` says of which region."""
-    colour = _of("cell", title=shown().price, scale={"scheme": "yellowgreenblue"})
+    colour = channel("cell", title=shown().price, scale={"scheme": "yellowgreenblue"})
     x: Spec = {"title": "hour, UTC"}
     return _heat(table["value"], table["hour"], table["charge"], f"{title}: value of one more MWh", x, colour)
 
@@ -796,7 +604,7 @@ def value_map(table: PolicyTable, *, title: str) -> Chart:
 def action_map(table: PolicyTable, *, title: str) -> Chart:
     """Draw what the policy does by charge and by the gap between planned value and price."""
     legend = {"labelExpr": "datum.value < 0 ? 'sells' : datum.value > 0 ? 'buys' : 'waits'"}
-    colour = _of("cell", "ordinal", scale={"domain": [-1, 0, 1], "range": [_RED, "#C9D1D9", _GREEN]}, legend=legend)
+    colour = channel("cell", "ordinal", scale={"domain": [-1, 0, 1], "range": [RED, "#C9D1D9", GREEN]}, legend=legend)
     x: Spec = {"title": "gap: planned value minus price, in price levels"}
     return _heat(table["action"], table["gap"], table["charge"], f"{title}: action (-1 sells, 1 buys)", x, colour)
 
@@ -807,10 +615,10 @@ def learning_curve(curve: pd.DataFrame) -> Chart:
     ``curve`` has ``step`` (passes), ``value`` and ``region``.
     """
     if curve.empty:
-        return _empty("No learning curve")
+        return empty("No learning curve")
     parts = [part.sort_values("step").iloc[_every(len(part))] for _, part in curve.groupby(REGION, observed=True)]
     rows = pd.concat(parts)[["step", "value", REGION]].astype({REGION: str})
-    tips = _said({REGION: "region"}) + _said({"step": "pass"}, "d") + _said({"value": "profit"}, ",.1f")
-    x = _of("step", title="learning pass", axis={"tickMinStep": 1})
-    y = _of("value", title=f"profit on the validation part, {shown().currency}", scale={"zero": False})
-    return _lines(rows, x, y, _of(REGION, "nominal"), tips)
+    tips = says({REGION: "region"}) + says({"step": "pass"}, "d") + says({"value": "profit"}, ",.1f")
+    x = channel("step", title="learning pass", axis={"tickMinStep": 1})
+    y = channel("value", title=f"profit on the validation part, {shown().currency}", scale={"zero": False})
+    return _lines(rows, x, y, channel(REGION, "nominal"), tips)

@@ -22,7 +22,7 @@ import pandas as pd
 from energy_ml import __version__
 from energy_ml.display import shown
 from energy_ml.errors import DataError
-from energy_ml.evaluation import charts, tables
+from energy_ml.evaluation import charts, tables, vega
 from energy_ml.evaluation.backtest_evaluator import compare_strategies, headline, mark_to_market, pool_summary
 from energy_ml.evaluation.leaderboard import COVARIATE
 from energy_ml.evaluation.metrics import ForecastScores, family_importance, importance_measure, spike_thresholds
@@ -71,10 +71,10 @@ class BatteryResults:
 class _Charts:
     """A page's charts: what the script draws of them, and what is said about them."""
 
-    payloads: dict[str, charts.Spec] = field(default_factory=dict)
+    payloads: dict[str, vega.Spec] = field(default_factory=dict)
     said: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def add(self, name: str, chart: charts.Chart, label: str, caption: str = "") -> None:
+    def add(self, name: str, chart: vega.Chart, label: str, caption: str = "") -> None:
         self.payloads[name] = chart.payload()
         self.said[name] = {"name": name, "label": label, "caption": caption}
 
@@ -208,7 +208,7 @@ def _packed(text: str) -> str:
 @functools.cache
 def _scripts() -> dict[str, object]:
     """The library that draws, packed, our script that unpacks it, and the hashes by which alone a browser runs them."""
-    script, library = (_TEMPLATES / "charts.js").read_text(), charts.drawing_script()
+    script, library = (_TEMPLATES / "charts.js").read_text(), vega.drawing_script()
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, library)]
     return {"script": script, "library": _packed(library), "hashes": hashes}
 

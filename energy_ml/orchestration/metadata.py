@@ -14,7 +14,7 @@ from upath import UPath
 
 from energy_ml.artifacts import to_jsonable
 from energy_ml.display import shown
-from energy_ml.evaluation.charts import Chart, to_markdown_image
+from energy_ml.evaluation.vega import Chart, to_markdown_image
 from energy_ml.features import feature_description
 
 

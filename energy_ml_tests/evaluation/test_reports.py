@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energy_ml.errors import DataError
-from energy_ml.evaluation import backtest_evaluator, charts, reports, tables, verdicts
+from energy_ml.evaluation import backtest_evaluator, charts, reports, tables, vega, verdicts
 from energy_ml.evaluation.leaderboard import succession
 from energy_ml.evaluation.metrics import ForecastScores, forecast_metrics
 from energy_ml.evaluation.reports import BatteryResults, ForecastResults
@@ -574,7 +574,7 @@ def test_leaderboard():
 # --- charts ---
 
 
-def every_chart() -> dict[str, charts.Chart]:
+def every_chart() -> dict[str, vega.Chart]:
     frame, battery = make_forecasts({15: 0.96, 60: 0.82}), battery_results()
     test = frame[frame["split"] == "test"]
     pooled, by_region, by_hour = (
@@ -601,7 +601,7 @@ def every_chart() -> dict[str, charts.Chart]:
 
 
 def test_every_chart_becomes_an_image():
-    sizes = {name: len(charts.to_png_bytes(chart)) for name, chart in every_chart().items()}
+    sizes = {name: len(vega.to_png_bytes(chart)) for name, chart in every_chart().items()}
     assert min(sizes.values()) > 10_000, sizes
 
 
@@ -621,7 +621,7 @@ def test_empty_input_gives_a_picture_that_says_so():
 
 
 def test_markdown_image_is_a_png():
-    text = charts.to_markdown_image(charts.learning_curve(pd.DataFrame()))
+    text = vega.to_markdown_image(charts.learning_curve(pd.DataFrame()))
     match = re.fullmatch(r"!\[chart\]\(data:image/png;base64,([^)]+)\)", text)
     assert match and base64.b64decode(match[1]).startswith(b"\x89PNG\r\n")
 
