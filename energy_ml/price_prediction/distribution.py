@@ -8,6 +8,7 @@ bounds of other levels are.
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -17,6 +18,7 @@ from energy_ml.price_prediction.conformal import QUANTILES
 
 _POINTS = 40
 """Equally likely places at which the price is looked at; their mean is what to expect."""
+_ERFC = np.frompyfunc(math.erfc, 1, 1)  # scipy's would make up a tenth of the time of ``energy-ml predict``
 _NORMAL = np.array([NormalDist().inv_cdf(share) for share in QUANTILES])
 """(quantiles,) where the known quantiles lie on the normal scale."""
 
@@ -56,15 +58,14 @@ def spike_probability(
 
     ``calibration`` is what ``calibration_of`` gave for earlier forecasts.
     """
-    from scipy.special import ndtr  # here, so that those who only fit need not load it
-
     at = np.arcsinh(threshold / scale)[..., None]
     after = np.clip((quantiles < at).sum(axis=-1, keepdims=True), 1, len(QUANTILES) - 1)
     low, high = (np.take_along_axis(quantiles, place, axis=-1) for place in (after - 1, after))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(high > low, (at - low) / (high - low), np.where(at > high, np.inf, 0.5))
         place = _NORMAL[after - 1] + share * (_NORMAL[after] - _NORMAL[after - 1])
-    return recalibrated(1 - ndtr(place[..., 0]), calibration)
+    above = np.asarray(_ERFC(place[..., 0] / math.sqrt(2)), dtype=np.float64) / 2
+    return recalibrated(above, calibration)
 
 
 def recalibrated(probability: Floats, calibration: tuple[float, float]) -> Floats:
