@@ -204,14 +204,17 @@ def _by_horizon(y: Spec, all_regions: pd.DataFrame, by_region: pd.DataFrame, for
     table, value = inline(all_regions[[HORIZON, name]]), says({name: title}, form)
     both = says({REGION: "region"}) + value
     axis = {"labelExpr": "datum.value + ' min'", "labelAngle": 0}
-    bold = {"align": "left", "dx": 11, "fontSize": 13, "fontWeight": "bold", "color": INK}
+    room: Spec = {"padding": 0.9}  # for the last one's number, on a phone too
+    bold = {"align": "left", "dx": 9, "fontSize": 12, "fontWeight": "bold", "color": INK}
     spec = layered(
         mark("circle", {"tooltip": both}, data=inline(regions), size=45, color=SKY, xOffset=-16, opacity=0.9),
         mark("point", {"tooltip": value}, data=table, shape="diamond", size=130, filled=True, opacity=1, color=BLUE),
         mark("text", {"text": {"field": name, "format": form}}, data=table, **bold),
         height=240,
         encoding={
-            "x": channel(HORIZON, "ordinal", "horizon (diamond: all regions, dots: each region)", axis=axis),
+            "x": channel(
+                HORIZON, "ordinal", "horizon (diamond: all regions, dots: each region)", axis=axis, scale=room
+            ),
             "y": y,
         },
         apart=apart,
@@ -279,7 +282,7 @@ def interval_coverage(by_region: pd.DataFrame, metrics: pd.DataFrame, *, level: 
     y = channel("coverage", title="prices inside the interval", scale=scale, axis={"format": ".0%"})
     band = {"y": {"datum": level - 0.01, **NO_ZERO}, "y2": {"datum": level + 0.01}}
     right = mark("rect", band, data=ONE, color=GREEN, opacity=0.2)
-    nominal = line_at("y", level, f"nominal {level:.0%}", GREEN)
+    nominal = line_at("y", level, colour=GREEN)
     return _by_horizon(y, metrics, by_region, ".1%", [right, *nominal])
 
 
@@ -349,7 +352,7 @@ def importance_chart(table: pd.DataFrame) -> Chart:
         mark("text", {"text": {"field": "share", "format": ".1%"}}, align="left", dx=4, color=INK),
         *gain,
         height=24 * len(rows),
-        title="Top features, mean over horizons" + ("; the mark: share of gain" if gain else ""),
+        title=["Top features, mean over horizons", *(["the mark: share of gain"] if gain else [])],
         data=inline(rows),
         encoding={
             "y": channel("feature", "nominal", sort=None, axis={"labelLimit": 220}),
@@ -553,7 +556,7 @@ def share_of_optimum(pooled: pd.DataFrame) -> Chart:
     ends = {"x": {"field": "share_low"}, "x2": {"field": "share_high"}}
     known = {"transform": [{"filter": "isValid(datum.share_low)"}]}
     value = {"text": {"field": "share", "format": ".1%"}, "x": {"value": "width"}}
-    title = "share of the perfect-foresight profit (dashed line: all of it)"
+    title = ["share of the perfect-foresight profit", "(dashed line: all of it)"]
     spec = layered(
         mark("bar", {"color": channel("colour", "nominal", scale=None), "tooltip": tips}),
         mark("rule", ends, color=INK, strokeWidth=1.4) | known,
@@ -562,7 +565,7 @@ def share_of_optimum(pooled: pd.DataFrame) -> Chart:
         data=inline(rows),
         encoding={
             "y": channel("name", "nominal", sort=list(rows["name"]), axis={"labelLimit": 200}),
-            "x": channel("share", title=title, axis={"format": ".0%"}, scale={"domainMax": 1.1}),
+            "x": channel("share", title=title, axis={"format": ".0%"}, scale={"domainMax": 1.3}),
         },
         apart=line_at("x", 1.0),
     )
@@ -577,7 +580,7 @@ def _heat(table: npt.NDArray[np.generic], across: Floats, charge: Floats, title:
             "cell": np.asarray(table, dtype=np.float64).round(2).ravel(),
         }
     )
-    axis = {"labelOverlap": True, "labelAngle": 0, "format": ".2~f"}
+    axis = {"labelOverlap": True, "labelSeparation": 4, "labelAngle": 0, "format": ".2~f"}
     tips = says({"across": str(x["title"]), "charge": "charge, MWh"}, ".2~f") + says({"cell": title}, ",.2f")
     spec = layered(
         mark("rect"),

@@ -149,7 +149,7 @@ def layered(
     )
 
 
-def channel(name: str, kind: str = "quantitative", title: str | None = None, **more: object) -> Spec:
+def channel(name: str, kind: str = "quantitative", title: str | list[str] | None = None, **more: object) -> Spec:
     """The encoding of a channel."""
     return {"field": name, "type": kind, "title": title, **more}
 
