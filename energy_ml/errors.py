@@ -195,4 +195,4 @@ class ServiceError(EnergyMLError):
         self, found: str, *, status: int = 400, expected: str | None = None, remedy: str | None = None
     ) -> None:
         super().__init__(found, expected=expected, remedy=remedy)
-        self.status = status
+        self.status, self.exit_code = status, 2 if status < 500 else 1

@@ -65,6 +65,7 @@ def test_what_no_one_knows_is_wrong_use(run, registry: tuple[ModelRegistry, list
         f"models rollback {model}x --reason x",
         "report --date 2026-02-08",
         "predict --file nowhere.parquet",
+        "act --battery nobodys",
         "serve --log-level loud",
         "simulate --interval-minutes 7",
     ):

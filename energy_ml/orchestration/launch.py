@@ -70,8 +70,12 @@ def run_job(as_of: dt.date, *, run_id: str | None = None, told: _StepTold | None
     settings, run_id = deployment(), run_id or str(uuid.uuid4())
     with project_instance() as instance:
         own = settings.executor == "in_process"
-        found = InMemoryJob(build_definitions(settings).resolve_job_def(RETRAIN)) if own else by_name(RETRAIN)
-        return execute(found, as_of, instance, run_id, told=told, by_hand=True)
+        definitions = build_definitions(settings)
+        found = InMemoryJob(definitions.resolve_job_def(RETRAIN)) if own else by_name(RETRAIN)
+        ran = execute(found, as_of, instance, run_id, told=told, by_hand=True)
+        if ran.success:
+            _refresh_leaderboard(definitions, instance)
+        return ran
 
 
 def by_name(job: str) -> ReconstructableJob:
@@ -121,9 +125,12 @@ def backfill(
             if progress is not None:
                 progress(runs[-1])
         if any(run.error is None for run in runs):
-            board = InMemoryJob(definitions.resolve_job_def(REFRESH_LEADERBOARD))
-            execute(board, None, instance, str(uuid.uuid4()))
+            _refresh_leaderboard(definitions, instance)
     return runs
+
+
+def _refresh_leaderboard(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    execute(InMemoryJob(definitions.resolve_job_def(REFRESH_LEADERBOARD)), None, instance, str(uuid.uuid4()))
 
 
 def what_failed(events: Sequence[dg.DagsterEvent]) -> str:

@@ -23,7 +23,7 @@ from energy_ml.day import Made, Night
 from energy_ml.display import showing
 from energy_ml.errors import ConfigError, DataError, EnergyMLError
 from energy_ml.model_management.registry import ModelRegistry
-from energy_ml.names import REGISTRY_FILE
+from energy_ml.names import REGISTRY_FILE, TIMESTAMP
 from energy_ml.orchestration.io_managers import FILE, Reader, keep, recorded_digest
 from energy_ml.orchestration.metadata import columns_of, to_metadata
 from energy_ml.orchestration.partitions import as_of_days, trailing_window
@@ -129,6 +129,8 @@ def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefiniti
             try:
                 with showing(settings.display):
                     made = step.run(night, **read)
+                    if step.raw is not None and isinstance(made.value, pd.DataFrame):
+                        context.log_event(_seen(step.raw, made.value, day))
                     newest = _keep(context, night.store, step, made, day, read)
             except EnergyMLError as error:
                 said = _of_days(days, day, str(error))
@@ -211,6 +213,12 @@ def _source(step: Step) -> dict[str, object]:
         warnings.simplefilter("ignore", dg.BetaWarning)
         place = dg.LocalFileCodeReference(file_path=file, line_number=line, label=step.key)
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
+
+
+def _seen(raw: dg.AssetKey, window: pd.DataFrame, day: str) -> dg.AssetObservation:
+    """What the newest day of the external files held: they have a state where no sensor watches them."""
+    rows = int((window[TIMESTAMP] >= pd.Timestamp(day, tz="UTC")).sum())
+    return dg.AssetObservation(raw, partition=day, metadata={"dagster/partition_row_count": rows})
 
 
 def _of_frame(step: Step, value: object, read: Mapping[str, object]) -> dict[str, object]:

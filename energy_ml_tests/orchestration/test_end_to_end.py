@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from dagster._cli.asset import asset_cli
 
 from energy_ml.features.price_features import FAMILIES
-from energy_ml.orchestration.assets import REGISTRY_ENTRY
+from energy_ml.orchestration.assets import BATTERY_TELEMETRY, MARKET_PRICES, REGISTRY_ENTRY
 from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.launch import backfill, project_instance
 from energy_ml.progress import ProgressLog
@@ -75,6 +75,11 @@ def test_history_is_on_record_in_the_project(inside: Project) -> None:
         assert made is not None and made.asset_materialization is not None
         origin = made.asset_materialization.metadata["dagster/column_lineage"].value.deps_by_column["price_forecast"]
         assert {dep.asset_key.path[-1] for dep in origin} == {"forecasts_30min", "forecasts_60min"}
+        for raw in (MARKET_PRICES, BATTERY_TELEMETRY):
+            (seen,) = instance.fetch_observations(raw, limit=1).records
+            assert seen.partition_key == "2026-01-06"
+            assert seen.asset_observation is not None
+            assert int(str(seen.asset_observation.metadata["dagster/partition_row_count"].value)) >= 48
     assert (inside.root / ".dagster").is_dir()
     assert not list(inside.root.glob(".tmp_dagster_home_*")), "nothing stays behind"
 

@@ -18,8 +18,7 @@ from energy_ml.display import Display, showing
 from energy_ml.errors import ConfigError, SchemaError
 from energy_ml.market_data import ParquetLake, read_recent_prices
 from energy_ml.names import METRICS_FILE, REPORT_FILE
-from energy_ml.orchestration.instance import project_instance
-from energy_ml.orchestration.launch import run_job
+from energy_ml.orchestration.launch import project_instance, run_job
 from energy_ml.orchestration.metadata import table
 from energy_ml.price_prediction import PricePredictor
 from energy_ml.service import MLService
@@ -64,6 +63,12 @@ def _inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 def served(project: Project, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(Server, "settings", project.settings)
     return Server(project.root, {})
+
+
+def test_the_leaderboard_is_on_record() -> None:
+    with project_instance() as instance:
+        made = instance.get_latest_materialization_event(dg.AssetKey(["evaluation", "leaderboard"]))
+    assert made is not None and made.asset_materialization is not None
 
 
 def test_columns(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ HISTORY = """
 import json, sys
 import dagster as dg
 with dg.DagsterInstance.get() as instance:
-    (run,) = instance.get_runs()
+    (run,) = (run for run in instance.get_runs() if run.job_name != "refresh_leaderboard")
     events = instance.all_logs(run.run_id)
     workers = {e.step_key for e in events if e.dagster_event and "celery worker" in (e.dagster_event.message or "")}
     steps = {e.step_key for e in events if e.dagster_event and e.dagster_event.is_step_success}
