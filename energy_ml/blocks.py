@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar, cast
 
-import joblib
-
 from energy_ml.errors import needing
 
 BACKENDS = {"threads": "threading", "processes": "loky", "dask": "dask", "ray": "ray"}
@@ -29,6 +27,8 @@ def map(
 
     Raises ConfigError where the extra of ``parallel`` isn't installed.
     """
+    import joblib  # here, as whoever asks for help loads the settings, and they this module
+
     jobs = (joblib.delayed(function)(block) for block in blocks)
     if parallel in ("threads", "processes"):
         with joblib.parallel_config(BACKENDS[parallel], n_jobs=workers):

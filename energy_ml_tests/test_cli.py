@@ -46,6 +46,12 @@ def test_help_teaches(run, command: str) -> None:
     assert command in run("--help")[1]
 
 
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from energy_ml.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "pandas", "numba", "joblib", "dagster", "asyncio"} & set(done.stdout.split())
+
+
 def test_wrong_use_is_exit_code_two(run) -> None:
     assert run("retrian")[0] == 2
     assert run("retrain", "--date")[0] == 2
