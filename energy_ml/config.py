@@ -36,6 +36,25 @@ from energy_ml.fields import (
 )
 from energy_ml.names import ACTIONS, AS_USUAL, FLEET, IS_FILLED, POOLED, PRICE, REFERENCE, REGION, TIMESTAMP
 
+__all__ = [
+    "BatteryEntry",
+    "Covariate",
+    "MLConfig",
+    "OperationsConfig",
+    "PricePredictionConfig",
+    "PromotionConfig",
+    "RLBatteryConfig",
+    "ServiceSettings",
+    "Settings",
+    "default_config",
+    "project_root",
+    "resolve_path",
+    "setting_rows",
+    "settings_file",
+    "settings_page",
+    "settings_schema",
+]
+
 SAMPLE_START = dt.date(2026, 1, 30)
 """First day of the sample that ships in ``data/processed``."""
 SAMPLE_END = dt.date(2026, 2, 10)
