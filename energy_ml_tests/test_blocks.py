@@ -16,12 +16,12 @@ from energy_ml.errors import ConfigError
 from energy_ml.names import BACKTEST_FILE, FORECASTS_FILE
 from energy_ml_tests.orchestration.project import DAYS, Project
 
-MISSING = "it isn't installed here: pip install dask[distributed], or ray"
+MISSING = "it isn't installed here: pip install 'energy_ml[dask]', or [ray]"
 
 
 def retrained(root: Path, **settings: str) -> list[str]:
     """Digests of forecasts and backtest of a night in a project of its own."""
-    project = Project.make(root, **settings)
+    project = Project.make(root, HORIZONS="60", PRICES_N_ESTIMATORS="20", **settings)
     done = project.run("energy-ml", "retrain", "--date", project.day(DAYS).isoformat())
     assert done.returncode == 0, done.stderr[-3000:]
     return [
