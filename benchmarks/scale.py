@@ -103,7 +103,7 @@ def measure(folder: Path, trees: int, until: str) -> None:
             h: meter.run("forecast", lambda h=h: day.train_price(night, h, features.value, history, split))
             for h in settings.horizons
         }
-        frames = {f"of_{h}": m.files["forecasts"] for h, m in made.items()}
+        frames = {f"forecasts_{h}": m.files["forecasts"] for h, m in made.items()}
         forecasts: Any = meter.run("forecast", lambda: day.forecasts(night, **frames).value)
         evaluation = meter.run("evaluate", lambda: day.evaluate(night, forecasts))
         if until != "evaluate":
