@@ -433,7 +433,7 @@ def score(options: argparse.Namespace, windows: list[Window]) -> None:
                 by_time = rows.groupby(["window", "timestamp"])[[ours, name]].mean()
                 # In units of the window's own error, so that one wild window doesn't own the test.
                 unit = rows.groupby("window")["price stays"].mean()
-                by_time = by_time.div(unit, axis=0, level="window")
+                by_time = by_time.div(unit, axis=0, level="window").dropna()  # yesterday may be a hole
                 test = diebold_mariano(by_time[ours], by_time[name], horizon=max(horizon // interval, 1))
                 cells.append(f"{'<' if test.statistic < 0 else '>'} {test.p_value:.3f}")
             print(f"| {name} | " + " | ".join(cells) + " |")
