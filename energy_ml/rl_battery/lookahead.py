@@ -7,10 +7,12 @@ Without forecasts each step of the day is a ridge regression on the newest price
 and day, the step's own hours as they usually are, as they were yesterday and the day before. It works in the asinh of
 price / typical price, which tames spikes: in currency, a morning of spikes was expected to come again for days.
 
-Forecasts lift or lower that path: at its own time each one is met exactly, between them on straight lines; a horizon
-that isn't given is filled in from the others by how deviations last from horizon to horizon; and the steps beyond the
-last one follow by weights that are at least 0. So any set of forecasts counts for what it says, nothing jumps when one
-is missing, and no forecast that rises lowers an expected price.
+Forecasts lift or lower that path: each at its own time, between them on straight lines; a horizon that isn't given is
+filled in from the others by how deviations last from horizon to horizon; and the steps beyond the last one follow by
+weights that are at least 0. So nothing jumps when a forecast is missing, and none that rises lowers an expected price.
+
+Forecasts are medians, the path is a mean. Near the path a forecast counts in full; where it lies far away, at spikes,
+what comes on average is nearer to the path, and what it says beyond counts for the part that came true.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ _RIDGE = 0.03
 """Weight of the penalty, in variances of each input."""
 CELLS = 20
 """Parts of the charge range that a plan is made on, at least."""
+_NEAR = 0.25
+"""Of a forecast's deviation from the path so much counts in full, in typical prices."""
 _LEAST_LEFT = 0.05
 """Of a deviation at one horizon at least so much is expected at the next."""
 _STEEPEST = 8.0
@@ -46,7 +50,8 @@ class Lookahead(NamedTuple):
     mean level (asinh of price / typical price) of each UTC hour in training. ``weights`` (whole, F) of the inputs.
     ``horizons`` (H,) of training's forecasts, intervals; ``lasting`` (H,): log of what is left at each of them of a
     deviation at the first; ``beyond`` (whole, H): what a deviation at each moves the steps after the last by. ``delay``
-    (intervals): plans begin that much later.
+    (intervals): plans begin that much later. ``believed``: the part of a forecast's deviation from the path beyond
+    ``_NEAR`` that counts.
     """
 
     lengths: Floats
@@ -57,6 +62,7 @@ class Lookahead(NamedTuple):
     lasting: Floats
     beyond: Floats
     delay: int
+    believed: float = 1.0
 
 
 def path_lengths(interval_minutes: int, delay: int) -> Integers:
@@ -159,6 +165,13 @@ def _between(x: float, at: Floats, values: Floats) -> float:
 
 
 @njit(cache=True)
+def _within_reach(level: float, path: float) -> float:
+    """``level`` moved to where it lies at most ``_NEAR`` typical prices from ``path``, all in asinh."""
+    price = np.sinh(path)
+    return float(min(max(level, np.arcsinh(price - _NEAR)), np.arcsinh(price + _NEAR)))
+
+
+@njit(cache=True)
 def _deviation(look: Lookahead, x: float, at: Floats, deviations: Floats) -> float:
     """How far the price ``x`` intervals ahead is expected from the path without forecasts, given those ``at`` some.
 
@@ -233,7 +246,9 @@ def expected_paths(
         for g in range(len(when)):
             if not np.isnan(ahead[g, t]):
                 at[given] = when[g]
-                deviations[given] = np.arcsinh(ahead[g, t] / price_scale) - _between(when[g], places, path)
+                level, expected_level = np.arcsinh(ahead[g, t] / price_scale), _between(when[g], places, path)
+                near = _within_reach(level, expected_level)
+                deviations[given] = near - expected_level + look.believed * (level - near)
                 given += 1
         for h in range(len(trained)):
             trained[h] = _deviation(look, look.horizons[h], at[:given], deviations[:given])
@@ -394,23 +409,29 @@ def fit_lookahead(
         path[:, i + 1] = x @ weights[i]
     places = np.concatenate([[0.0], ends - 0.5 * (whole + 1)])
     horizon = np.array(horizons, dtype=np.float64) / interval
-    lasting, beyond = _follow_forecasts(path, places, y, given, horizon)
+    lasting, beyond, believed = _follow_forecasts(path, places, y, given, horizon)
     lengths = whole.astype(np.float64)
     if lead < 1.0 and not delay:
         lengths = np.concatenate([[1.0 - lead], lengths])
-    return [Lookahead(lengths, whole, day, weights, horizon, lasting, beyond, delay) for day in usual], others
+    return [Lookahead(lengths, whole, day, weights, horizon, lasting, beyond, delay, believed) for day in usual], others
 
 
 def _follow_forecasts(
     path: Floats, places: Floats, y: Floats, given: Floats, horizons: Floats
-) -> tuple[Floats, Floats]:
-    """(``lasting``, ``beyond``) of a Lookahead from paths without forecasts (R, 1 + S) at ``places`` (1 + S,), what
-    came (R, S) and the forecasts (R, H), all in asinh."""
+) -> tuple[Floats, Floats, float]:
+    """(``lasting``, ``beyond``, ``believed``) of a Lookahead from paths without forecasts (R, 1 + S) at ``places``
+    (1 + S,), what came (R, S) and the forecasts (R, H), all in asinh."""
     count, steps = len(horizons), y.shape[1]
     lasting, beyond = np.zeros(count), np.zeros((steps, count))
     lower = np.clip(np.searchsorted(places, horizons, side="right") - 1, 0, steps - 1)
     way = (horizons - places[lower]) / (places[lower + 1] - places[lower])
-    deviations = given - (path[:, lower] + way * (path[:, lower + 1] - path[:, lower]))
+    at, came = (x[:, lower] + way * (x[:, lower + 1] - x[:, lower]) for x in (path, np.hstack([path[:, :1], y])))
+    near = np.clip(given, np.arcsinh(np.sinh(at) - _NEAR), np.arcsinh(np.sinh(at) + _NEAR))
+    excess, true = given - near, came - near
+    rows = np.isfinite(excess) & np.isfinite(true)
+    size, came_true = float((excess[rows] ** 2).sum()), float((excess[rows] * true[rows]).sum())
+    believed = min(max(came_true / size, 0.0), 1.0) if size else 1.0
+    deviations = near - at + believed * excess
     for h in range(1, count):
         pair = deviations[:, h - 1 : h + 1]
         near, far = pair[np.isfinite(pair).all(axis=1)].T
@@ -421,7 +442,7 @@ def _follow_forecasts(
         rows = complete & np.isfinite(y[:, i])
         if count and places[i + 1] > horizons[-1] and rows.any():
             beyond[i] = _nonnegative(deviations[rows], y[rows, i] - path[rows, i + 1])
-    return lasting, beyond
+    return lasting, beyond, believed
 
 
 def _nonnegative(x: Floats, y: Floats) -> Floats:

@@ -98,7 +98,7 @@ def test_the_rest_of_the_interval_in_hand_is_planned_with_the_nearest_forecast()
     )  # fmt: skip
     assert look.lengths[0] == pytest.approx(0.8) and (look.lengths[1:] == look.whole).all()
     now, price = np.array([0], dtype=np.int64), np.array([40.0])
-    path = paths_of(look, price, now, np.array([[200.0], [50.0]]), 5)[0]
+    path = paths_of(look._replace(believed=1.0), price, now, np.array([[200.0], [50.0]]), 5)[0]
     assert path[0] == pytest.approx(200.0 + (0.5 - 0.2) / 0.8 * (50.0 - 200.0)) and path[1] == pytest.approx(50.0)
 
 
@@ -166,3 +166,29 @@ def test_a_day_like_the_others_is_expected_again():
         most_rows=100,
     )
     assert np.isfinite(paths_of(bare, prices, minutes, ahead, 15)).all()
+
+
+def believed_where(said):
+    """The part believed far from the path where forecasts say ``said`` of what comes in an hour."""
+    n = 20 * 96
+    levels = np.convolve(np.random.default_rng(1).normal(0, 0.3, n + 3), np.ones(4), "valid")
+    come = np.append(levels[4:], np.full(4, np.nan))
+    (look,), _ = fit_lookahead(
+        [levels], [np.arange(n, dtype=np.int64) * 15 % 1440], [said(come)[None, :]], [np.ones(n, dtype=bool)],
+        interval=15, lead=1.0, horizons=(60,), delay=0, most_rows=n,
+    )  # fmt: skip
+    return look.believed
+
+
+def test_large_deviations_of_forecasts_are_believed_as_far_as_they_came_true():
+    parts = [believed_where(lambda come, by=by: by * come) for by in (0.5, 1.0, 2.0, 100.0, -1.0)]
+    np.testing.assert_allclose(parts, [1.0, 1.0, 0.5, 0.0, 0.0], atol=0.15)
+    # Where some cry wolf, large ones count for little; what is said every day counts all the same.
+    rng = np.random.default_rng(2)
+    assert believed_where(lambda come: np.where(rng.random(len(come)) < 0.1, 8.0, come)) < 0.3
+    look = random_lookahead(np.random.default_rng(0), 5, horizons=(60,))._replace(believed=0.0)
+    now, price = np.array([0], dtype=np.int64), np.array([40.0])
+    blind = paths_of(look, price, now, np.array([[np.nan]]), 5)[0][11]
+    for said, counts in ((0.1, 0.1), (0.5, 0.25), (-3.0, -0.25)):
+        path = paths_of(look, price, now, np.array([[blind + said * SCALE]]), 5)[0]
+        assert path[11] == pytest.approx(blind + counts * SCALE)
