@@ -58,8 +58,8 @@ def predispatch(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], 
 
 
 FEEDS = (
-    Feed("p5min", ("p5min_price", "p5min_demand"), 5, "each run as it came, an hour ahead", p5min, is_price=True),
-    Feed("predispatch", ("predispatch_price",), 30, "each run as it came, up to 40 hours ahead", predispatch, True),
+    Feed("p5min", ("p5min_price", "p5min_demand"), 5, "each run as it came, an hour ahead", p5min),
+    Feed("predispatch", ("predispatch_price",), 30, "each run as it came, up to 40 hours ahead", predispatch),
 )
 
 

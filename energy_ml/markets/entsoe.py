@@ -62,7 +62,7 @@ def wind_solar(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], s
 
 
 FEEDS = (
-    Feed("day_ahead", ("day_ahead_price",), 60, "14:00 of the day before", day_ahead, is_price=True),
+    Feed("day_ahead", ("day_ahead_price",), 60, "14:00 of the day before", day_ahead),
     Feed("load", ("load_forecast",), 60, "noon of the day before", load),
     Feed("wind_solar", ("wind_forecast", "solar_forecast"), 60, "18:00 of the day before", wind_solar),
 )

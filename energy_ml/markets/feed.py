@@ -26,7 +26,6 @@ class Feed:
     minutes: int
     available: str
     fetch: Fetch
-    is_price: bool = False
 
 
 def day_before(times: pd.Series, zone: str, hour: int) -> pd.Series:

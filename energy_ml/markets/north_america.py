@@ -57,7 +57,7 @@ def _day_ahead(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], s
 
 caiso: Fetch = functools.partial(_ask, "caiso")
 ercot: Fetch = functools.partial(_ask, "ercot")
-CAISO_FEEDS = (Feed("day_ahead", ("day_ahead_price",), 60, "13:00 of the day before", _day_ahead, is_price=True),)
+CAISO_FEEDS = (Feed("day_ahead", ("day_ahead_price",), 60, "13:00 of the day before", _day_ahead),)
 
 
 def _python() -> str:

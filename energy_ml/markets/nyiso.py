@@ -63,7 +63,7 @@ def day_ahead(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], se
     return rows.assign(**{AVAILABLE_AT: day_before(pd.to_datetime(rows[TIMESTAMP], utc=True), _ZONE, 11)})
 
 
-FEEDS = (Feed("day_ahead", ("day_ahead_price",), 60, "11:00 of the day before", day_ahead, is_price=True),)
+FEEDS = (Feed("day_ahead", ("day_ahead_price",), 60, "11:00 of the day before", day_ahead),)
 
 
 def _local_days(start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:
