@@ -121,10 +121,7 @@ def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefiniti
         days = context.partition_keys  # mostly one; each of a range in turn, so that one at a time is in memory
         found: dict[str, list[Check]] = {}
         for day in days:
-            try:
-                night = _night_of(settings, context, day)
-            except ConfigError as error:  # of the launchpad
-                raise dg.Failure(str(error), allow_retries=False) from error
+            night = _night_of(settings, context, day)
             read = {name: of_day(day) for name, of_day in inputs.items()}
             try:
                 with showing(settings.display):
@@ -161,7 +158,10 @@ def registry_of(settings: Settings) -> ModelRegistry:
 
 def _night_of(settings: Settings, context: dg.AssetExecutionContext, day: str) -> Night:
     """The night of as-of date ``day`` as the run's launchpad would have it."""
-    settings = context.resources.training.of(settings)
+    try:
+        settings = context.resources.training.of(settings)
+    except ConfigError as error:  # of the launchpad
+        raise dg.Failure(str(error), allow_retries=False) from error
     return Night(
         settings,
         dt.date.fromisoformat(day),
