@@ -164,7 +164,7 @@ JSON_LIKE = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(JSON_LIKE)
 def test_plain_values_are_unchanged(value):
     assert to_jsonable(value) == value

@@ -21,7 +21,7 @@ def test_ten_days_are_seven_and_twice_one_and_a_half() -> None:
     assert TimeSplit.from_dict(split.to_dict()) == split
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     days=st.integers(3, 40),
     interval=st.sampled_from([5, 15, 30, 60]),

@@ -116,7 +116,7 @@ def test_dm_with_one_step_and_no_lags_is_the_paired_t_test():
     assert (result.statistic, result.p_value) == pytest.approx((paired.statistic, paired.pvalue))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.floats(0.01, 1000))
 def test_dm_is_antisymmetric_and_free_of_scale(seed, horizon, scale):
     rng = np.random.default_rng(seed)
@@ -159,7 +159,7 @@ def test_psi_by_hand():
     assert m.population_stability_index(reference, current) == pytest.approx(((q - p) * np.log(q / p)).sum())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(PRICE, min_size=1, max_size=60), st.lists(PRICE, min_size=1, max_size=60))
 def test_drift_measures(reference, current):
     p, q = np.array(reference), np.array(current)
@@ -231,7 +231,7 @@ def test_a_perfect_baseline_is_no_division_by_zero():
     assert score([10.0, 0.0], [-10.0, 5.0], [0.0, 0.0]).smape == pytest.approx(2.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(PRICE, PRICE, PRICE), min_size=1, max_size=30), st.floats(0.05, 0.99))
 def test_frame_properties(rows, level):
     actual, one, other = np.array(rows).T

@@ -424,7 +424,7 @@ def test_forecast_verdict(table, tone, sentence):
     assert (verdict.tone, verdict.sentence) == (tone, sentence)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.floats(0.2, 3.0), min_size=1, max_size=6))
 def test_forecast_verdict_never_hides_a_loss(values):
     table = metrics_of(**{f"h{5 * (i + 1)}": v for i, v in enumerate(values)})

@@ -82,7 +82,7 @@ def _brute(frame: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, index=frame.index)[list(BATTERY_COLUMNS)]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     st.integers(1, 15),
     st.integers(1, 4),

@@ -10,7 +10,7 @@ from energy_ml.features.lag_features import lagged, write_changes, write_lags
 from energy_ml_tests.features.frames import price_matrix
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 20), st.integers(1, 3), st.integers(0, 19), st.integers(0, 2**32 - 1))
 def test_lags_and_changes_equal_loops(n_times, n_regions, first, seed):
     first = min(first, n_times)

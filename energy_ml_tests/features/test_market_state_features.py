@@ -92,7 +92,7 @@ def _brute(price, interval):
     return rows
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(1, 24 * 7), st.integers(1, 2), st.sampled_from([0.0, 0.01, 0.1]), st.integers(0, 2**32 - 1))
 def test_columns_equal_loops(n_times, n_regions, nan_share, seed):
     values = price_matrix(n_times, n_regions, seed, nan_share)

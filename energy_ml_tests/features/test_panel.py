@@ -15,7 +15,7 @@ from energy_ml_tests.features.frames import START, long_frame, price_frames, pri
 PRICE = ["real_time_price"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(price_frames())
 def test_every_row_is_in_its_cell_and_every_other_cell_is_nan(case):
     frame, interval = case
@@ -151,7 +151,7 @@ def test_bad_frames_are_refused_by_name(spoil, error, words):
 
 
 @given(st.integers(1, 30), st.integers(1, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_grid_and_back(n_times, n_regions):
     frame = long_frame(price_matrix(n_times, n_regions, 5))
     shuffled = frame.sample(frac=1, random_state=1)

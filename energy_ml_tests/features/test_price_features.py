@@ -31,7 +31,7 @@ from energy_ml_tests.features.frames import by_cell, long_frame, price_frames, p
 PRICE = ["real_time_price"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(price_frames())
 def test_rows_order_index_and_keys_are_kept(case):
     frame, interval = case
@@ -44,7 +44,7 @@ def test_rows_order_index_and_keys_are_kept(case):
     assert (features[names].dtypes == np.float32).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(price_frames())
 def test_each_row_gets_its_own_numbers(case):
     """Lags, rolling and spreads of shuffled rows with gaps, looked up price by price."""
@@ -71,7 +71,7 @@ def test_each_row_gets_its_own_numbers(case):
             np.testing.assert_allclose(getattr(row, name), value, rtol=1e-5, atol=1e-4, err_msg=name)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 3), st.integers(0, 2**32 - 1), st.sampled_from([30, 60]), st.sampled_from([0.0, 0.05]), st.data())
 def test_nothing_comes_from_the_future(n_regions, seed, interval, nan_share, data):
     """Change any price after t and no column at or before t moves."""
@@ -88,7 +88,7 @@ def test_nothing_comes_from_the_future(n_regions, seed, interval, nan_share, dat
     pd.testing.assert_frame_equal(build_price_features(later)[past], build_price_features(frame)[past])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.integers(1, 4),
     st.integers(0, 2**32 - 1),

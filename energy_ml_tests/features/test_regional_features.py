@@ -65,7 +65,7 @@ def brute_nearest(values, candidates, window):
     return out
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.integers(1, 30),
     st.integers(1, 4),

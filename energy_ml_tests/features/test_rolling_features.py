@@ -31,7 +31,7 @@ def _brute(values, windows, first=0):
     return out.reshape(-1, n_times - first, n_regions)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 50),
     st.integers(1, 4),
@@ -87,7 +87,7 @@ def test_constant_prices_have_no_deviation_at_all():
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_plan_makes_each_window_from_known_ones(windows):
     known = {1}
     for window, a, b in plan_windows(windows):
@@ -101,7 +101,7 @@ def test_plan_of_the_default_windows_takes_seven_steps():
     assert len(plan_windows([5, 10, 15, 30, 60])) == 7
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_sums_equal_sums(n_times, window, seed):
     values = price_matrix(n_times, 2, seed)

@@ -17,7 +17,7 @@ def _columns(times: pd.DatetimeIndex) -> dict[str, np.ndarray]:
     return dict(zip(TIME_COLUMNS, out[:, :, 0], strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(-50_000_000, 150_000_000), st.sampled_from([1, 5, 15, 30, 60]))
 def test_columns_equal_pandas(first_minute, interval):
     times = pd.date_range(

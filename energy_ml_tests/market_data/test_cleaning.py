@@ -406,7 +406,7 @@ def brute_force_fill(values, limit):
     return result
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     missing=st.lists(st.sampled_from(["", "FR", "DE", "FRDE"]), min_size=40, max_size=40),
     seed=st.integers(0, 1000),
@@ -429,7 +429,7 @@ def test_filling_equals_brute_force(missing, seed, limit):
     assert result["is_filled"].sum() == drop.sum()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), cut=st.integers(60, 100))
 def test_a_clean_row_never_depends_on_later_rows(seed, cut):
     frame = prices(120, seed=seed)

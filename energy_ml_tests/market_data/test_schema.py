@@ -239,7 +239,7 @@ def test_no_rows_are_fine():
     assert empty["timestamp"].dtype == "datetime64[ns, UTC]"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=30))
 def test_text_round_trip_keeps_every_float(values):
     frame = pd.DataFrame(

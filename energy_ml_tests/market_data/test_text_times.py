@@ -61,7 +61,7 @@ def test_a_column_in_one_way_gives_every_instant(form):
     np.testing.assert_array_equal(read.utc, JANUARY.tz_localize(None).as_unit("ns").to_numpy())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.datetimes(min_value=pd.Timestamp("1700-01-01"), max_value=pd.Timestamp("2250-01-01")),
     st.integers(-14 * 60, 14 * 60),

@@ -40,7 +40,7 @@ def test_a_worse_mean_and_an_exact_tie_are_not_promoted():
     assert not tie.promote and "no difference" in tie.reason
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from([1, 3, 12]))
 def test_by_default_the_better_mean_wins_and_never_both(seed, horizon):
     rng = np.random.default_rng(seed)

@@ -748,5 +748,5 @@ class AnyOrder(RuleBasedStateMachine):
             assert load_champion(self.registry.folder, SERVED) == self.alive[self.succession[-1]]
 
 
-AnyOrder.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=20, stateful_step_count=20)
 TestAnyOrder = AnyOrder.TestCase

@@ -82,7 +82,7 @@ def test_in_a_large_market_sums_over_regions_say_what_pairs_do() -> None:
     assert gate.factors().min() < 0.5 and gate.factors().max() > 0.7
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 6), st.integers(50, 150))
 def test_no_forecast_uses_a_later_price(seed: int, steps: int, cut: int) -> None:
     price = market(seed, 200)
@@ -94,7 +94,7 @@ def test_no_forecast_uses_a_later_price(seed: int, steps: int, cut: int) -> None
     assert (later[:, :cut] == whole[:, :cut]).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 6))
 def test_pieces_and_live_calls_equal_the_whole_run_bit_for_bit(seed: int, steps: int) -> None:
     price = market(seed, 120)

@@ -32,7 +32,7 @@ def seen_of(planned, price, information=3, level=50.0):
     return Seen(price, price, planned, np.full(n, level), np.full(n, information), np.arange(n) * 60 % 1440)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10_000), st.sampled_from([5, 15]))
 def test_what_is_seen_holds_no_future_and_no_distant_past(seed, interval):
     rng = np.random.default_rng(seed)
@@ -110,7 +110,7 @@ def test_bins_stand_for_equal_parts_of_what_was_met_and_are_read_on_straight_lin
             assert read(values, places, t, j) == pytest.approx(expected, abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000))
 def test_more_planned_worth_is_never_less_stored_value(seed):
     rng = np.random.default_rng(seed)

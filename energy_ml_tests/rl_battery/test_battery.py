@@ -36,7 +36,7 @@ def batteries(draw: st.DrawFn) -> Battery:
 
 
 @given(batteries(), st.integers(0, 2**32 - 1), st.sampled_from([1, 5, 15, 60]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_energy_balance_limits_and_cash_hold_for_any_requests(battery: Battery, seed: int, minutes: int) -> None:
     rng = np.random.default_rng(seed)
     n = 200

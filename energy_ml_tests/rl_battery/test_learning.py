@@ -127,7 +127,7 @@ def test_sweep_equals_plain_python(seed):
     assert (fast.day != 0).any() and (fast.hours != 0).any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.floats(0.0, 1.0),
     st.floats(-500, 2000),

@@ -25,7 +25,7 @@ def paths_of(look, prices, minutes, ahead, interval, first=0, history=True, when
     return expected_paths(look, prices, usual, when, ahead, interval, SCALE, first, history)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10_000), st.sampled_from([5, 15]), st.sampled_from([0, 2]))
 def test_paths_see_no_future_and_no_distant_past(seed, interval, delay):
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def test_a_missing_forecast_is_filled_in_without_a_jump():
         assert (moved[[0, 2, 5, 11]] > 0).all() and (moved[12:] >= 0).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.sampled_from([0, 1]))
 def test_higher_forecasts_never_lower_a_price_or_the_worth_of_energy(seed, delay):
     rng = np.random.default_rng(seed)

@@ -78,7 +78,7 @@ def problems(draw: st.DrawFn) -> tuple[Battery, np.ndarray, float, float]:
 
 
 @given(problems())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_agrees_with_a_mixed_integer_program(problem: tuple[Battery, np.ndarray, float, float]) -> None:
     battery, prices, hours, terminal = problem
     found = perfect_foresight(battery, prices, hours, terminal_value=terminal)
@@ -88,7 +88,7 @@ def test_agrees_with_a_mixed_integer_program(problem: tuple[Battery, np.ndarray,
 
 
 @given(problems(), st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_schedule_earns_more(problem: tuple[Battery, np.ndarray, float, float], seed: int) -> None:
     battery, prices, hours, terminal = problem
     best = perfect_foresight(battery, prices, hours, terminal_value=terminal).profit

@@ -94,7 +94,7 @@ def test_the_future_changes_nothing_earlier(held):
     np.testing.assert_array_equal(policy.actions(context)[: t + 1], policy.actions(other)[: t + 1])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.floats(0, 1),
     st.floats(-1000, 17000),
@@ -168,7 +168,7 @@ def test_any_combination_of_forecasts_counts(held):
         assert list(answers[0]["forecasts_used"]) == [horizon]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(st.sampled_from([1, 3, 5, 15, 30, 60, 240]), st.floats(-200, 2000), min_size=1),
     st.floats(0, 800),

@@ -48,7 +48,6 @@ def test_the_service_keeps_its_word(described: Any, mode: GenerationMode) -> Non
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(
             max_examples=EXAMPLES,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
             derandomize=True,
             database=None,
