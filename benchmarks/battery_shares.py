@@ -4,14 +4,12 @@
     python benchmarks/battery_shares.py prices.parquet --train 54 --validation 6 --test 30 --step 6 --windows 30
     python benchmarks/battery_shares.py prices.parquet --delay 1                    # act one interval late
     python benchmarks/battery_shares.py prices.parquet --wear 10 --fees 5           # currency per MWh
-    python benchmarks/battery_shares.py prices.parquet --minutes 1                  # prices held for shorter intervals
     python benchmarks/battery_shares.py prices.parquet --cache forecasts --rows rows.csv     # a long run, to go on with
 
 A file has timestamp, region and real_time_price. Forecasts are the project's own, learned with up to ``--history`` days
-before the window as far as the file reaches: cross-fitted on train, out of sample after it; with ``--minutes`` still
-those of the file's interval, made when a price is new. With ``--rows`` each window's
-profits are written down as it is done and not computed again; a table covers all windows of its file found there, also
-those of earlier calls with another ``--skip`` or ``--step``.
+before the window as far as the file reaches: cross-fitted on train, out of sample after it.
+With ``--rows`` each window's profits are written down as it is done and not computed again; a table covers all windows
+of its file found there, also those of earlier calls with another ``--skip`` or ``--step``.
 
 Beside rivals stand the policy without its parts: the plan alone (table zeroed), with its forecasts withheld, and both.
 Intervals and p come from a block bootstrap over calendar days (blocks of a week where tests are longer than that), all
@@ -59,7 +57,6 @@ def arguments() -> argparse.Namespace:
         "--step", type=float, default=None, help="days from window to window; evenly spread if left out"
     )
     parser.add_argument("--regions", nargs="*", default=None)
-    parser.add_argument("--minutes", type=int, default=None, help="hold prices for intervals of so many minutes")
     parser.add_argument("--delay", type=int, default=0, help="execution delay, intervals")
     parser.add_argument("--wear", type=float, default=0.0, help="currency per MWh discharged")
     parser.add_argument("--fees", type=float, default=0.0, help="currency per MWh bought or sold")
@@ -71,15 +68,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=Path, default=None, help="CSV file where profits are kept")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
-
-
-def held(prices: pd.DataFrame, minutes: int) -> pd.DataFrame:
-    """The same prices on a finer grid."""
-    wide = prices.pivot_table(index="timestamp", columns="region", values="real_time_price")
-    coarse = wide.index[1] - wide.index[0]
-    grid = pd.date_range(wide.index[0], wide.index[-1] + coarse, freq=f"{minutes}min", inclusive="left")
-    long = wide.reindex(grid, method="ffill").rename_axis("timestamp").reset_index()
-    return long.melt("timestamp", var_name="region", value_name="real_time_price")
 
 
 def project_forecasts(prices: pd.DataFrame, split: TimeSplit, config: MLConfig, cache: Path | None) -> pd.DataFrame:
@@ -112,8 +100,6 @@ def evaluate(prices: pd.DataFrame, split: TimeSplit, config: MLConfig, options: 
     if options.forecasts == "project":
         forecasts = project_forecasts(prices, split, config, options.cache)
     prices = prices[prices["timestamp"] >= split.start].reset_index(drop=True)
-    if options.minutes:
-        prices = held(prices, options.minutes)
     strategies: list[Strategy] = [ThresholdRule(), RollingMPC()]
     policy = BatteryRLTrainer(config).train_all(prices=prices, forecasts=forecasts, split=split)["policy"]
     strategies += reduced(policy)[: 2 if forecasts is None else None]
@@ -217,7 +203,7 @@ def measure(path: Path, options: argparse.Namespace) -> None:
         n_jobs=options.threads,
     )
     setting = (
-        f"{options.train:g}+{options.validation:g}/{options.test:g} d {options.minutes or minutes} min "
+        f"{options.train:g}+{options.validation:g}/{options.test:g} d {minutes} min "
         f"delay {options.delay} wear {options.wear:g} fees {options.fees:g} {options.forecasts} {options.preset} "
         f"history {options.history}"
     )
