@@ -23,6 +23,7 @@ from energy_ml.splits import PARTS, TimeSplit
 _MOST_OF_TRAINING = 0.75
 """A short window can't have many days: of its training part so much is enough."""
 _DAY_MINUTES = 1440
+_CENTURY_MINUTES = 36_525 * 1440
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,10 @@ def read_recent_prices(
     NoDataError
         There are no prices, or none in these minutes.
     DataError
-        As the lake and ``clean_prices`` raise.
+        ``minutes`` isn't between one and a century; and as the lake and ``clean_prices`` raise.
     """
+    if not 1 <= minutes <= _CENTURY_MINUTES:
+        raise DataError(f"{minutes} minutes of prices asked for", expected=f"1 to {_CENTURY_MINUTES:,}")
     moment = pd.Timedelta(nanoseconds=1)  # the interval that begins now is known
     newest = lake.newest_row(regions)
     end = min(newest + moment, pd.Timestamp.now("UTC") + moment if until is None else until)

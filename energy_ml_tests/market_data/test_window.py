@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from energy_ml.errors import IncompleteWindowError, IntervalError, ValueRangeError
+from energy_ml.errors import DataError, IncompleteWindowError, IntervalError, ValueRangeError
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.window import PriceWindow, read_price_window, read_recent_prices, refuse_too_few
 from energy_ml.service.recent import RecentMarket
@@ -154,3 +154,9 @@ def test_a_chosen_region_that_ended_before_another_of_its_file_is_still_read(tmp
     recent = read_recent_prices(lake, minutes=1440, regions=["AA"])
     assert recent["timestamp"].max() == long["timestamp"].min() + 2 * DAY - pd.Timedelta(hours=1)
     assert set(recent["region"]) == {"AA"} and len(recent) == 24 and lake.interval(["AA"]) == 60
+
+
+@pytest.mark.parametrize("minutes", [0, -1, 10**9, 10**30, float("nan")])
+def test_so_many_minutes_nobody_has(minutes: float) -> None:
+    with pytest.raises(DataError, match="minutes of prices asked for"):
+        read_recent_prices(ParquetLake("."), minutes=minutes)  # type: ignore[arg-type]
