@@ -208,7 +208,8 @@ class Complete:
     def __getstate__(self) -> dict[str, object]:
         """The fields alone, without what was computed from them."""
         assert dataclasses.is_dataclass(self)
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields = {f.name for f in dataclasses.fields(self)}
+        return {name: value for name, value in vars(self).items() if name in fields}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         assert dataclasses.is_dataclass(self)

@@ -102,6 +102,7 @@ def test_narrowed_trainings_stay_here(server: str, tmp_path: Path, monkeypatch: 
     """Workers elsewhere know neither their folder nor their horizons."""
     settings, _ = settings_for(server, tmp_path)
     record = {"results_dir": str(tmp_path / "own"), "run_id": "run-3", "narrowed": True, "type": "price_prediction"}
+    record |= {"horizons": [15], "regions": None}
     trainings = Trainings(settings)
     assert trainings._settings_of(record).executor == "in_process"
     trainings._log(record).write("m", 0.5)
