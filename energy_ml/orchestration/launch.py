@@ -37,6 +37,7 @@ from energy_ml.orchestration.triggers import data_version, taken
 from energy_ml.provenance import config_digest
 from energy_ml.results import ResultsStore
 from energy_ml.training_window import deployment, lake_of
+from energy_ml.training_window import newest_as_of as newest_as_of  # who starts a run asks for its day here
 
 MODULE = "energy_ml.definitions"
 """Where the definitions are; Dagster's name of the code location too (``workspace.yaml``)."""
