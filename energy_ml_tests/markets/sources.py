@@ -413,6 +413,15 @@ ZONES = {"10YBE----------2": ("BE", 15, ("None",)), "10YFR-RTE------C": ("FR", 3
 """EIC code -> name, minutes, categories of price; the second is 7 above the first."""
 
 
+def _period(start: pd.Timestamp, end: pd.Timestamp, minutes: int, values: list[str]) -> str:
+    """The points of a series, each with the XML of its values."""
+    points = "".join(f"<Point><position>{i}</position>{value}</Point>" for i, value in enumerate(values, 1))
+    return (
+        f"<Period><timeInterval><start>{start:%Y-%m-%dT%H:%MZ}</start><end>{end:%Y-%m-%dT%H:%MZ}</end></timeInterval>"
+        f"<resolution>PT{minutes}M</resolution>{points}</Period>"
+    )
+
+
 def _told_document(asked: dict[str, str], start: pd.Timestamp, end: pd.Timestamp) -> bytes:
     """Day-ahead prices of 15 minutes, or forecasts of load, wind and sun of an hour, of the days that are asked for."""
     kind, what, minutes = {
@@ -423,15 +432,11 @@ def _told_document(asked: dict[str, str], start: pd.Timestamp, end: pd.Timestamp
     zone = ZONES[asked.get("in_Domain") or asked["outBiddingZone_Domain"]][0]
     series = ""
     for name in what:
-        points = "".join(
-            f"<Point><position>{i}</position><{kind}>{ahead(name, zone, time):.2f}</{kind}></Point>"
-            for i, time in enumerate(pd.date_range(start, end, freq=f"{minutes}min", inclusive="left"), 1)
-        )
+        times = pd.date_range(start, end, freq=f"{minutes}min", inclusive="left")
+        period = _period(start, end, minutes, [f"<{kind}>{ahead(name, zone, time):.2f}</{kind}>" for time in times])
         series += (
             f"<TimeSeries><inBiddingZone_Domain.mRID>x</inBiddingZone_Domain.mRID><curveType>A01</curveType>"
-            f"<MktPSRType><psrType>{name}</psrType></MktPSRType><Period><timeInterval>"
-            f"<start>{start:%Y-%m-%dT%H:%MZ}</start><end>{end:%Y-%m-%dT%H:%MZ}</end></timeInterval>"
-            f"<resolution>PT{minutes}M</resolution>{points}</Period></TimeSeries>"
+            f"<MktPSRType><psrType>{name}</psrType></MktPSRType>{period}</TimeSeries>"
         )
     return f"<Publication_MarketDocument>{series}</Publication_MarketDocument>".encode()
 
@@ -466,16 +471,13 @@ def entsoe(key: str, until: pd.Timestamp | None = None) -> Source:
         zone, minutes, categories = ZONES[asked["controlArea_Domain"]]
         series = ""
         for number, category in enumerate(categories):
-            points = "".join(
-                f"<Point><position>{i}</position><imbalance_Price.amount>{price(zone, time) + 7 * number:.2f}"
-                f"</imbalance_Price.amount><imbalance_Price.category>{category}</imbalance_Price.category></Point>"
-                for i, time in enumerate(pd.date_range(start, end, freq=f"{minutes}min", inclusive="left"), 1)
-            )
-            series += (
-                f"<TimeSeries><businessType>A19</businessType><curveType>A01</curveType><Period><timeInterval>"
-                f"<start>{start:%Y-%m-%dT%H:%MZ}</start><end>{end:%Y-%m-%dT%H:%MZ}</end></timeInterval>"
-                f"<resolution>PT{minutes}M</resolution>{points}</Period></TimeSeries>"
-            )
+            values = [
+                f"<imbalance_Price.amount>{price(zone, time) + 7 * number:.2f}</imbalance_Price.amount>"
+                f"<imbalance_Price.category>{category}</imbalance_Price.category>"
+                for time in pd.date_range(start, end, freq=f"{minutes}min", inclusive="left")
+            ]
+            period = _period(start, end, minutes, values)
+            series += f"<TimeSeries><businessType>A19</businessType><curveType>A01</curveType>{period}</TimeSeries>"
         return zipped(**{"imbalance.xml": f"<Balancing_MarketDocument>{series}</Balancing_MarketDocument>".encode()})
 
     return Source(answer)
