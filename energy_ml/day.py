@@ -414,20 +414,22 @@ def backtest(
     units = reference_units(regions, Battery.from_config(config), config.execution_delay)
     fleet, problems = own_units(battery_features, split, config, regions, night.config.batteries)
     policy = BatteryPolicy.of(battery_policy)
-    frame, summary = run_backtest(
+    side_by_side = functools.partial(
+        run_backtest,
         prices,
-        [policy, Blind(policy), *baselines(with_forecasts=True)],
-        [*units, *fleet],
-        split,
+        split=split,
         forecasts=forecasts,
+        threads=night.config.threads,
         parallel=night.config.parallel,
     )
+    strategies = [policy, Blind(policy), *baselines(with_forecasts=True)]
+    frame, summary = side_by_side(strategies, [*units, *fleet])
     usual = config.as_usual()
     usual_units = [
         replace(unit, battery_id=AS_USUAL)
         for unit in reference_units(regions, Battery.from_config(usual), usual.execution_delay)
     ]
-    as_usual = pool_summary(run_backtest(prices, [policy], usual_units, split, forecasts=forecasts).summary)
+    as_usual = pool_summary(side_by_side([policy], usual_units).summary)
     pooled = pool_summary(summary)
     own = summary[(summary[STRATEGY] == OUR_POLICY) & (summary[REGION] != POOLED)]
     share = pooled.set_index("strategy")["share"]
