@@ -7,8 +7,8 @@ What belongs here: the measured claims of the operations chapter. What doesn't: 
     python benchmarks/operations.py backfill     # 30 days against one, on a small setting
 
 ``overhead`` runs in a process of its own that was started for it, as the command line does. "Core" is the time in
-functions of ``energy_ml`` outside of ``orchestration`` that assets call; "files" is reading and writing results; "for
-the UI" is drawing charts and making metadata; "Dagster" is the rest of the run.
+functions of ``energy_ml.day``; "files" is reading and writing results; "for the UI" is drawing charts and making
+metadata; "Dagster" is the rest of the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import datetime as dt
 import functools
-import importlib
 import inspect
 import json
 import os
@@ -29,12 +28,11 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-ASSET_MODULES = ("features", "price_prediction", "rl_battery", "evaluation", "model_management")
 SAMPLE = str(ROOT / "data/processed")
 KINDS = ("core", "files", "for the UI")
 FIRST = dt.date(2026, 1, 1)
@@ -66,62 +64,54 @@ def show(title: str, header: list[str], rows: list[list[Any]]) -> None:
 
 
 class Clock:
-    """Time in wrapped functions, by kind; a call within a call counts for the outer one."""
+    """Time in wrapped functions, by kind; a call within a call counts for the inner one alone."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, float, float, float]] = []
-        self._inside = False
+        self._within: list[tuple[float, float]] = [(0.0, 0.0)]
 
-    def wrap(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, timed."""
+    def wrap(self, kind: str, owner: Any, name: str) -> None:
+        """Time ``owner``'s function ``name``, without what calls within it take."""
+        function = getattr(owner, name)
 
         @functools.wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
-            if self._inside:
-                return function(*args, **kwargs)
-            self._inside, began, cpu = True, time.time(), time.process_time()
+            began, clock, cpu = time.time(), time.perf_counter(), time.process_time()
+            self._within.append((0.0, 0.0))
             try:
                 return function(*args, **kwargs)
             finally:
-                self._inside = False
-                self.calls.append((kind, began, time.time(), time.process_time() - cpu))
+                wall, spent = time.perf_counter() - clock, time.process_time() - cpu
+                inner_wall, inner_spent = self._within.pop()
+                outer_wall, outer_spent = self._within.pop()
+                self._within.append((outer_wall + wall, outer_spent + spent))
+                self.calls.append((kind, began, wall - inner_wall, spent - inner_spent))
 
-        return timed
+        setattr(owner, name, timed)
 
     def watch_assets(self) -> None:
-        """Time what asset modules call."""
-        from energy_ml.market_data.lake import ParquetLake
-        from energy_ml.price_prediction import PricePredictionTrainer
+        """Time what assets are made of; to be called before the asset graph is."""
+        from energy_ml import day
+        from energy_ml.evaluation import charts
+        from energy_ml.orchestration import assets, steps
         from energy_ml.results import ResultsStore
-        from energy_ml.rl_battery import BatteryRLTrainer
 
-        for name in ASSET_MODULES:
-            module = importlib.import_module(f"energy_ml.orchestration.assets.{name}")
-            for key, value in list(vars(module).items()):
-                home = getattr(value, "__module__", "") or ""
-                if not inspect.isfunction(value) or not home.startswith("energy_ml."):
-                    continue
-                if home in ("energy_ml.evaluation.charts", "energy_ml.orchestration.metadata"):
-                    setattr(module, key, self.wrap("for the UI", value))
-                elif not home.startswith("energy_ml.orchestration"):
-                    setattr(module, key, self.wrap("core", value))
-        checks = importlib.import_module("energy_ml.orchestration.checks")
-        for key in ("data_recent", "regions_present", "features_stable", "newest_day_as_promised"):
-            setattr(checks, key, self.wrap("core", getattr(checks, key)))
-        for kind, owner, methods in (
-            ("core", PricePredictionTrainer, ("train_for_horizon",)),
-            ("core", BatteryRLTrainer, ("train_all",)),
-            ("core", ParquetLake, ("read_batteries", "latest_complete_day")),
-            ("files", ResultsStore, ("read", "write")),
-        ):
-            for method in methods:
-                setattr(owner, method, self.wrap(kind, getattr(owner, method)))
+        for name in set(day.__all__) - {"Made", "Night", "newest", "open_day"}:
+            self.wrap("core", day, name)
+        for name, value in list(vars(charts).items()):
+            if inspect.isfunction(value) and value.__module__ == charts.__name__ and not name.startswith("_"):
+                self.wrap("for the UI", charts, name)
+        for module in (assets, steps):
+            self.wrap("for the UI", module, "to_metadata")
+        for name in ("read", "write"):
+            self.wrap("files", ResultsStore, name)
 
 
 def overhead_inside(started: float) -> None:
     """In a process that was started at ``started``: run the job and print where the time went, by step, as JSON."""
     from energy_ml.config import Settings
-    from energy_ml.orchestration.launch import project_instance, run_job
+    from energy_ml.orchestration.instance import project_instance
+    from energy_ml.orchestration.launch import run_job
     from energy_ml.training_window import newest
 
     as_of, clock = newest(Settings.from_env()), Clock()
@@ -131,15 +121,17 @@ def overhead_inside(started: float) -> None:
     ended, run_cpu = time.time(), time.process_time() - before
     assert result.success
     with project_instance() as instance:
-        steps = sorted(instance.get_run_step_stats(result.run_id), key=lambda step: step.start_time or 0.0)
+        runs = instance.get_runs(limit=2)  # the night's, and the leaderboard's after it
+        of_runs = [step for run in runs for step in instance.get_run_step_stats(run.run_id)]
+    steps = sorted(of_runs, key=lambda step: step.start_time or 0.0)
     rows: dict[str, dict[str, float]] = {}
     for step in steps:
         assert step.start_time is not None and step.end_time is not None
         row = rows.setdefault(step.step_key.replace("__", "/"), defaultdict(float))
         row["total"] = step.end_time - step.start_time
-        for kind, first, last, _ in clock.calls:
+        for kind, first, wall, _ in clock.calls:
             if step.start_time - 0.001 <= first <= step.end_time:
-                row[kind] += last - first
+                row[kind] += wall
         row["Dagster"] = row["total"] - sum(row[kind] for kind in KINDS)
     between = (ended - began) - sum(row["total"] for row in rows.values())
     rows["run: begin, end, between steps"] = {"Dagster": between, "total": between}
