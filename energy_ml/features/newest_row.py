@@ -14,7 +14,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from energy_ml.arrays import Booleans, Floats, Floats32, Integers
@@ -37,6 +36,7 @@ from energy_ml.features.panel import NS_PER_MINUTE
 from energy_ml.features.regional_features import MOVE_STEPS, NEAREST_MINUTES
 from energy_ml.features.rolling_features import plan_windows
 from energy_ml.features.time_features import MINUTES_PER_DAY, TABLES
+from energy_ml.kernels import kernel, part
 
 _MOVE_STEPS = np.array(MOVE_STEPS, dtype=np.int64)
 _SHARES = np.array([PROFILE_DECAY**back for back in range(PROFILE_DAYS)])
@@ -180,7 +180,7 @@ def newest_row(
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel
 def _newest_row(
     values: Floats,
     time_ns: int,
@@ -253,36 +253,36 @@ def _newest_row(
     _rolling(values, tree, tree_shares, windows, out, rolling, distances)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _at(values: Floats, row: int, region: int) -> float:
     return values[row, region] if row >= 0 else np.nan
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _low(a: float, b: float) -> float:
     if a != a or b != b:
         return np.nan
     return a if a <= b else b
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _high(a: float, b: float) -> float:
     if a != a or b != b:
         return np.nan
     return a if a >= b else b
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _known_low(a: float, b: float) -> float:
     return b if a != a else a if b != b or a <= b else b
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _known_high(a: float, b: float) -> float:
     return b if a != a else a if b != b or a >= b else b
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _sum_back(series: Floats, order: Integers, before: float, stack: Floats) -> float:
     """Sum of the newest ``len(order)`` numbers of ``series`` (n,) in the given order; ``before`` stands for each one
     that lies before the first."""
@@ -297,7 +297,7 @@ def _sum_back(series: Floats, order: Integers, before: float, stack: Floats) -> 
     return float(stack[0])
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _rolling(
     values: Floats,
     tree: Integers,
@@ -348,7 +348,7 @@ def _rolling(
                 out[column + 2, r] = now - high[node, length - 1]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _others(numbers: Floats, peers: Booleans, mean: Floats, low: Floats, high: Floats) -> None:
     """Mean, minimum and maximum over the other regions that have a number; all (R,)."""
     n = numbers.shape[0]
@@ -385,7 +385,7 @@ def _others(numbers: Floats, peers: Booleans, mean: Floats, low: Floats, high: F
         mean[r] = mean[r] / count if count > 0 else np.nan
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _regional(
     values: Floats,
     peers: Booleans,
@@ -418,7 +418,7 @@ def _regional(
                 out[first, r], out[first + 1, r], out[first + 2, r] = mean[i], low[i], high[i]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _nearest(values: Floats, candidates: Integers, order: Integers, out: Floats32, column: int) -> None:
     n_regions, t, window = values.shape[1], values.shape[0] - 1, order.shape[0]
     stack = np.empty(order.shape[0] + 1)
@@ -448,7 +448,7 @@ def _nearest(values: Floats, candidates: Integers, order: Integers, out: Floats3
         out[column + 2 + len(_MOVE_STEPS), own] = cheaper / known if known > 0 else np.nan
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _market_state(
     values: Floats,
     day: int,
@@ -531,7 +531,7 @@ def _market_state(
     return column
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _volatility(
     size: Floats,
     price: Floats,
@@ -563,7 +563,7 @@ def _volatility(
         vol[i] = max(root * root, VOL_FLOOR) if price[i] == price[i] else np.nan
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _jump_count(size: Floats, vol: Floats, steps: int) -> float:
     """Jumps among the newest ``steps`` changes; NaN if one of these or of the volatilities before them is unknown."""
     n = size.shape[0]
@@ -578,7 +578,7 @@ def _jump_count(size: Floats, vol: Floats, steps: int) -> float:
     return count
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _since(
     since: int, moved: float, now: float, long_enough: bool, day: int, interval_minutes: int
 ) -> tuple[float, float]:
@@ -590,7 +590,7 @@ def _since(
     return float(since * interval_minutes), moved
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _day_quantiles(ordered: Floats, day: int) -> tuple[float, float, float]:
     """As pandas interpolates them; ``ordered`` (day,) ascending, NaN last, or empty."""
     known = 0
@@ -605,7 +605,7 @@ def _day_quantiles(ordered: Floats, day: int) -> tuple[float, float, float]:
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _order_statistic(ordered: Floats, known: int, share: float) -> float:
     place = share * (known - 1)
     below = int(place)
@@ -614,7 +614,7 @@ def _order_statistic(ordered: Floats, known: int, share: float) -> float:
     return float(ordered[below] + (ordered[below + 1] - ordered[below]) * (place - below))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@part
 def _profile(values: Floats, row: int, region: int, day: int) -> float:
     """``market_state_features.day_profile`` at one row, which may lie up to a day ahead."""
     total, weight = 0.0, 0.0

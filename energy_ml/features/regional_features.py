@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
 from energy_ml.arrays import Booleans, Floats, Floats32, Integers
 from energy_ml.features.neighbours import Compared
 from energy_ml.features.rolling_features import padded, plan_windows
+from energy_ml.kernels import kernel
 
 MOVE_STEPS = (1, 3)
 """Intervals over which the others' last moves are taken."""
@@ -148,7 +148,7 @@ def write_nearest(values: Floats, candidates: Integers, window: int, out: Floats
         _nearest(price, candidates, tree, window, halo, _MOVE_STEPS, out[:, start - first : stop - first])
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel
 def _nearest(
     price: Floats,
     candidates: Integers,

@@ -28,14 +28,15 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
 def _nightly(settings: Settings) -> dg.ScheduleDefinition:
     operations = settings.operations
-    minute = int(operations.nightly_at.split(":")[1])
+    hour, minute = map(int, operations.nightly_at.split(":"))
+    later = ",".join(str(other) for other in range(24) if other != hour)
     lake = lake_of(settings)  # kept, so that unchanged files aren't opened at every tick
 
     @dg.schedule(
         name=NIGHTLY,
         job_name=RETRAIN,
-        # Every hour: ticks after the nightly time look whether late data has come.
-        cron_schedule=f"{minute} * * * *",
+        # First what it is for; ticks of the other hours look whether late data has come.
+        cron_schedule=[f"{minute} {hour} * * *", f"{minute} {later} * * *"],
         execution_timezone=operations.nightly_zone,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description=f"Every night at {operations.nightly_at} {operations.nightly_zone}: retrains for the UTC day that "

@@ -127,7 +127,7 @@ def asset_of(settings: Settings, step: Step, turn: int = 0) -> dg.AssetsDefiniti
                 with showing(settings.display):
                     made = step.run(night, **read)
                     if step.raw is not None and isinstance(made.value, pd.DataFrame):
-                        context.log_event(_seen(step.raw, made.value, day))
+                        _report(context.instance, settings, step.raw, made.value)
                     newest = _keep(context, night.store, step, made, day, read)
             except EnergyMLError as error:
                 said = _of_days(days, day, str(error))
@@ -215,10 +215,15 @@ def _source(step: Step) -> dict[str, object]:
         return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
 
 
-def _seen(raw: dg.AssetKey, window: pd.DataFrame, day: str) -> dg.AssetObservation:
-    """What the newest day of the external files held: they have a state where no sensor watches them."""
-    rows = int((window[TIMESTAMP] >= pd.Timestamp(day, tz="UTC")).sum())
-    return dg.AssetObservation(raw, partition=day, metadata={"dagster/partition_row_count": rows})
+def _report(instance: dg.DagsterInstance, settings: Settings, raw: dg.AssetKey, window: pd.DataFrame) -> None:
+    """Put on record which days of the external files are there, as the sensor does where it is on: they came from
+    elsewhere, and so the record is of no run."""
+    there = instance.get_materialized_partitions(raw)
+    rows = window.loc[window[TIMESTAMP] >= pd.Timestamp(settings.start_date, tz="UTC"), TIMESTAMP].dt.floor("D")
+    for day, count in rows.value_counts(sort=False).items():
+        if (partition := f"{day:%Y-%m-%d}") not in there:
+            metadata = {"dagster/partition_row_count": int(count)}
+            instance.report_runless_asset_event(dg.AssetMaterialization(raw, partition=partition, metadata=metadata))
 
 
 def _of_frame(step: Step, value: object, read: Mapping[str, object]) -> dict[str, object]:

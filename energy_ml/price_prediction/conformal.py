@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
-import numba
 import numpy as np
 
 from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import ConfigError
+from energy_ml.kernels import kernel, part
 
 LEVELS = (0.80, 0.90, 0.95)
 """Levels that are calibrated by themselves; others lie between them on the normal scale."""
@@ -122,7 +122,7 @@ def at_level(bounds: Floats, median: Floats, level: float) -> Floats:
     return np.asarray(values[..., upper - 1, :] * (1 - share) + values[..., upper, :] * share)
 
 
-@numba.njit(cache=True)
+@kernel
 def _bounds(quantiles: Floats, scores: Floats, filled: int, miss: Floats, out: Floats) -> None:
     levels = miss.shape[0]
     median = quantiles[levels]
@@ -140,7 +140,7 @@ def _bounds(quantiles: Floats, scores: Floats, filled: int, miss: Floats, out: F
         out[level, 1] = max(out[level, 1], out[level - 1, 1])
 
 
-@numba.njit(cache=True)
+@kernel
 def _run(
     value: Floats,
     quantiles: Floats,
@@ -186,7 +186,7 @@ def _run(
                 pending[r, steps - 1, width + 2 * level + 1] = out[r, t, level, 1]
 
 
-@numba.njit(cache=True)
+@part
 def _replace(ordered: Floats, filled: int, old: float, new: float) -> None:
     """Put ``new`` into the ascending array in place of ``old`` (NaN: there is room for one more)."""
     hole = filled

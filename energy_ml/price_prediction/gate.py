@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numba
 import numpy as np
 
 from energy_ml.arrays import Floats
 from energy_ml.features.neighbours import HANDFUL
+from energy_ml.kernels import kernel
 
 GRID = np.round(np.arange(0.0, 1.25, 0.1), 1)
 _HALF_LIVES_MINUTES = (720.0, 5760.0)
@@ -108,7 +108,7 @@ class OnlineGate:
         )
 
 
-@numba.njit(cache=True)
+@kernel
 def _sums(state: Floats) -> Floats:
     """Sums over regions (memories, grid) of ``loss`` or ``square``, for a market of more than a handful."""
     total = np.zeros((state.shape[0], state.shape[2]))
@@ -120,7 +120,7 @@ def _sums(state: Floats) -> Floats:
     return total
 
 
-@numba.njit(cache=True)
+@kernel
 def _factor(
     region: int, loss: Floats, square: Floats, size: Floats, count: Floats, all_loss: Floats, all_square: Floats
 ) -> float:
@@ -147,7 +147,7 @@ def _factor(
     return mean
 
 
-@numba.njit(cache=True)
+@kernel
 def _run(
     price: Floats,
     ensemble: Floats,

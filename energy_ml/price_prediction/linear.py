@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from energy_ml.arrays import Floats, Floats32
+from energy_ml.kernels import kernel
 
 _LIMIT = 4.0
 """Scaled columns are clipped here: one spike must not move a coefficient or a forecast without bound."""
@@ -68,7 +68,7 @@ class MedianRegression:
         return cls(center, scale, np.where(constant, 0.0, beta[:-1]), float(beta[-1]))
 
 
-@numba.njit(cache=True)
+@kernel
 def _dot(
     rows: Floats32, center: Floats, scale: Floats, weights: Floats, intercept: float, limit: float, out: Floats
 ) -> None:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from energy_ml.arrays import Floats32, Unsigned32
 from energy_ml.artifacts import Complete
+from energy_ml.kernels import kernel, part
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -108,12 +108,12 @@ def _base_scores(parameters: dict[str, str]) -> list[float]:
     return scores if len(scores) == outputs else scores[:1] * outputs
 
 
-@numba.njit(cache=True)
+@part
 def _turn(x: float, threshold: float) -> np.uint64:
     return np.uint64(x < threshold) + np.uint64(2) * np.uint64(x != x)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _walk(
     rows: Floats32,
     feature: Unsigned32,

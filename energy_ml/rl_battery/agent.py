@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from energy_ml.arrays import Floats, Integers
 from energy_ml.artifacts import Complete
+from energy_ml.kernels import kernel
 from energy_ml.rl_battery.battery import Battery, Physics, step
 from energy_ml.rl_battery.learning import decide, follow
 from energy_ml.rl_battery.lookahead import Lookahead, expected_paths, plan_slopes, usual_path
@@ -60,7 +60,7 @@ def describe_market(prices: Floats) -> Market:
     return Market(typical, level)
 
 
-@njit(cache=True)
+@kernel
 def price_levels(prices: Floats, per_day: int, market: Market, first: int) -> Floats:
     """Mean absolute price (capped) of the last day, for intervals ``first`` to the end; a short past is filled up."""
     begin = max(0, first - per_day)
@@ -85,7 +85,7 @@ class Eyes(NamedTuple):
     slices: int
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def observe(
     eyes: Eyes,
     prices: Floats,
@@ -129,7 +129,7 @@ class Brain(NamedTuple):
     reward_scale: float
 
 
-@njit(cache=True)
+@kernel
 def act_now(
     brain: Brain,
     prices: Floats,

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numba import njit
 
 from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import BatteryError
+from energy_ml.kernels import kernel, part
 from energy_ml.names import HOLD, MPC, MPC_FORECAST, PERFECT_FORESIGHT, THRESHOLD
 from energy_ml.rl_battery.battery import Battery, simulate, utc_days
 from energy_ml.rl_battery.learning import follow
@@ -126,7 +126,7 @@ class Outlook(NamedTuple):
     lengths: Integers
 
 
-@njit(cache=True)
+@part
 def _steps_of(outlook: Outlook, slots: Integers, delay: int) -> tuple[Integers, Floats, Floats, Integers]:
     """Of the interval acted in and each step of the plan: length, middle, what is left there of a deviation at each
     anchor; and how many intervals of the day follow each one, itself included, before the slot changes."""
@@ -148,7 +148,7 @@ def _steps_of(outlook: Outlook, slots: Integers, delay: int) -> tuple[Integers, 
     return steps, middles, left, same
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _expected(outlook: Outlook, prices: Floats, slots: Integers, forecasts: Floats, first: int, delay: int) -> Floats:
     """Expected prices of the interval acted in and of the plan's steps, made ``delay`` before each interval from
     ``first`` on: (T - first, S + 1).

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from numba import njit
 
 from energy_ml.arrays import Floats, Integers
 from energy_ml.config import LOSS_SPLITS, RLBatteryConfig
 from energy_ml.errors import BatteryError
+from energy_ml.kernels import kernel
 
 CHARGE, HOLD, DISCHARGE = range(3)
 """Numbers of the actions: their places in ``names.ACTIONS``."""
@@ -43,7 +43,7 @@ class Physics(NamedTuple):
     daily_discharge: float
 
 
-@njit(cache=True)
+@kernel
 def step(
     physics: Physics, charge: float, power: float, hours: float, price: float, allowance: float
 ) -> tuple[float, float, float, float]:
@@ -92,7 +92,7 @@ def step(
     return charge, 0.0, 0.0, allowance
 
 
-@njit(cache=True)
+@kernel
 def _simulate(
     physics: Physics,
     start: float,

@@ -18,9 +18,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from energy_ml.arrays import Booleans, Floats, Integers
+from energy_ml.kernels import kernel, part
 from energy_ml.rl_battery.battery import Physics, step
 from energy_ml.rl_battery.state_space import Places
 
@@ -86,7 +86,7 @@ class Schedule(NamedTuple):
 _RATE_POWER = 0.7
 
 
-@njit(cache=True)
+@kernel
 def _position(charge: float, low: float, width: float, nodes: int) -> tuple[int, float]:
     place = (charge - low) / width
     lower = min(max(int(place), 0), nodes - 2)
@@ -124,7 +124,7 @@ def possible_moves(physics: Physics, hours: float, nodes: int) -> Moves:
     return Moves(number, lower[:most], share[:most], fixed[:most], per_price[:most])
 
 
-@njit(cache=True)
+@kernel
 def count_places(places: Places, shape: tuple[int, int, int, int]) -> Floats:
     """How often each entry of a table of that shape was met; between two bins an interval counts for both in parts."""
     met = np.zeros(shape)
@@ -138,7 +138,7 @@ def count_places(places: Places, shape: tuple[int, int, int, int]) -> Floats:
     return met
 
 
-@njit(cache=True)
+@part
 def _entry(learner: Learner, places: Places, t: int, j: int) -> float:
     """What the table says of slice j of interval t so far."""
     information, i, share = places.information[t], places.lower[t, j], places.share[t, j]
@@ -147,7 +147,7 @@ def _entry(learner: Learner, places: Places, t: int, j: int) -> float:
     return float(value + share * (day[i + 1, j] + hours[i + 1, j] - value) if share > 0.0 else value)
 
 
-@njit(cache=True)
+@part
 def _update(learner: Learner, places: Places, t: int, j: int, target: float, first_rate: float) -> None:
     """Move the entries of slice j of interval t towards the trusted parts of ``target``."""
     information, time = places.information[t], places.time[t]
@@ -170,7 +170,7 @@ def _update(learner: Learner, places: Places, t: int, j: int, target: float, fir
         learner.hours[information, time, i, j] = differs
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sweep(learner: Learner, moves: Moves, experience: Experience, schedule: Schedule, width: float) -> None:
     """One pass of counterfactual Q-learning over N intervals, newest first; changes ``learner``.
 
@@ -220,7 +220,7 @@ def sweep(learner: Learner, moves: Moves, experience: Experience, schedule: Sche
             _update(learner, places, t, j, target, schedule.learning_rate)
 
 
-@njit(cache=True)
+@kernel
 def decide(
     physics: Physics, charge: float, hours: float, price: float, row: Floats, allowance: float
 ) -> tuple[float, float, float, float]:
@@ -265,7 +265,7 @@ def decide(
     return powers[best], values[0], values[1], values[2]
 
 
-@njit(cache=True)
+@part
 def _worth(physics: Physics, charge: float, hours: float, sees: float, pays: float, row: Floats) -> float:
     """What the greedy action at price ``sees`` makes of a charge at price ``pays``: cash and after-state value."""
     power, _, _, _ = decide(physics, charge, hours, sees, row, np.inf)
@@ -274,7 +274,7 @@ def _worth(physics: Physics, charge: float, hours: float, sees: float, pays: flo
     return float(cash + row[i] + part * (row[i + 1] - row[i]))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sampled_episode(
     learner: Learner,
     physics: Physics,
@@ -324,7 +324,7 @@ def sampled_episode(
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def follow(
     physics: Physics, start: float, hours: float, expected: Floats, paid: Floats, rows: Floats, days: Integers
 ) -> tuple[Floats, float, float]:

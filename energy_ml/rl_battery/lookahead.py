@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from energy_ml.arrays import ZERO, Booleans, Floats, Integers
+from energy_ml.kernels import kernel, part
 from energy_ml.rl_battery.battery import Physics
 
 PATH_HOURS = 24
@@ -75,7 +75,7 @@ def path_lengths(interval_minutes: int, delay: int) -> Integers:
     return np.array(lengths, dtype=np.int64)
 
 
-@njit(cache=True)
+@kernel
 def usual_path(usual: Floats, minutes: Integers, interval: int, more: int) -> Floats:
     """The usual level of each interval of a series (N,) and of ``more`` after it."""
     n = len(minutes)
@@ -103,12 +103,12 @@ def usual_of_other_days(levels: Floats, minutes: Integers, known: Booleans) -> t
     return usual, without[day, hour]
 
 
-@njit(cache=True)
+@part
 def _mean(sums: Floats, first: int, last: int) -> float:
     return float((sums[last] - sums[first]) / (last - first))
 
 
-@njit(cache=True)
+@part
 def _inputs_of_row(
     sums: Floats, usual: Floats, t: int, oldest: int, interval: int, lengths: Integers, own: Floats, windows: Floats
 ) -> None:
@@ -132,7 +132,7 @@ def _inputs_of_row(
         begin = end
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _path_inputs(
     levels: Floats, usual: Floats, interval: int, lengths: Integers, rows: Integers
 ) -> tuple[Floats, Floats]:
@@ -144,7 +144,7 @@ def _path_inputs(
     return own, windows
 
 
-@njit(cache=True)
+@kernel
 def _cumulative(values: Floats) -> Floats:
     out = np.zeros(len(values) + 1)
     for i in range(len(values)):
@@ -152,7 +152,7 @@ def _cumulative(values: Floats) -> Floats:
     return out
 
 
-@njit(cache=True)
+@part
 def _between(x: float, at: Floats, values: Floats) -> float:
     """The value at ``x`` on straight lines through (at, values), ``at`` from 0 on; the last one beyond."""
     if x >= at[-1]:
@@ -164,14 +164,14 @@ def _between(x: float, at: Floats, values: Floats) -> float:
     return float(values[i - 1] + way * (values[i] - values[i - 1]))
 
 
-@njit(cache=True)
+@part
 def _within_reach(level: float, path: float) -> float:
     """``level`` moved to where it lies at most ``_NEAR`` typical prices from ``path``, all in asinh."""
     price = np.sinh(path)
     return float(min(max(level, np.arcsinh(price - _NEAR)), np.arcsinh(price + _NEAR)))
 
 
-@njit(cache=True)
+@part
 def _deviation(look: Lookahead, x: float, at: Floats, deviations: Floats) -> float:
     """How far the price ``x`` intervals ahead is expected from the path without forecasts, given those ``at`` some.
 
@@ -196,7 +196,7 @@ def _deviation(look: Lookahead, x: float, at: Floats, deviations: Floats) -> flo
     return float(value * np.exp(min(log_left, 0.0)))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def expected_paths(
     look: Lookahead,
     prices: Floats,
@@ -279,7 +279,7 @@ def expected_paths(
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def plan_slopes(lengths: Floats, delay: int, paths: Floats, physics: Physics, hours: float, slices: int) -> Floats:
     """What a MWh in the cells is worth after each interval if prices follow its path: (N, slices) currency/MWh.
 
@@ -308,7 +308,7 @@ def plan_slopes(lengths: Floats, delay: int, paths: Floats, physics: Physics, ho
     return out
 
 
-@njit(cache=True)
+@kernel
 def slopes_on_the_way(look: Lookahead, path: Floats, physics: Physics, hours: float) -> Floats:
     """The same after each step of one path (S,), by cells: (S - delay, CELLS) currency/MWh."""
     steps, width = len(path) - look.delay, (physics.high - physics.low) / CELLS
@@ -320,7 +320,7 @@ def slopes_on_the_way(look: Lookahead, path: Floats, physics: Physics, hours: fl
     return out
 
 
-@njit(cache=True)
+@part
 def _left_over(lengths: Floats, delay: int, path: Floats, physics: Physics) -> float:
     total, mean = lengths[delay:].sum(), 0.0
     for i in range(delay, len(path)):
@@ -328,7 +328,7 @@ def _left_over(lengths: Floats, delay: int, path: Floats, physics: Physics) -> f
     return float(max(0.0, mean) * physics.discharge_eff)
 
 
-@njit(cache=True)
+@part
 def _plan_back(price: float, length: float, physics: Physics, slope: Floats, new: Floats) -> None:
     """One step back: ``new`` (cells,) from ``slope`` after it; ``length``: hours over the cells' width."""
     cells = len(slope)

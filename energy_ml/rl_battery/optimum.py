@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from energy_ml.arrays import ZERO, Floats, Integers
 from energy_ml.errors import BatteryError
+from energy_ml.kernels import kernel, part
 from energy_ml.rl_battery.battery import Battery, Trajectory, simulate
 from energy_ml.rl_battery.value_function import EPS, Limits, Trade, best_charge, is_concave, step_back, work_space
 
@@ -35,7 +35,7 @@ class Optimum:
     run: Trajectory
 
 
-@njit(cache=True)
+@part
 def _keep(x: Floats, slope: Floats, k: int, kept_x: Floats, kept_slope: Floats) -> None:
     """Copy a function of k pieces. Loops compile in a tenth of the time that slices take."""
     kept_x[k] = x[k]
@@ -44,7 +44,7 @@ def _keep(x: Floats, slope: Floats, k: int, kept_x: Floats, kept_slope: Floats) 
         kept_slope[i] = slope[i]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _optimise(
     buy: Floats,
     sell: Floats,

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numba import njit
 
 from energy_ml.arrays import Floats, Integers
+from energy_ml.kernels import kernel
 
 INFORMATION = ("price", "forecasts", "history", "forecasts and history")
 """What a decision may know beside the price and the hour; the position is the number used as the first axis."""
@@ -80,7 +80,7 @@ class Places(NamedTuple):
     share: Floats
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_places(seen: Seen, middles: Floats, time_bins: int) -> Places:
     """Places of N intervals in a table of these gaps."""
     n, slices = seen.planned.shape
@@ -102,7 +102,7 @@ def find_places(seen: Seen, middles: Floats, time_bins: int) -> Places:
     return Places(seen.information, seen.minutes * time_bins // 1440, lower, share)
 
 
-@njit(cache=True)
+@kernel
 def read(values: Floats, places: Places, t: int, j: int) -> float:
     """The table's entry for slice j of interval t."""
     row = values[places.information[t], places.time[t]]
@@ -110,7 +110,7 @@ def read(values: Floats, places: Places, t: int, j: int) -> float:
     return float(row[i, j] + share * (row[i + 1, j] - row[i, j]) if share > 0.0 else row[i, j])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def stored_values(seen: Seen, values: Floats, places: Places, scale: Floats, width: float) -> Floats:
     """Value of the charge at each node above the empty battery, (N, slices + 1) currency, for slices of ``width`` MWh.
 

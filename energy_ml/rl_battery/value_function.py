@@ -23,9 +23,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from energy_ml.arrays import ZERO, Floats, Integers
+from energy_ml.kernels import part
 
 EPS = 1e-12
 """Breakpoints closer than this part of the charge range are one."""
@@ -57,7 +57,7 @@ class Space(NamedTuple):
     queue_down: Integers
 
 
-@njit(cache=True)
+@part
 def work_space(capacity: int) -> tuple[Floats, Floats, Floats, Floats, Space]:
     """Room for V after and before an interval (breakpoints, slopes, twice) and what the steps need.
 
@@ -73,7 +73,7 @@ def work_space(capacity: int) -> tuple[Floats, Floats, Floats, Floats, Space]:
     return np.empty(points), np.empty(pieces), np.empty(points), np.empty(pieces), space
 
 
-@njit(cache=True)
+@part
 def _concave_step(
     x: Floats, slope: Floats, k: int, trade: Trade, limits: Limits, out_x: Floats, out_slope: Floats
 ) -> tuple[int, float, float, float]:
@@ -158,7 +158,7 @@ def _concave_step(
     return n, gain, buy_to, sell_to
 
 
-@njit(cache=True)
+@part
 def _cut_cells(x: Floats, k: int, trade: Trade, limits: Limits, cuts: Floats) -> int:
     """Cut the charges of V_t into cells, in ``cuts``; returns how many.
 
@@ -200,7 +200,7 @@ def _cut_cells(x: Floats, k: int, trade: Trade, limits: Limits, cuts: Floats) ->
     return n_cuts
 
 
-@njit(cache=True)
+@part
 def _write_envelope(
     level: Floats,
     tilt: Floats,
@@ -238,7 +238,7 @@ def _write_envelope(
         best = successor
 
 
-@njit(cache=True)
+@part
 def _general_step(
     x: Floats, slope: Floats, k: int, trade: Trade, limits: Limits, space: Space, out_x: Floats, out_slope: Floats
 ) -> tuple[int, float]:
@@ -329,7 +329,7 @@ def _general_step(
     return n, gain
 
 
-@njit(cache=True)
+@part
 def is_concave(slope: Floats, k: int) -> bool:
     """Whether k slopes never rise."""
     for i in range(k - 1):  # noqa: SIM110 (compiled code knows no generators)
@@ -338,7 +338,7 @@ def is_concave(slope: Floats, k: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@part
 def step_back(
     x: Floats,
     slope: Floats,
@@ -361,7 +361,7 @@ def step_back(
     return k, gain, is_concave(out[1], k), False, 0.0, 0.0
 
 
-@njit(cache=True)
+@part
 def best_charge(x: Floats, slope: Floats, k: int, charge: float, trade: Trade, eps: float) -> float:
     """The best charge after this interval, given V after it."""
     a, b, c, d = trade
