@@ -16,6 +16,7 @@ import dagster as dg
 from energy_ml.config import Settings
 from energy_ml.errors import needing
 from energy_ml.orchestration.private import ExecutionPlan, PlanOrchestrationContext
+from energy_ml.orchestration.record import kept_open
 from energy_ml.orchestration.run_lock import hold
 
 
@@ -34,7 +35,8 @@ def build_executor(settings: Settings) -> dg.ExecutorDefinition:
 
         def held(plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[dg.DagsterEvent]:
             hold(plan_context.instance, plan_context.run_id)
-            yield from execute(plan_context, execution_plan)
+            with kept_open():
+                yield from execute(plan_context, execution_plan)
 
         executor.execute = held  # type: ignore[method-assign]  # not one around it: Celery's loop asks for its members
         return executor

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DatabaseError
 from energy_ml.config import project_root
 from energy_ml.errors import EnergyMLError
 from energy_ml.orchestration.private import InstanceRef
+from energy_ml.orchestration.record import kept_open
 from energy_ml.orchestration.run_lock import close_dead
 
 _HOME = """\
@@ -58,7 +59,7 @@ def project_instance() -> Iterator[dg.DagsterInstance]:
     """
     home = record_home()
     # dagster.yaml holds paths relative to the project root, as the dagster command line resolves them.
-    with contextlib.chdir(project_root()), _record_in_words(), contextlib.ExitStack() as stack:
+    with contextlib.chdir(project_root()), _record_in_words(), kept_open(), contextlib.ExitStack() as stack:
         if home is not None:
             if not os.environ.get("DAGSTER_HOME"):
                 home.mkdir(parents=True, exist_ok=True)
