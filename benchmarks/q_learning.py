@@ -20,7 +20,7 @@ from energy_ml.arrays import Floats
 from energy_ml.config import MLConfig
 from energy_ml.rl_battery.baselines import ThresholdRule
 from energy_ml.rl_battery.battery import Battery
-from energy_ml.rl_battery.learning import Experience, Learner, Schedule, possible_moves, sampled_episode, sweep
+from energy_ml.rl_battery.learning import Experience, Learner, Part, Schedule, possible_moves, sampled_episode, sweep
 from energy_ml.rl_battery.policy import BatteryPolicy
 from energy_ml.rl_battery.state_space import Seen, find_places
 from energy_ml.rl_battery.strategy import Context
@@ -47,8 +47,8 @@ def experience(n: int, minutes: int) -> tuple[Learner, Experience]:
     planned, level = np.full((n, SLICES), prices.mean()), np.full(n, 60.0)
     seen = Seen(prices, prices, planned, level, np.full(n, 3), minute)
     places = find_places(seen, np.tile(np.linspace(-0.5, 0.5, 10), (4, 1)), 24)
-    day, hours = np.zeros((4, 1, 10, SLICES)), np.zeros((4, 24, 10, SLICES))
-    learner = Learner(day, day.copy(), np.ones_like(day), hours, hours.copy(), np.ones_like(hours))
+    shapes = (4, 1, 10, SLICES), (4, 24, 10, SLICES)
+    learner = Learner(*(Part(np.zeros(shape), np.zeros(shape), np.ones(shape)) for shape in shapes))
     return learner, Experience(prices, prices, planned, level, places, linked)
 
 

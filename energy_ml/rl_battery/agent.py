@@ -130,6 +130,18 @@ class Brain(NamedTuple):
 
 
 @kernel
+def _moment(eyes: Eyes, n: int, minute: int, ahead: Floats) -> tuple[Integers, Floats, Floats]:
+    """What goes with n prices, the newest of which came at ``minute``: their minutes, the usual day from the first one
+    on, and forecasts (G, 1) made at the newest, (G, n)."""
+    minutes, given = np.empty(n, np.int64), np.full((len(ahead), n), np.nan)
+    for i in range(n):
+        minutes[i] = (minute - (n - 1 - i) * eyes.dispatch_minutes) % 1440
+    for g in range(len(ahead)):  # a slice would cost two seconds of compiling
+        given[g, n - 1] = ahead[g, 0]
+    return minutes, usual_path(eyes.look.usual, minutes, eyes.dispatch_minutes, eyes.look.whole.sum()), given
+
+
+@kernel
 def act_now(
     brain: Brain,
     prices: Floats,
@@ -148,13 +160,7 @@ def act_now(
     slice (K - 1,), currency/MWh, the charge after (MWh) and the energy at the grid (MWh).
     """
     eyes, n = brain.eyes, len(prices)
-    minutes = np.empty(n, np.int64)
-    for i in range(n):
-        minutes[i] = (minute - (n - 1 - i) * eyes.dispatch_minutes) % 1440
-    given = np.full((len(when), n), np.nan)
-    for g in range(len(when)):  # a slice would cost two seconds of compiling
-        given[g, n - 1] = ahead[g, 0]
-    usual = usual_path(eyes.look.usual, minutes, eyes.dispatch_minutes, eyes.look.whole.sum())
+    minutes, usual, given = _moment(eyes, n, minute, ahead)
     seen = observe(eyes, prices, minutes, usual, when, given, physics, n - 1, n > 1)
     places = find_places(seen, brain.table.middles, brain.table.values.shape[1])
     width = (physics.high - physics.low) / eyes.slices
@@ -211,13 +217,9 @@ class BatteryAgent(Complete):
 
     def expected_path(self, prices: Floats, minute: int, when: Floats, ahead: Floats) -> Floats:
         """The prices it plans on, (S,) currency/MWh in the steps of ``look.lengths``; arguments as ``act_now``'s."""
-        n, dispatch = len(prices), self.dispatch_minutes
-        minutes = (minute - np.arange(n - 1, -1, -1) * dispatch) % 1440
-        given = np.full((len(when), n), np.nan)
-        given[:, n - 1 :] = ahead
-        usual = usual_path(self.look.usual, minutes, dispatch, self.look.whole.sum())
-        typical = self.market.typical
-        (path,) = expected_paths(self.look, prices, usual, when, given, dispatch, typical, n - 1, n > 1)
+        n, (look, market, dispatch, _) = len(prices), self.eyes
+        _, usual, given = _moment(self.eyes, n, minute, ahead)
+        (path,) = expected_paths(look, prices, usual, when, given, dispatch, market.typical, n - 1, n > 1)
         return np.asarray(path)
 
     def without_table(self) -> BatteryAgent:

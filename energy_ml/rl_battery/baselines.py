@@ -23,9 +23,6 @@ from energy_ml.rl_battery.lookahead import CELLS, path_lengths, plan_slopes
 from energy_ml.rl_battery.optimum import perfect_foresight
 from energy_ml.rl_battery.strategy import Context, end_value, known
 
-_SLOTS = 24
-"""Hours of the usual day that the rolling plan keeps."""
-
 
 @dataclass(frozen=True)
 class Hold:
@@ -111,110 +108,90 @@ def _by_rank(ranks: Floats, buy: float, sell: float, battery: Battery) -> Floats
     return np.where(ranks <= buy, battery.power_mw, np.where(ranks >= sell, -battery.power_out_mw, 0.0))
 
 
-class Outlook(NamedTuple):
+class _Outlook(NamedTuple):
     """How the rolling plan expects prices.
 
     ``lags`` (A,) are the anchors of the forecast in intervals, 0 first; ``decay`` is what is left of a deviation from
-    the profile after one interval; ``lengths`` (S,) of the plan's steps, intervals. Prices count up to ``cap``.
+    the profile after one interval; ``ends`` (S + 1,) of the plan's steps, intervals from the one acted in; prices count
+    up to ``cap``. ``interval`` in minutes.
     """
 
-    per_day: int
+    interval: int
     profile_days: int
     cap: float
     decay: float
     lags: Integers
-    lengths: Integers
+    ends: Integers
 
 
 @part
-def _steps_of(outlook: Outlook, slots: Integers, delay: int) -> tuple[Integers, Floats, Floats, Integers]:
-    """Of the interval acted in and each step of the plan: length, middle, what is left there of a deviation at each
-    anchor; and how many intervals of the day follow each one, itself included, before the slot changes."""
-    count = len(outlook.lengths) + 1
-    steps, middles = np.ones(count, dtype=np.int64), np.empty(count)
-    left = np.empty((count, len(outlook.lags)))
-    reach = delay
-    for i in range(count):
-        if i > 0:
-            steps[i] = outlook.lengths[i - 1]
-        middles[i] = reach + 0.5 * (steps[i] - 1)
-        reach += steps[i]
-        for lag in range(len(outlook.lags)):
-            left[i, lag] = outlook.decay ** (middles[i] - outlook.lags[lag])
-    same = np.ones(outlook.per_day, dtype=np.int64)
-    for m in range(outlook.per_day - 2, -1, -1):
-        if slots[m] == slots[m + 1]:
-            same[m] += same[m + 1]
-    return steps, middles, left, same
+def _hours_until(sums: Floats, minute: int) -> float:
+    """Sum of an hourly profile from midnight to a minute of this day or later ones; ``sums`` of its whole hours."""
+    hour = minute // 60
+    return float(sums[hour] + (minute % 60) / 60 * (sums[hour + 1] - sums[hour]))
 
 
 @kernel
-def _expected(outlook: Outlook, prices: Floats, slots: Integers, forecasts: Floats, first: int, delay: int) -> Floats:
+def _expected(
+    outlook: _Outlook, prices: Floats, minutes: Integers, forecasts: Floats, first: int, delay: int
+) -> Floats:
     """Expected prices of the interval acted in and of the plan's steps, made ``delay`` before each interval from
     ``first`` on: (T - first, S + 1).
 
-    ``forecasts`` (A, T) at the anchors; row 0 is not used. Where a price is NaN the last known one is seen; rows before
-    the first known one are NaN.
+    ``minutes`` (T,) of the UTC day; ``forecasts`` (A, T) at the anchors; row 0 is not used. Where a price is NaN the
+    last known one is seen; rows before the first known one are NaN.
     """
-    per_day, profile_days, cap, _, lags, _ = outlook
-    steps, middles, left, same = _steps_of(outlook, slots, delay)
-    ring, seen = np.zeros((_SLOTS, profile_days)), np.zeros(_SLOTS, dtype=np.int64)
-    profile, total, running, count = np.zeros(_SLOTS), 0.0, 0.0, 0
-    clipped, known_prices = 0.0, 0
+    interval, profile_days, cap, decay, lags, ends = outlook
+    ring, seen = np.zeros((24, profile_days)), np.zeros(24, dtype=np.int64)
+    profile, sums = np.zeros(24), np.zeros(24 * (2 + delay * interval // 1440) + 26)
+    total, running, count, clipped, known_prices = 0.0, 0.0, 0, 0.0, 0
     deviation, anchor = np.empty(len(lags)), np.empty(len(lags), dtype=np.int64)
-    out = np.full((len(prices) - first, len(steps)), np.nan)
+    out = np.full((len(prices) - first, len(ends)), np.nan)
     # u is the newest interval whose price is known, u + delay the one to decide on.
     for u in range(len(prices) - delay):
-        if count > 0 and slots[u] != slots[u - 1]:
-            slot = slots[u - 1]
-            ring[slot, seen[slot] % profile_days] = running / count
-            seen[slot] += 1
-            known_days = min(seen[slot], profile_days)
-            mean = 0.0
+        if count > 0 and minutes[u] // 60 != minutes[u - 1] // 60:
+            hour = minutes[u - 1] // 60
+            ring[hour, seen[hour] % profile_days] = running / count
+            seen[hour] += 1
+            known_days, mean = min(seen[hour], profile_days), 0.0
             for i in range(known_days):
-                mean += ring[slot, i]
-            profile[slot] = mean / known_days
+                mean += ring[hour, i]
+            profile[hour] = mean / known_days
             running, count = 0.0, 0
         if not np.isnan(prices[u]):
             clipped = min(max(prices[u], -cap), cap)
-            running += clipped
-            count += 1
-            total += clipped
-            known_prices += 1
-            for slot in range(_SLOTS):
-                if seen[slot] == 0:
-                    profile[slot] = total / known_prices
+            running, total = running + clipped, total + clipped
+            count, known_prices = count + 1, known_prices + 1
+            for hour in range(24):
+                if seen[hour] == 0:
+                    profile[hour] = total / known_prices
         if u + delay < first or known_prices == 0:
             continue
+        for hour in range(len(sums) - 1):
+            sums[hour + 1] = sums[hour] + profile[hour % 24]
         # Deviations from the profile at the anchors that have a forecast.
         anchors = 0
         for lag in range(len(lags)):
             value = clipped if lag == 0 else forecasts[lag, u]
             if not np.isnan(value):
-                anchor[anchors] = lag
-                ahead = (u + lags[lag]) % per_day
-                deviation[anchors] = min(max(value, -cap), cap) - profile[slots[ahead]]
+                anchor[anchors] = lags[lag]
+                usual = profile[(minutes[u] + lags[lag] * interval) // 60 % 24]
+                deviation[anchors] = min(max(value, -cap), cap) - usual
                 anchors += 1
-        ahead = (u + delay) % per_day
-        segment = 0
-        for i in range(len(steps)):
-            usual, rest = 0.0, steps[i]
-            while rest > 0:
-                part = min(rest, same[ahead])
-                usual += part * profile[slots[ahead]]
-                rest -= part
-                ahead += part
-                if ahead == per_day:
-                    ahead = 0
-            while segment < anchors - 1 and middles[i] > lags[anchor[segment + 1]]:
+        begin, segment = delay, 0
+        for i in range(len(ends)):
+            end = delay + ends[i]
+            middle = 0.5 * (begin + end - 1)
+            usual = _hours_until(sums, minutes[u] + end * interval) - _hours_until(sums, minutes[u] + begin * interval)
+            while segment < anchors - 1 and middle > anchor[segment + 1]:
                 segment += 1
             if segment == anchors - 1:
-                extra = deviation[segment] * left[i, anchor[segment]]
+                extra = deviation[segment] * decay ** (middle - anchor[segment])
             else:
-                begin, end = lags[anchor[segment]], lags[anchor[segment + 1]]
-                way = (middles[i] - begin) / (end - begin)
+                way = (middle - anchor[segment]) / (anchor[segment + 1] - anchor[segment])
                 extra = (1 - way) * deviation[segment] + way * deviation[segment + 1]
-            out[u + delay - first, i] = usual / steps[i] + extra
+            out[u + delay - first, i] = usual * 60 / (interval * (end - begin)) + extra
+            begin = end
     return out
 
 
@@ -238,24 +215,27 @@ class RollingMPC:
     def _run(self, context: Context, first: int, n: int, tau: float, start: float) -> tuple[Floats, float, float]:
         prices = np.concatenate([context.history_prices, context.prices])[:n]
         times = context.history_timestamps.append(context.timestamps)[:n]
-        minutes = context.interval_minutes
-        slots = np.asarray((times.hour * 60 + times.minute) // 60, dtype=np.int64)
+        interval, delay, lengths = (
+            context.interval_minutes,
+            context.execution_delay,
+            path_lengths(context.interval_minutes, 0),
+        )
         horizons = sorted(context.forecasts) if self.use_forecasts else []
         rows = [np.full(n, np.nan)]
         for horizon in horizons:
             earlier = context.history_forecasts.get(horizon, np.full(len(context.history_prices), np.nan))
             rows.append(np.concatenate([earlier, context.forecasts[horizon]])[:n])
         cap = float(np.quantile(np.abs(known(context.history_prices)), self.cap_quantile))
-        delay, lengths = context.execution_delay, path_lengths(minutes, 0)
-        outlook = Outlook(
-            per_day=context.per_day,
+        outlook = _Outlook(
+            interval=interval,
             profile_days=self.profile_days,
             cap=max(cap, 1.0),
             decay=float(np.exp(-context.hours / tau)),
-            lags=np.array([0] + [h // minutes for h in horizons], dtype=np.int64),
-            lengths=lengths,
+            lags=np.array([0] + [h // interval for h in horizons], dtype=np.int64),
+            ends=np.cumsum([1, *lengths]),
         )
-        paths = _expected(outlook, prices, slots, np.array(rows), first, delay)
+        minutes = np.asarray(times.hour * 60 + times.minute, dtype=np.int64)
+        paths = _expected(outlook, prices, minutes, np.array(rows), first, delay)
         physics, span = context.battery.physics, prices[first:]
         # The first step is the interval that is acted in.
         ahead = np.concatenate([[1.0], lengths])

@@ -21,6 +21,7 @@ from energy_ml.rl_battery.battery import Battery
 from energy_ml.rl_battery.learning import (
     Experience,
     Learner,
+    Part,
     Schedule,
     count_places,
     possible_moves,
@@ -134,14 +135,11 @@ def _learner(places: Places, config: RLBatteryConfig) -> Learner:
     """An empty table with the trust that its states' numbers allow."""
     shape = (len(INFORMATION), config.time_bins, config.price_bins, config.charge_level_bins)
     met = count_places(places, shape)
-    all_day = met.sum(axis=1, keepdims=True)
     return Learner(
-        np.zeros_like(all_day),
-        np.zeros_like(all_day),
-        all_day / (all_day + _PRIOR_INTERVALS),
-        np.zeros(shape),
-        np.zeros(shape),
-        met / (met + _PRIOR_INTERVALS),
+        *(
+            Part(np.zeros_like(n), np.zeros_like(n), n / (n + _PRIOR_INTERVALS))
+            for n in (met.sum(1, keepdims=True), met)
+        )
     )
 
 
@@ -162,19 +160,22 @@ def learn_table(
     middles = gap_bins([seen.rows(slice(0, f.known)) for f in fitted for seen in f.seen.values()], config.price_bins)
     experience = _experience(fitted, middles, config)
     learner = _learner(experience.places, config)
-    met = learner.hour_trust
+    met = learner.hours.trust
     moves = possible_moves(battery.physics, window.hours, config.charge_level_bins + 1)
     width = (battery.high_mwh - battery.low_mwh) / config.charge_level_bins
     schedule = Schedule(config.learning_rate, config.discount_factor**window.hours, _TRACE_PER_HOUR**window.hours)
     rng, epsilon = np.random.default_rng(config.random_state), config.epsilon
 
     def agents() -> list[BatteryAgent]:
-        values = rising((learner.day + learner.hours) / config.reward_scale, middles, met) * config.reward_scale
+        values = (
+            rising((learner.day.values + learner.hours.values) / config.reward_scale, middles, met)
+            * config.reward_scale
+        )
         return [_agent(f, QTable(values, middles), window, config, battery, highest) for f in fitted]
 
     later = [observe_validation(a, f) for a, f in zip(agents(), fitted, strict=True)] if score else []
     curve: list[dict[str, object]] = []
-    converged, done, before = False, 0, np.zeros_like(learner.hours)
+    converged, done, before = False, 0, np.zeros_like(learner.hours.values)
     while done < passes and not converged:
         done += 1
         if config.update == "counterfactual":
@@ -183,7 +184,7 @@ def learn_table(
             start, steps = battery.initial_mwh, config.max_steps
             sampled_episode(learner, battery.physics, window.hours, experience, schedule, start, epsilon, steps, rng)
             epsilon = max(config.epsilon_min, epsilon * config.epsilon_decay)
-        now = learner.day + learner.hours
+        now = learner.day.values + learner.hours.values
         moved, size = float(np.sqrt(((now - before) ** 2).mean())), float(np.sqrt((now**2).mean()))
         # What exploring still has to find keeps a sampled table moving.
         converged = config.update == "counterfactual" and done >= _MIN_PASSES and moved <= _TOLERANCE * size

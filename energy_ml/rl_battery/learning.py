@@ -59,19 +59,23 @@ class Experience(NamedTuple):
     linked: Booleans
 
 
-class Learner(NamedTuple):
-    """A table in the making, in two parts that are added up: one for all day (information, 1, gap, slices), and what a
-    time of day differs by (information, time, gap, slices), which sees less and is believed less. Changed in place.
+class Part(NamedTuple):
+    """A table in the making (information, time, gap, slices), changed in place.
 
     ``visits``: updates so far, parts of one between two bins. ``trust``: part of a correction that is believed, 0 to 1.
     """
 
-    day: Floats
-    day_visits: Floats
-    day_trust: Floats
-    hours: Floats
-    hour_visits: Floats
-    hour_trust: Floats
+    values: Floats
+    visits: Floats
+    trust: Floats
+
+
+class Learner(NamedTuple):
+    """A table in two parts that are added up: one for all day (its time axis is 1 long), and what a time of day differs
+    by, which sees less and is believed less."""
+
+    day: Part
+    hours: Part
 
 
 class Schedule(NamedTuple):
@@ -142,32 +146,28 @@ def count_places(places: Places, shape: tuple[int, int, int, int]) -> Floats:
 def _entry(learner: Learner, places: Places, t: int, j: int) -> float:
     """What the table says of slice j of interval t so far."""
     information, i, share = places.information[t], places.lower[t, j], places.share[t, j]
-    day, hours = learner.day[information, 0], learner.hours[information, places.time[t]]
+    day, hours = learner.day.values[information, 0], learner.hours.values[information, places.time[t]]
     value = day[i, j] + hours[i, j]
     return float(value + share * (day[i + 1, j] + hours[i + 1, j] - value) if share > 0.0 else value)
 
 
 @part
+def _move(part: Part, at: tuple[int, int, int, int], weight: float, target: float, first_rate: float) -> float:
+    """Move an entry towards the trusted part of ``target``, counting as ``weight`` updates; returns its new value."""
+    visits, value = part.visits[at], part.values[at]
+    value += weight * (1.0 / first_rate + visits) ** -_RATE_POWER * (part.trust[at] * target - value)
+    part.visits[at], part.values[at] = visits + weight, value
+    return float(value)
+
+
+@part
 def _update(learner: Learner, places: Places, t: int, j: int, target: float, first_rate: float) -> None:
-    """Move the entries of slice j of interval t towards the trusted parts of ``target``."""
-    information, time = places.information[t], places.time[t]
-    for above in range(2):
-        part = places.share[t, j] if above else 1.0 - places.share[t, j]
-        if part <= 0.0:
-            continue
-        i = places.lower[t, j] + above
-        visits = learner.day_visits[information, 0, i, j]
-        rate = part * (1.0 / first_rate + visits) ** -_RATE_POWER
-        learner.day_visits[information, 0, i, j] = visits + part
-        value = learner.day[information, 0, i, j]
-        value += rate * (learner.day_trust[information, 0, i, j] * target - value)
-        learner.day[information, 0, i, j] = value
-        visits = learner.hour_visits[information, time, i, j]
-        rate = part * (1.0 / first_rate + visits) ** -_RATE_POWER
-        learner.hour_visits[information, time, i, j] = visits + part
-        differs = learner.hours[information, time, i, j]
-        differs += rate * (learner.hour_trust[information, time, i, j] * (target - value) - differs)
-        learner.hours[information, time, i, j] = differs
+    """Move the entries of slice j of interval t towards ``target``."""
+    information, lower, share = places.information[t], places.lower[t, j], places.share[t, j]
+    for i, weight in ((lower, 1.0 - share), (lower + 1, share)):
+        if weight > 0.0:
+            of_day = _move(learner.day, (information, 0, i, j), weight, target, first_rate)
+            _move(learner.hours, (information, places.time[t], i, j), weight, target - of_day, first_rate)
 
 
 @kernel

@@ -172,28 +172,15 @@ def _within_reach(level: float, path: float) -> float:
 
 
 @part
-def _deviation(look: Lookahead, x: float, at: Floats, deviations: Floats) -> float:
+def _deviation(x: float, at: Floats, deviations: Floats, horizons: Floats, lasting: Floats) -> float:
     """How far the price ``x`` intervals ahead is expected from the path without forecasts, given those ``at`` some.
 
-    After the last one given, as much is left as usually was.
+    After the last one given, as much is left as usually was: ``lasting`` at ``horizons``, from 0 on.
     """
-    value = _between(x, at, deviations)
-    last = at[-1]
-    if x <= last or len(look.horizons) == 0:
+    last, value = at[-1], _between(x, at, deviations)
+    if x <= last:
         return value
-    log_left = 0.0
-    for sign, place in ((1.0, x), (-1.0, last)):
-        i = 0
-        while i < len(look.horizons) and look.horizons[i] < place:
-            i += 1
-        if i == 0:
-            continue
-        if i == len(look.horizons):
-            log_left += sign * look.lasting[i - 1]
-            continue
-        way = (place - look.horizons[i - 1]) / (look.horizons[i] - look.horizons[i - 1])
-        log_left += sign * (look.lasting[i - 1] + way * (look.lasting[i] - look.lasting[i - 1]))
-    return float(value * np.exp(min(log_left, 0.0)))
+    return float(value * np.exp(min(_between(x, horizons, lasting) - _between(last, horizons, lasting), 0.0)))
 
 
 @kernel
@@ -230,6 +217,9 @@ def expected_paths(
         begin += look.whole[i]
     at, deviations = np.zeros(len(when) + 1), np.zeros(len(when) + 1)
     trained = np.empty(len(look.horizons))
+    horizons, lasting = np.zeros(len(trained) + 1), np.zeros(len(trained) + 1)
+    for h in range(len(trained)):
+        horizons[h + 1], lasting[h + 1] = look.horizons[h], look.lasting[h]
     points, expected = np.zeros(len(when) + len(trained) + 1), np.empty(len(when) + len(trained) + 1)
     out = np.empty((n - first, steps))
     for t in range(first, n):
@@ -251,7 +241,7 @@ def expected_paths(
                 deviations[given] = near - expected_level + look.believed * (level - near)
                 given += 1
         for h in range(len(trained)):
-            trained[h] = _deviation(look, look.horizons[h], at[:given], deviations[:given])
+            trained[h] = _deviation(look.horizons[h], at[:given], deviations[:given], horizons, lasting)
         # Points of the near path: the forecasts given, and training's horizons filled in from them.
         expected[0], found, g, h = prices[t], 1, 1, 0
         while given > 1 and (g < given or h < len(trained)):

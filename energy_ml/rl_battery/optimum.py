@@ -2,13 +2,27 @@
 
 What belongs here: optimisation with known prices. What doesn't: anything that may be used to trade.
 
-The value of holding a charge is stepped back exactly (``value_function``). The forward pass recomputes it block by
-block from checkpoints, so that memory grows with the square root of the span.
+Method. Backward dynamic programming on the value V_t(s) of holding charge s before interval t, kept exactly as a
+piecewise-linear function. Storing one more MWh costs a = (price + buy fee) / charge efficiency, drawing one earns
+b = (price - sell fee - wear) x discharge efficiency, and at most C is stored or D drawn in an interval.
+
+* Where a >= b and V is concave, V_t is V_{t+1} cut open at the two charges where its slope passes a and b, with a piece
+  of slope a and length C and one of slope b and length D put in, and both ends cut off at the limits (the
+  sup-convolution of two concave functions merges their slopes: Rockafellar, Convex Analysis, section 16). The same
+  thresholds drive the analytical storage valuation of Zheng, Jaworski and Xu (arXiv 2108.06000).
+* At negative prices a < b: a battery would like to charge and discharge at once and burn energy, which it can't. The
+  problem is then not convex and V not concave. Between breakpoints V_t is the greatest of five lines: hold, charge in
+  full, discharge in full, charge to the best breakpoint in reach, discharge to the best breakpoint in reach. Their
+  upper envelope is computed exactly, so no binary variables and no grid are needed.
+
+Slopes are never computed by differences, only copied, so rounding doesn't build up over a year of minutes. Forward, two
+charges say what to do where V is concave; elsewhere V itself is kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +31,26 @@ from energy_ml.arrays import ZERO, Floats, Integers
 from energy_ml.errors import BatteryError
 from energy_ml.kernels import kernel, part
 from energy_ml.rl_battery.battery import Battery, Trajectory, simulate
-from energy_ml.rl_battery.value_function import EPS, Limits, Trade, best_charge, is_concave, step_back, work_space
+
+_EPS = 1e-12
+"""Breakpoints closer than this part of the charge range are one."""
+
+
+class _Trade(NamedTuple):
+    """What an interval offers: a, b (currency/MWh in the cells), and C, D (MWh in the cells)."""
+
+    buy: float
+    sell: float
+    stored: float
+    drawn: float
+
+
+class _Limits(NamedTuple):
+    """The charge range, MWh, and how close two breakpoints are one."""
+
+    low: float
+    high: float
+    eps: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,100 +69,240 @@ class Optimum:
 
 
 @part
-def _keep(x: Floats, slope: Floats, k: int, kept_x: Floats, kept_slope: Floats) -> None:
-    """Copy a function of k pieces. Loops compile in a tenth of the time that slices take."""
-    kept_x[k] = x[k]
+def _add(x: Floats, slope: Floats, n: int, end: float, tilt: float, eps: float) -> int:
+    """Add a piece of slope ``tilt`` up to ``end`` to a function of n pieces; returns how many there are then."""
+    if end - x[n] <= eps:
+        return n
+    if n > 0 and slope[n - 1] == tilt:
+        n -= 1
+    slope[n], x[n + 1] = tilt, end
+    return n + 1
+
+
+@part
+def _concave_step(
+    x: Floats, slope: Floats, k: int, trade: _Trade, limits: _Limits, out_x: Floats, out_slope: Floats
+) -> tuple[int, float, float, float]:
+    """One backward step where a >= b and V is concave.
+
+    ``x`` (k + 1,) are breakpoints, ``slope`` (k,) the slopes between them. Results go to ``out_*``. Returns (pieces,
+    V_t(first point) - V_{t+1}(first point), charge below which to buy up to it, charge above which to sell down to it).
+    """
+    a, b, c, d = trade
+    low, high, eps = limits
+    up = 0
+    while up < k and slope[up] > a:
+        up += 1
+    buy_to = x[up]
+    while up < k and slope[up] == a:
+        up += 1
+    down = up
+    while down < k and slope[down] >= b:
+        down += 1
+    # Where trading earns exactly nothing the battery is left alone.
+    sell_to = x[down]
+    first, n, i, gain = max(low, x[0] - c), ZERO, 0, 0.0
+    out_x[0] = first
+    if first < x[up] - c:
+        # The shifted left part is reached by charging in full.
+        reached = first + c
+        while x[i + 1] <= reached:
+            gain += slope[i] * (x[i + 1] - x[i])
+            i += 1
+        gain += slope[i] * (reached - x[i]) - a * c
+        for j in range(i, up):
+            n = _add(out_x, out_slope, n, x[j + 1] - c, slope[j], eps)
+    else:
+        for j in range(up):
+            gain += slope[j] * (x[j + 1] - x[j])
+        gain -= a * (x[up] - first)
+    n = _add(out_x, out_slope, n, x[up], a, eps)
+    for j in range(up, down):
+        n = _add(out_x, out_slope, n, x[j + 1], slope[j], eps)
+    n = _add(out_x, out_slope, n, min(x[down] + d, high), b, eps)
+    for j in range(down, k):
+        n = _add(out_x, out_slope, n, min(x[j + 1] + d, high), slope[j], eps)
+    out_x[n] = high
+    return n, gain, buy_to, sell_to
+
+
+@part
+def _add_envelope(
+    level: Floats,
+    tilt: Floats,
+    lines: int,
+    best: int,
+    cell: tuple[float, float, float],
+    n: int,
+    x: Floats,
+    slope: Floats,
+) -> int:
+    """Add the upper envelope of ``lines`` in a cell (left, right, eps), on which ``best`` is uppermost at the left, to
+    a function of n pieces; returns how many there are then."""
+    left, right, eps = cell
+    position = left
+    while True:
+        # The envelope is convex within a cell: only steeper lines can overtake, the one that meets first wins.
+        meets, successor = right, -1
+        for line in range(lines):
+            if tilt[line] > tilt[best]:
+                at = left + (level[best] - level[line]) / (tilt[line] - tilt[best])
+                at = max(at, position)
+                if at < meets or (successor >= 0 and at == meets and tilt[line] > tilt[successor]):
+                    meets, successor = at, line
+        if meets >= right - eps:
+            meets, successor = right, -1
+        n = _add(x, slope, n, meets, tilt[best], eps)
+        if successor < 0:
+            return n
+        best, position = successor, max(position, meets)
+
+
+@part
+def _general_step(
+    x: Floats, slope: Floats, k: int, trade: _Trade, limits: _Limits, out_x: Floats, out_slope: Floats
+) -> tuple[int, float]:
+    """One backward step for any V and any a, b: the upper envelope of five lines in each cell.
+
+    A cell ends where this charge, the one reached by charging in full or by discharging in full meets a breakpoint.
+    Returns (pieces, V_t(first point) - V_{t+1}(first point)).
+    """
+    a, b, c, d = trade
+    low, high, eps = limits
+    y = np.zeros(k + 1)
     for i in range(k):
-        kept_x[i] = x[i]
-        kept_slope[i] = slope[i]
+        y[i + 1] = y[i] + slope[i] * (x[i + 1] - x[i])
+    level, tilt, passed = np.empty(5), np.empty(5), np.zeros(3, np.int64)
+    # Of each way: how far it leads, and what it earns.
+    ways = ((0.0, 0.0), (c, -a * c), (-d, b * d))
+    left, n, gain = max(low, x[0] - c), ZERO, 0.0
+    out_x[0] = left
+    while left < high:
+        right, lines = high, 0
+        for way in range(3):
+            shift, cash = ways[way]
+            i = passed[way]
+            while i <= k and x[i] - shift <= left + eps:
+                i += 1
+            passed[way] = i
+            if i <= k:
+                right = min(right, x[i] - shift)
+            if 1 <= i <= k:
+                level[lines] = y[i - 1] + slope[i - 1] * (left + shift - x[i - 1]) + cash
+                tilt[lines] = slope[i - 1]
+                lines += 1
+        if right >= high - eps:
+            right = high
+        here, charged, discharged = passed
+        # The best breakpoints within reach: above by charging, below by discharging.
+        for begin, end, price in ((here, charged, a), (discharged, here, b)):
+            if begin < end:
+                u = int(begin)
+                for i in range(begin + 1, end):
+                    if y[i] - price * x[i] >= y[u] - price * x[u]:
+                        u = i
+                level[lines], tilt[lines] = y[u] - price * (x[u] - left), price
+                lines += 1
+        best = ZERO
+        for line in range(1, lines):
+            if level[line] > level[best] or (level[line] == level[best] and tilt[line] > tilt[best]):
+                best = line
+        if n == 0 and out_x[0] == left:
+            gain = level[best]
+        n = _add_envelope(level, tilt, lines, best, (left, right, eps), n, out_x, out_slope)
+        left = right
+    out_x[n] = high
+    return n, gain
+
+
+@part
+def _best_charge(x: Floats, slope: Floats, first: int, k: int, charge: float, trade: _Trade) -> float:
+    """The best charge after this interval, given V after it: k pieces, the first of which stands at ``first``."""
+    a, b, c, d = trade
+    after = first + k
+    lowest, highest = max(x[first], charge - d), min(x[after], charge + c)
+    # Value relative to V at the lowest reachable charge, walking upward over the breakpoints in reach.
+    i = first
+    while i < after - 1 and x[i + 1] <= lowest:
+        i += 1
+    position, value = lowest, 0.0
+    best, best_value = lowest, (b * (charge - lowest) if lowest <= charge else -a * (lowest - charge))
+    held = 0.0 if lowest == charge else -np.inf
+    while position < highest:
+        end = min(x[i + 1], highest) if i < after - 1 else highest
+        if position < charge < end:
+            end = charge
+        value += slope[i] * (end - position)
+        position = end
+        if i < after - 1 and position >= x[i + 1]:
+            i += 1
+        total = value + (b * (charge - position) if position <= charge else -a * (position - charge))
+        if total > best_value:
+            best, best_value = position, total
+        if position == charge:
+            held = total
+    # Rounding alone must not make the battery move.
+    if held >= best_value - _EPS * (1.0 + abs(best_value)):
+        return charge
+    return float(best)
 
 
 @kernel
 def _optimise(
-    buy: Floats,
-    sell: Floats,
-    most: tuple[float, float],
-    limits: Limits,
-    final: float,
-    terminal: float,
-    start: float,
-    capacity: int,
-) -> tuple[Floats, float, int]:
-    """Best charges (T + 1,), value of the start, and the greatest number of pieces, for cell prices (T,).
+    buy: Floats, sell: Floats, most: tuple[float, float], limits: _Limits, final: float, terminal: float, start: float
+) -> tuple[Floats, float]:
+    """Best charges (T + 1,) and value of the start, for cell prices (T,).
 
     ``most`` (MWh in the cells) that is stored and drawn in an interval; other arguments as in ``perfect_foresight``.
-    Stops early with more than ``capacity`` pieces as the last result if V needs more of them than fit.
     """
     n_steps = len(buy)
-    block = max(16, int(np.sqrt(n_steps)))
-    n_blocks = (n_steps + block - 1) // block
     stored, drawn = most
+    x, slope, new_x, new_slope = np.empty(64), np.empty(64), np.empty(64), np.empty(64)
+    x[0], x[1], slope[0] = min(final, limits.high - limits.eps), limits.high, terminal
+    k, concave, value = ZERO + 1, True, terminal * x[0]
+    # Where V is concave and a >= b two levels say what to do; elsewhere V after it is kept, k pieces at a place.
+    buy_to, sell_to = np.empty(n_steps), np.empty(n_steps)
+    place, pieces = np.zeros(n_steps, np.int64), np.zeros(n_steps, np.int64)
+    kept_x, kept_slope, used = np.empty(1024), np.empty(1024), 0
+    for t in range(n_steps - 1, -1, -1):
+        trade = _Trade(buy[t], sell[t], stored, drawn)
+        if len(new_x) < 15 * k + 26:
+            new_x, new_slope = np.empty(30 * k + 26), np.empty(30 * k + 26)
+        if concave and trade.buy >= trade.sell:
+            k, gain, buy_to[t], sell_to[t] = _concave_step(x, slope, k, trade, limits, new_x, new_slope)
+        else:
+            if used + k + 1 > len(kept_x):
+                room = np.empty(len(kept_x) + k)
+                kept_x, kept_slope = np.concatenate((kept_x, room)), np.concatenate((kept_slope, room))
+            for i in range(k):
+                kept_x[used + i], kept_slope[used + i] = x[i], slope[i]
+            kept_x[used + k] = x[k]
+            place[t], pieces[t] = used, k
+            used += k + 1
+            k, gain = _general_step(x, slope, k, trade, limits, new_x, new_slope)
+            concave = True
+            for i in range(k - 1):
+                concave &= new_slope[i] >= new_slope[i + 1]
+        value += gain
+        x, new_x, slope, new_slope = new_x, x, new_slope, slope
+    i, position = 0, x[0]
+    while position < start and i < k:
+        end = min(start, x[i + 1])
+        value += slope[i] * (end - position)
+        i, position = i + 1, end
     charges = np.empty(n_steps + 1)
     charges[0] = start
-
-    x, slope, new_x, new_slope, space = work_space(capacity)
-    # V after the last interval of each block, and after each interval of the block in hand.
-    saved_x, saved_slope = np.empty((n_blocks, capacity + 1)), np.empty((n_blocks, capacity))
-    saved_k = np.empty(n_blocks, dtype=np.int64)
-    block_x, block_slope = np.empty((block, capacity + 1)), np.empty((block, capacity))
-    block_k = np.empty(block, dtype=np.int64)
-
-    k, pieces = ZERO + 1, 1
-    x[0], x[1], slope[0] = min(final, limits.high - limits.eps), limits.high, terminal
-    value = terminal * x[0]
-    # Where V is concave and a >= b two levels say what to do. In blocks with other intervals V itself is needed again.
-    buy_to, sell_to = np.empty(n_steps), np.empty(n_steps)
-    by_levels = np.ones(n_blocks, dtype=np.bool_)
-    # First backward over all blocks, saving V at the end of each; then forward, with V recomputed where it is needed.
-    for visit in range(2 * n_blocks):
-        backward = visit < n_blocks
-        number = n_blocks - 1 - visit if backward else visit - n_blocks
-        first, after = number * block, min(n_steps, (number + 1) * block)
-        if backward:
-            _keep(x, slope, k, saved_x[number], saved_slope[number])
-            saved_k[number] = k
-        elif by_levels[number]:
-            for t in range(first, after):
-                if charges[t] < buy_to[t]:
-                    charges[t + 1] = min(buy_to[t], charges[t] + stored)
-                elif charges[t] > sell_to[t]:
-                    charges[t + 1] = max(sell_to[t], charges[t] - drawn)
-                else:
-                    charges[t + 1] = charges[t]
-            continue
-        else:
-            k = saved_k[number]
-            _keep(saved_x[number], saved_slope[number], k, x, slope)
-        concave = is_concave(slope, k)
-        for t in range(after - 1, first - 1, -1):
-            if not backward:
-                _keep(x, slope, k, block_x[t - first], block_slope[t - first])
-                block_k[t - first] = k
-            trade = Trade(buy[t], sell[t], stored, drawn)
-            k, gain, concave, levels, buy_to[t], sell_to[t] = step_back(
-                x, slope, k, concave, trade, limits, space, (new_x, new_slope)
-            )
-            if not levels:
-                by_levels[number] = False
-            pieces = max(pieces, k)
-            if pieces > capacity:
-                return charges, value, pieces
-            x, new_x = new_x, x
-            slope, new_slope = new_slope, slope
-            if backward:
-                value += gain
-        if backward and number == 0:
-            i, position = 0, x[0]
-            while position < start and i < k:
-                end = min(start, x[i + 1])
-                value += slope[i] * (end - position)
-                i, position = i + 1, end
-        if not backward:
-            for t in range(first, after):
-                i = t - first
-                trade = Trade(buy[t], sell[t], stored, drawn)
-                charges[t + 1] = best_charge(block_x[i], block_slope[i], block_k[i], charges[t], trade, EPS)
-    return charges, value, pieces
+    for t in range(n_steps):
+        charge = charges[t]
+        if pieces[t]:
+            trade = _Trade(buy[t], sell[t], stored, drawn)
+            charge = _best_charge(kept_x, kept_slope, place[t], pieces[t], charge, trade)
+        elif charge < buy_to[t]:
+            charge = min(buy_to[t], charge + stored)
+        elif charge > sell_to[t]:
+            charge = max(sell_to[t], charge - drawn)
+        charges[t + 1] = charge
+    return charges, value
 
 
 def _with_cycle_limit(
@@ -242,7 +415,7 @@ def perfect_foresight(
     buy = (price + p.buy_fee) / p.charge_eff
     sell = (price - p.sell_fee - p.wear) * p.discharge_eff
     most = (p.power_in * hours * p.charge_eff, p.power_out * hours / p.discharge_eff)
-    if start + len(price) * most[0] < battery.final_mwh - EPS:
+    if start + len(price) * most[0] < battery.final_mwh - _EPS:
         raise BatteryError(
             f"a final charge of {battery.final_mwh:g} MWh is out of reach from {start:g} MWh in {len(price)} intervals",
             expected=f"at most {start + len(price) * most[0]:g} MWh",
@@ -252,14 +425,8 @@ def perfect_foresight(
         assert days is not None
         charges, bound = _with_cycle_limit(buy, sell, most, battery, terminal_value, start, days, time_limit)
     else:
-        limits = Limits(p.low, p.high, EPS * (p.high - p.low))
-        capacity = 128
-        pieces = capacity + 1
-        while pieces > capacity:
-            capacity = max(2 * capacity, int(8 * (p.high - p.low) / min(most)))
-            charges, bound, pieces = _optimise(
-                buy, sell, most, limits, battery.final_mwh, float(terminal_value), start, capacity
-            )
+        limits = _Limits(p.low, p.high, _EPS * (p.high - p.low))
+        charges, bound = _optimise(buy, sell, most, limits, battery.final_mwh, float(terminal_value), start)
     moved = np.diff(charges)
     requests = np.where(moved > 0, moved / p.charge_eff, moved * p.discharge_eff) / hours
     run = simulate(battery, requests, price, hours, days, start_mwh=start)

@@ -9,6 +9,7 @@ from energy_ml.rl_battery.battery import Battery, step
 from energy_ml.rl_battery.learning import (
     Experience,
     Learner,
+    Part,
     Schedule,
     decide,
     follow,
@@ -41,7 +42,7 @@ def make_experience(rng, n=40, bins=3, times=2):
 def empty(bins, times, slices=SLICES, trust=None):
     day, hours = (4, 1, bins, slices), (4, times, bins, slices)
     ones = (np.ones(day), np.ones(hours)) if trust is None else trust
-    return Learner(np.zeros(day), np.zeros(day), ones[0], np.zeros(hours), np.zeros(hours), ones[1])
+    return Learner(*(Part(np.zeros_like(t), np.zeros_like(t), t) for t in ones))
 
 
 def python_sweep(learner, battery, e, schedule, power=0.7):
@@ -57,7 +58,10 @@ def python_sweep(learner, battery, e, schedule, power=0.7):
     def added(t):
         level, time = e.places.information[t], e.places.time[t]
         entries = [
-            sum(w * (learner.day[level, 0, i, j] + learner.hours[level, time, i, j]) for i, w in cells(t, j))
+            sum(
+                w * (learner.day.values[level, 0, i, j] + learner.hours.values[level, time, i, j])
+                for i, w in cells(t, j)
+            )
             for j in range(SLICES)
         ]
         return np.concatenate([[0.0], np.cumsum(width * e.scale[t] * np.array(entries))])
@@ -89,19 +93,19 @@ def python_sweep(learner, battery, e, schedule, power=0.7):
             target = (gained[j + 1] - gained[j]) / width / e.scale[t]
             level, time = e.places.information[t], e.places.time[t]
             for i, weight in cells(t, j):
-                visits = learner.day_visits[level, 0, i, j]
-                old = learner.day[level, 0, i, j]
+                visits = learner.day.visits[level, 0, i, j]
+                old = learner.day.values[level, 0, i, j]
                 rate = weight * (1 / schedule.learning_rate + visits) ** -power
-                new = old + rate * (learner.day_trust[level, 0, i, j] * target - old)
-                learner.day[level, 0, i, j] = new
-                learner.day_visits[level, 0, i, j] += weight
-                visits = learner.hour_visits[level, time, i, j]
-                old = learner.hours[level, time, i, j]
+                new = old + rate * (learner.day.trust[level, 0, i, j] * target - old)
+                learner.day.values[level, 0, i, j] = new
+                learner.day.visits[level, 0, i, j] += weight
+                visits = learner.hours.visits[level, time, i, j]
+                old = learner.hours.values[level, time, i, j]
                 rate = weight * (1 / schedule.learning_rate + visits) ** -power
-                learner.hours[level, time, i, j] += rate * (
-                    learner.hour_trust[level, time, i, j] * (target - new) - old
+                learner.hours.values[level, time, i, j] += rate * (
+                    learner.hours.trust[level, time, i, j] * (target - new) - old
                 )
-                learner.hour_visits[level, time, i, j] += weight
+                learner.hours.visits[level, time, i, j] += weight
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -122,9 +126,9 @@ def test_sweep_equals_plain_python(seed):
     for _ in range(3):
         sweep(fast, moves, e, schedule, (battery.high_mwh - battery.low_mwh) / SLICES)
         python_sweep(slow, battery, e, schedule)
-    for ours, theirs in zip(fast, slow, strict=True):
+    for ours, theirs in zip((*fast.day, *fast.hours), (*slow.day, *slow.hours), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
-    assert (fast.day != 0).any() and (fast.hours != 0).any()
+    assert (fast.day.values != 0).any() and (fast.hours.values != 0).any()
 
 
 @settings(max_examples=60)
@@ -174,7 +178,7 @@ def learn(prices, hour, slices=5, passes=60, sampled=False):
             sampled_episode(learner, battery.physics, 1.0, e, schedule, 0.5, max(0.05, 0.99**episode), 500, rng)
         else:
             sweep(learner, moves, e, schedule, width)
-    values = learner.day + learner.hours
+    values = learner.day.values + learner.hours.values
     rows = stored_values(seen, values, places, np.ones(n), width)
     requests, cash, end = follow(battery.physics, 0.5, 1.0, prices, prices, rows, np.zeros(n, dtype=np.int64))
     return prices.mean() + values[0, :, 0], requests, cash, end
