@@ -113,8 +113,6 @@ def test_one_room_asks_the_lake_for_a_day_and_its_window(asked: str) -> None:
 
 
 WIDE = {
-    "_newest_row": "compiled: takes arrays and numbers alone",
-    "_market_state": "compiled: takes arrays and numbers alone",
     "get_action": "six are promised by position, the rest are what a live call knows by name",
 }
 

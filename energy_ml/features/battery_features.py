@@ -188,9 +188,9 @@ def _prices_at(stamps: Integers, regions: pd.Series | None, price_df: pd.DataFra
     newest = np.maximum.accumulate(np.where(np.isnan(price), -1, row), axis=0)
     day = steps_of(DAY_MINUTES, panel.interval_minutes)
     filled = np.where(np.isnan(price), 0.0, price)
-    known = rolling_sum((~np.isnan(price)).astype(np.float64), [day], before=0.0)[day]
+    known = rolling_sum((~np.isnan(price)).astype(np.float64), day, before=0.0)
     with np.errstate(invalid="ignore"):
-        day_mean = rolling_sum(filled, [day], before=0.0)[day] / known
+        day_mean = rolling_sum(filled, day, before=0.0) / known
     low = _extreme(np.where(np.isnan(price), np.inf, price), day, np.minimum)
     high = _extreme(np.where(np.isnan(price), -np.inf, price), day, np.maximum)
 

@@ -6,39 +6,61 @@ What belongs here: plain differences to one earlier instant. What doesn't: anyth
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from energy_ml.arrays import Floats, Floats32
+from energy_ml.arrays import Floats, Floats32, Integers
+from energy_ml.kernels import kernel, part
 
 
-def lagged(values: Floats, lag: int, first: int = 0) -> Floats:
-    """``values`` (T, R) as they were ``lag`` >= 0 intervals before, rows from ``first`` on; NaN before the start."""
-    n_times = len(values)
-    if lag <= first:
-        return values[first - lag : n_times - lag]
-    out = np.full((n_times - first, *values.shape[1:]), np.nan)
-    if lag < n_times:
-        out[lag - first :] = values[: n_times - lag]
-    return out
+def read_only(values: Floats) -> Floats:
+    """A view for compiled code, which would be compiled again for arrays that can be written, as some are."""
+    if values.flags.writeable:
+        values = values.view()
+        values.flags.writeable = False
+    return values
+
+
+@lru_cache(maxsize=64)
+def _integers(values: tuple[int, ...]) -> Integers:
+    return np.array(values, dtype=np.int64)
 
 
 def write_lags(values: Floats, lags: Sequence[int], out: Floats32, first: int = 0) -> None:
     """Prices ``lags`` intervals before; ``values`` (T, R), ``out`` (len(lags), T - first, R)."""
-    n_times = len(values)
-    for column, lag in zip(out, lags, strict=True):
-        known = max(lag - first, 0)
-        column[:known] = np.nan
-        if lag < n_times:
-            column[known:] = values[first + known - lag : n_times - lag]
+    _shifted(read_only(values), _integers(tuple(lags)), first, False, out)
 
 
 def write_changes(values: Floats, lags: Sequence[int], out: Floats32, first: int = 0) -> None:
     """Current price minus the price ``lags`` intervals before; subtracted in float64, shapes as in ``write_lags``."""
-    n_times = len(values)
-    for column, lag in zip(out, lags, strict=True):
-        known = max(lag - first, 0)
+    _shifted(read_only(values), _integers(tuple(lags)), first, True, out)
+
+
+@kernel
+def _shifted(values: Floats, lags: Integers, first: int, changes: bool, out: Floats32) -> None:
+    flat, skip = values.reshape(-1), first * values.shape[1]
+    for place in range(len(lags)):
+        column, back = out[place].reshape(-1), lags[place] * values.shape[1]
+        known = min(max(back - skip, 0), len(column))
         column[:known] = np.nan
-        if lag < n_times:
-            start = first + known
-            np.subtract(values[start:], values[start - lag : n_times - lag], out=column[known:], casting="same_kind")
+        if known == len(column):
+            continue
+        if changes:
+            put_difference(flat[skip + known :], flat[skip + known - back :], column[known:])
+        else:
+            put(flat[skip + known - back :], column[known:])
+
+
+@part
+def put(values: Floats, out: Floats32) -> None:
+    """The first of ``values`` into ``out`` (n,)."""
+    for i in range(len(out)):
+        out[i] = values[i]
+
+
+@part
+def put_difference(values: Floats, others: Floats, out: Floats32) -> None:
+    """The first of ``values`` minus those of ``others`` into ``out`` (n,)."""
+    for i in range(len(out)):
+        out[i] = values[i] - others[i]

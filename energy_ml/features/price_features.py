@@ -22,7 +22,7 @@ from energy_ml.arrays import Booleans, Floats, Floats32
 from energy_ml.config import Covariate, PricePredictionConfig
 from energy_ml.errors import ConfigError, UnknownRegionError
 from energy_ml.features.covariates import PREFIX, covariate_columns, with_unknown
-from energy_ml.features.lag_features import write_changes, write_lags
+from energy_ml.features.lag_features import read_only, write_changes, write_lags
 from energy_ml.features.market_state_features import (
     DAY_MINUTES,
     market_state_columns,
@@ -31,7 +31,6 @@ from energy_ml.features.market_state_features import (
     write_market_state,
 )
 from energy_ml.features.neighbours import ATTRIBUTE, HANDFUL, SAMPLE_DAYS, Compared, choose, compared
-from energy_ml.features.newest_row import NewestRowPlan, newest_row
 from energy_ml.features.panel import Panel, to_panel, with_region
 from energy_ml.features.regional_features import (
     MOVE_STEPS,
@@ -237,7 +236,7 @@ def price_feature_cube(
     -------
     The F column names and an array (F, instants, R); ``array.reshape(F, -1).T`` are long rows in grid order.
     """
-    values = np.ascontiguousarray(panel.values.T)
+    values = read_only(np.ascontiguousarray(panel.values.T))
     n_times, n_regions = values.shape
     first = 0 if last is None else max(n_times - last, 0)
     names = feature_names(spec, panel.interval_minutes)
@@ -249,9 +248,6 @@ def price_feature_cube(
             f"out is {out.dtype} {out.shape}", expected=f"float32 {shape}", remedy="pass an array of that shape"
         )
     cube: Floats32 = out
-    if n_times - first == 1:
-        _write_newest(panel, values, spec, cube[:, 0])
-        return names, cube
     used = 0
 
     def take(count: int) -> Floats32:
@@ -283,36 +279,6 @@ def price_feature_cube(
     for column in spec.extra_columns:
         take(1)[0] = panel.columns[column][first:]
     return names, cube
-
-
-def _write_newest(panel: Panel, values: Floats, spec: PriceFeatureSpec, out: Floats32) -> None:
-    """The newest instant's features, ``out`` (F, R)."""
-    reference = _reference(panel, spec)
-    newest_row(
-        values,
-        int(panel.times_ns[-1]),
-        _newest_plan(spec, panel.interval_minutes),
-        _compared(panel, spec),
-        reference,
-        out,
-    )
-    first = len(out) - len(spec.extra_columns)
-    for place, column in enumerate(spec.extra_columns):
-        out[first + place] = panel.columns[column][-1]
-
-
-@lru_cache(maxsize=64)
-def _newest_plan(spec: PriceFeatureSpec, interval_minutes: int) -> NewestRowPlan:
-    return NewestRowPlan.make(
-        spec.lags,
-        spec.windows,
-        spec.changes,
-        spec.horizons,
-        interval_minutes,
-        include_time=spec.include_time,
-        include_regional=spec.include_regional,
-        include_market_state=spec.include_market_state,
-    )
 
 
 def _compared(panel: Panel, spec: PriceFeatureSpec) -> Compared:

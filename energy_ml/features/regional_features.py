@@ -10,14 +10,13 @@ are, ``neighbours`` says; with its zones and candidates the work grows with the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from energy_ml.arrays import Booleans, Floats, Floats32, Integers
+from energy_ml.features.lag_features import read_only
 from energy_ml.features.neighbours import Compared
-from energy_ml.features.rolling_features import padded, plan_windows
-from energy_ml.kernels import kernel
+from energy_ml.features.rolling_features import sum_windows, window_tree
+from energy_ml.kernels import kernel, part
 
 MOVE_STEPS = (1, 3)
 """Intervals over which the others' last moves are taken."""
@@ -37,7 +36,7 @@ NEAREST_COLUMNS = (
 NEAREST_MINUTES = 60
 _MOVE_STEPS = np.array(MOVE_STEPS, dtype=np.int64)
 BLOCK_CELLS = 65_536
-"""Cells worked on at once: more of them than in the window tree, as its arrays are one region's row each."""
+"""Cells (instants x regions) worked on at once, so that they stay in cache."""
 _PAIR_BLOCK = 2
 """Blocks are larger by this where pairs of regions are compared."""
 
@@ -45,89 +44,78 @@ _PAIR_BLOCK = 2
 def write_regional(values: Floats, compared: Compared, reference: Floats | None, out: Floats32, first: int = 0) -> None:
     """Leave-one-out spreads and moves, within each zone.
 
+    Joined from the regions before and those after rather than total minus own: a spike of the region itself then takes
+    no digits from its others.
+
     Parameters
     ----------
     values : (T, R) float64, C order.
     reference : (T,) prices of the reference region, or None if it isn't among the data.
     out : (len(REGIONAL_COLUMNS), T - first, R).
     """
-    if len(compared.bounds) == 2:
-        _write_zone(values, compared.peers, reference, out, first)
-        return
-    for zone in compared.zones:
-        part = np.empty((*out.shape[:2], len(zone)), dtype=np.float32)
-        _write_zone(np.ascontiguousarray(values[:, zone]), compared.peers[zone], reference, part, first)
-        out[:, :, zone] = part
+    beside = np.full(out.shape[1], np.nan) if reference is None else np.array(reference[first:])
+    np.subtract(values[first:], beside[:, None], out=out[3], casting="same_kind")
+    for zone in range(len(compared.bounds) - 1):
+        places = compared.order[compared.bounds[zone] : compared.bounds[zone + 1]]
+        _write_zone(read_only(values), places, compared.peers, BLOCK_CELLS, first, out)
 
 
-def _write_zone(values: Floats, peers: Booleans, reference: Floats | None, out: Floats32, first: int) -> None:
-    n_times, n_regions = values.shape
-    halo = max(MOVE_STEPS)
-    block = max(min(BLOCK_CELLS // n_regions, n_times - first), 1)
-    # One set of buffers for all blocks: fresh ones of this size cost more than the work on them.
-    buffers = np.empty((4, n_regions, (1 + len(MOVE_STEPS)) * block))
+@kernel
+def _write_zone(values: Floats, zone: Integers, peers: Booleans, cells: int, first: int, out: Floats32) -> None:
+    n_regions, n_times, sides = len(zone), len(values), 1 + len(_MOVE_STEPS)
+    block = max(min(cells // n_regions, n_times - first), 1)
+    # Each row holds a region's prices of the block, then its moves; of the others those after it, for now.
+    shape = (n_regions, sides * block)
+    beside, total, low, high = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
+    count, before = np.empty(sides * block), np.empty((3, sides * block))
     for start in range(first, n_times, block):
-        stop = min(start + block, n_times)
-        # Region-major inside a block: each region's row is contiguous.
-        price = np.ascontiguousarray(padded(values, start - halo, stop).T)
-        now = price[:, halo:]
-        part = out[:, start - first : stop - first].transpose(0, 2, 1)
-        # Prices and moves side by side: calls are few, and each works on long rows.
-        sides = 1 + len(MOVE_STEPS), stop - start
-        compared, *room = buffers[..., : sides[0] * sides[1]]
-        beside = compared.reshape(n_regions, *sides)
-        beside[:, 0] = now
-        for place, steps in enumerate(MOVE_STEPS):
-            np.subtract(now, price[:, halo - steps : price.shape[1] - steps], out=beside[:, 1 + place])
-        for number, statistic in enumerate(others(compared, peers, room)):
-            found = statistic.reshape(n_regions, *sides)
-            np.subtract(now, found[:, 0], out=part[number], casting="same_kind")
-            for place in range(len(MOVE_STEPS)):
-                part[4 + 3 * place + number] = found[:, 1 + place]
-        if reference is None:
-            part[3] = np.nan
-        else:
-            np.subtract(now, reference[start:stop], out=part[3], casting="same_kind")
+        n = min(block, n_times - start)
+        for place in range(n_regions):
+            for i in range(n):
+                beside[place, i] = now = values[start + i, zone[place]]
+                for side in range(1, sides):
+                    then = start + i - _MOVE_STEPS[side - 1]
+                    beside[place, side * n + i] = now - values[then, zone[place]] if then >= 0 else np.nan
+        total[-1], low[-1], high[-1] = 0.0, np.nan, np.nan
+        count[:], before[0], before[1:] = 0.0, 0.0, np.nan
+        for place in range(n_regions - 1, -1, -1):
+            peer = peers[zone[place]]
+            for i in range(sides * n):
+                number = beside[place, i] if peer else np.nan
+                count[i] += number == number
+                if place > 0:
+                    total[place - 1, i] = total[place, i] + (number if number == number else 0.0)
+                    low[place - 1, i] = _low(number, low[place, i])
+                    high[place - 1, i] = _high(number, high[place, i])
+        for place in range(n_regions):
+            region, peer = zone[place], peers[zone[place]]
+            for side in range(sides):
+                for t in range(start, start + n):
+                    i = side * n + t - start
+                    own = beside[place, i]
+                    number = own if peer else np.nan
+                    known = count[i] - (number == number)
+                    mean = (before[0, i] + total[place, i]) / known if known > 0 else np.nan
+                    least, most = _low(before[1, i], low[place, i]), _high(before[2, i], high[place, i])
+                    before[0, i] += number if number == number else 0.0
+                    before[1, i], before[2, i] = _low(before[1, i], number), _high(before[2, i], number)
+                    if side == 0:
+                        mean, least, most = own - mean, own - least, own - most
+                    column = 3 * side + (side > 0)
+                    out[column, t - first, region] = mean
+                    out[column + 1, t - first, region] = least
+                    out[column + 2, t - first, region] = most
 
 
-def others(values: Floats, peers: Booleans, out: Sequence[Floats] | None = None) -> tuple[Floats, Floats, Floats]:
-    """Mean, minimum and maximum over the *other* regions that have a value; (R, n) each, NaN where none has.
-
-    Joined from the regions before and those after rather than total minus own: a spike of the region itself then takes
-    no digits from its others. ``out`` are three arrays (R, n) to fill instead of new ones.
-    """
-    total, low, high = np.empty((3, *values.shape)) if out is None else out
-    if peers.all() and np.isfinite(values.sum()):  # a missing price would make the sum NaN
-        count = np.full((len(values), 1), len(values) - 1.0)
-        filled = values
-    else:
-        known = ~np.isnan(values)
-        known &= peers[:, None]
-        values = np.where(known, values, np.nan)
-        filled = np.where(known, values, 0.0)
-        count = known.sum(axis=0) - known.astype(np.float64)
-    count[count == 0] = np.nan
-    mean = _leave_one_out(np.add, filled, total)
-    mean /= count
-    return mean, _leave_one_out(np.fmin, values, low), _leave_one_out(np.fmax, values, high)
+@part
+def _low(a: float, b: float) -> float:
+    """The lower one; the other where one is unknown."""
+    return b if a != a else a if b != b or a <= b else b
 
 
-def _leave_one_out(function: np.ufunc, values: Floats, out: Floats) -> Floats:
-    """``function`` over all rows but the own one, (R, n), into ``out``; one region alone gives NaN."""
-    if len(values) == 1:
-        out[:] = np.nan
-        return out
-    # Row by row: numpy's accumulate along the first axis is several times slower.
-    last = len(values) - 1
-    out[last - 1] = values[last]
-    for row in range(last - 1, 0, -1):
-        function(values[row], out[row], out=out[row - 1])
-    before = values[0].copy()
-    for row in range(1, last):
-        function(before, out[row], out=out[row])
-        function(before, values[row], out=before)
-    out[last] = before
-    return out
+@part
+def _high(a: float, b: float) -> float:
+    return b if a != a else a if b != b or a >= b else b
 
 
 def write_nearest(values: Floats, candidates: Integers, window: int, out: Floats32, first: int = 0) -> None:
@@ -136,36 +124,26 @@ def write_nearest(values: Floats, candidates: Integers, window: int, out: Floats
     Columns: price minus its price; mean distance over the window; its last moves; share of the candidates that are
     cheaper now. ``values`` (T, R), ``candidates`` as in ``Compared``, ``out`` (len(NEAREST_COLUMNS), T - first, R).
     """
-    n_times, n_regions = values.shape
     halo = max(window - 1, max(MOVE_STEPS))
-    block = max(_PAIR_BLOCK * BLOCK_CELLS // n_regions, 4 * halo, 1)
-    steps = plan_windows([window])
-    node = {1: 0} | {made: place + 1 for place, (made, _, _) in enumerate(steps)}
-    tree = np.array([(a, node[a], node[b]) for _, a, b in steps], dtype=np.int64).reshape(-1, 3)
-    for start in range(first, n_times, block):
-        stop = min(start + block, n_times)
-        price = np.ascontiguousarray(padded(values, start - halo, stop).T)
-        _nearest(price, candidates, tree, window, halo, _MOVE_STEPS, out[:, start - first : stop - first])
+    block = max(_PAIR_BLOCK * BLOCK_CELLS // values.shape[1], 4 * halo, 1)
+    tree, _ = window_tree((window,))
+    for start in range(first, len(values), block):
+        stop, before = min(start + block, len(values)), max(start - halo, 0)
+        price = np.full((values.shape[1], halo + stop - start), np.nan)
+        price[:, before - start + halo :] = values[before:stop].T
+        _nearest(price, candidates, tree, window, halo, out[:, start - first : stop - first])
 
 
 @kernel
-def _nearest(
-    price: Floats,
-    candidates: Integers,
-    tree: Integers,
-    window: int,
-    halo: int,
-    moves: Integers,
-    out: Floats32,
-) -> None:
-    """One block, ``price`` (R, halo + n). ``tree`` (steps, 3) sums as ``rolling_sum`` does: length, node, node."""
+def _nearest(price: Floats, candidates: Integers, tree: Integers, window: int, halo: int, out: Floats32) -> None:
+    """One block, ``price`` (R, halo + n)."""
     n_regions, n = price.shape
     gap, nodes = np.empty(n), np.empty((len(tree) + 1, n))
     near, cheaper, known = np.empty(n), np.empty(n), np.empty(n)
     for own in range(n_regions):
         near[:], cheaper[:], known[:] = np.inf, 0.0, 0.0
         for i in range(halo, n):
-            for column in range(2 + len(moves)):
+            for column in range(2 + len(_MOVE_STEPS)):
                 out[column, i - halo, own] = np.nan
         for peer in candidates[own]:
             if peer < 0:
@@ -174,11 +152,7 @@ def _nearest(
             for i in range(n):
                 gap[i] = price[min(own, peer), i] - price[max(own, peer), i]
                 nodes[0, i] = abs(gap[i])
-            for step in range(len(tree)):
-                a, one, other, total = tree[step, 0], nodes[tree[step, 1]], nodes[tree[step, 2]], nodes[step + 1]
-                total[: min(a, n)] = np.nan
-                for i in range(a, n):
-                    total[i] = one[i] + other[i - a]
+            sum_windows(nodes, tree, 0, np.nan)
             for i in range(halo, n):
                 signed, distance = sign * gap[i], nodes[-1, i] / window
                 cheaper[i] += signed > 0
@@ -186,7 +160,7 @@ def _nearest(
                 if distance < near[i]:
                     near[i] = distance
                     out[0, i - halo, own], out[1, i - halo, own] = signed, distance
-                    for k in range(len(moves)):
-                        out[2 + k, i - halo, own] = price[peer, i] - price[peer, i - moves[k]]
+                    for k in range(len(_MOVE_STEPS)):
+                        out[2 + k, i - halo, own] = price[peer, i] - price[peer, i - _MOVE_STEPS[k]]
         for i in range(halo, n):
-            out[2 + len(moves), i - halo, own] = cheaper[i] / known[i] if known[i] > 0 else np.nan
+            out[2 + len(_MOVE_STEPS), i - halo, own] = cheaper[i] / known[i] if known[i] > 0 else np.nan

@@ -1,6 +1,6 @@
 """Rolling mean, standard deviation, minimum and maximum over the last w intervals, all windows in one pass.
 
-What belongs here: the window tree. What doesn't: which windows a model gets (features/__init__).
+What belongs here: the window tree. What doesn't: which windows a model gets (``price_features``).
 
 Each window is made of two windows already known (60 = 30 + 30, 15 = 10 + 5), so that five windows cost seven combining
 steps. Means and sums of squared deviations merge by Chan, Golub and LeVeque, "Algorithms for computing the sample
@@ -11,15 +11,19 @@ computed from a tail of the data equals the batch row bit for bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from energy_ml.arrays import Floats, Floats32
+from energy_ml.arrays import Floats, Floats32, Integers
+from energy_ml.features.lag_features import put, put_difference, read_only
+from energy_ml.kernels import kernel, part
 
 STATISTICS = ("mean", "std", "min", "max")
 BLOCK_CELLS = 32_768
-"""Cells (instants x regions) worked on at once: the buffers stay in cache, and calls are few."""
+"""Cells (instants x regions) worked on at once, so that the tree stays in cache."""
 
 
 def plan_windows(windows: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -43,32 +47,49 @@ def plan_windows(windows: Sequence[int]) -> list[tuple[int, int, int]]:
     return steps
 
 
-def rolling_sum(values: Floats, windows: Sequence[int], before: float = np.nan) -> dict[int, Floats]:
-    """Sums over the last w rows of ``values`` (T, R): {w: (T, R) float64}.
+@lru_cache(maxsize=64)
+def window_tree(windows: tuple[int, ...]) -> tuple[Integers, Integers]:
+    """``plan_windows`` for compiled code: (steps, 4) window, a, node of a, node of b; and (windows, 2) length, node.
+
+    Node 0 is the series itself, node k + 1 is made by step k.
+    """
+    steps = plan_windows(windows)
+    node = {1: 0} | {window: place + 1 for place, (window, _, _) in enumerate(steps)}
+    tree = np.array([(window, a, node[a], node[b]) for window, a, b in steps], dtype=np.int64).reshape(-1, 4)
+    return tree, np.array([(window, node[window]) for window in windows], dtype=np.int64).reshape(-1, 2)
+
+
+def rolling_sum(values: Floats, window: int, before: float = np.nan) -> Floats:
+    """Sums over the last ``window`` rows of ``values`` (T, R), same shape.
 
     Rows before the first count as ``before``: NaN leaves unfinished windows NaN, 0 sums what there is.
     """
-    sums: dict[int, Floats] = {1: values}
-    for window, a, b in plan_windows(windows):
-        total = sums[a] + before
-        np.add(sums[a][a:], sums[b][: max(len(values) - a, 0)], out=total[a:])
-        sums[window] = total
-    return {window: sums[window] for window in windows}
+    tree, _ = window_tree((window,))
+    nodes = np.empty((len(tree) + 1, len(values)))
+    out = np.empty_like(values)
+    for own, column in zip(out.T, values.T, strict=True):
+        nodes[0] = column
+        sum_windows(nodes, tree, 0, before)
+        own[:] = nodes[-1]
+    return out
 
 
-def padded(values: Floats, start: int, stop: int) -> Floats:
-    """Rows start..stop of ``values`` (T, R) with NaN rows for a negative ``start``."""
-    if start >= 0:
-        return values[start:stop]
-    return np.concatenate([np.full((-start, *values.shape[1:]), np.nan), values[:stop]])
+@kernel
+def sum_windows(nodes: Floats, tree: Integers, start: int, before: float) -> None:
+    """Sums of the series in ``nodes[0]`` (n,) into the other nodes of ``tree``, from ``start`` on, as if it began there
+    and each number before it were ``before``."""
+    for step in range(len(tree)):
+        # Slices, so that the compiler sees that no index is negative, and works on several numbers at once.
+        a, own, total = tree[step, 1], nodes[tree[step, 2], start:], nodes[step + 1, start:]
+        for i in range(min(a, len(total))):
+            total[i] = own[i] + before
+        later, one, other = total[a:], own[a:], nodes[tree[step, 3], start:]
+        for i in range(len(later)):
+            later[i] = one[i] + other[i]
 
 
 def write_rolling(
-    values: Floats,
-    windows: Sequence[int],
-    out: Floats32,
-    first: int = 0,
-    distances: Floats32 | None = None,
+    values: Floats, windows: Sequence[int], out: Floats32, first: int = 0, distances: Floats32 | None = None
 ) -> None:
     """Write the four statistics of each window.
 
@@ -80,64 +101,79 @@ def write_rolling(
     first : rows before it aren't written.
     distances : (len(windows) * 3, T - first, R) or None; the current price minus mean, min and max.
     """
-    n_times, n_regions = values.shape
-    halo = max(windows) - 1
-    block = max(BLOCK_CELLS // n_regions, 4 * halo, 1)
-    work = _Tree(windows, min(block, n_times - first) + halo, n_regions)
+    tree, ends = window_tree(tuple(windows))
+    block = max(BLOCK_CELLS // values.shape[1], 4 * max(windows))
+    _write(read_only(values), tree, ends, block, first, out, out[:0] if distances is None else distances)
+
+
+@kernel
+def _write(
+    values: Floats, tree: Integers, ends: Integers, block: int, first: int, out: Floats32, distances: Floats32
+) -> None:
+    n_times, width = values.shape
+    halo = 0
+    for place in range(len(ends)):
+        halo = max(halo, ends[place, 0] - 1)
+    # All arrays flat and time-major, so that one offset shifts all regions.
+    flat, written = values.reshape(-1), (n_times - first) * width
+    columns, gaps = out.reshape(len(out), written), distances.reshape(len(distances), written)
+    shape = (len(tree) + 1, (min(block, n_times - first) + halo) * width)
+    mean, m2, low, high = np.empty(shape), np.zeros(shape), np.empty(shape), np.empty(shape)
     for start in range(first, n_times, block):
-        stop = min(start + block, n_times)
-        part = slice(start - first, stop - first)
-        work.run(
-            np.ascontiguousarray(padded(values, start - halo, stop)).reshape(-1),
-            halo * n_regions,
-            out.reshape(len(out), n_times - first, n_regions)[:, part],
-            None if distances is None else distances[:, part],
+        size = (min(block, n_times - start) + halo) * width
+        unknown = max(halo - start, 0) * width
+        mean[0, :unknown] = np.nan
+        mean[0, unknown:size] = flat[max(start - halo, 0) * width :][: size - unknown]
+        low[0], high[0] = mean[0], mean[0]
+        for step in range(len(tree)):
+            window, a, own, other = tree[step, 0], tree[step, 1], tree[step, 2], tree[step, 3]
+            begin, back, node = (window - 1) * width, a * width, step + 1
+            share, square = (window - a) / window, a * (window - a) / window
+            # One result at a time: the compiler then works on several cells at once.
+            one, other_one, result = (
+                mean[own, begin:size],
+                mean[other, begin - back : size - back],
+                mean[node, begin:size],
+            )
+            parts, other_parts, squares = m2[own, begin:size], m2[other, begin - back :], m2[node, begin:size]
+            for i in range(len(squares)):
+                delta = other_one[i] - one[i]
+                squares[i] = (parts[i] + other_parts[i]) + delta * delta * square
+            for i in range(len(result)):
+                result[i] = one[i] + (other_one[i] - one[i]) * share
+            _lower(low[own, begin:], low[other, begin - back :], low[node, begin:size])
+            _higher(high[own, begin:], high[other, begin - back :], high[node, begin:size])
+        now, cells = (
+            slice(halo * width, size),
+            slice((start - first) * width, (start - first) * width + size - halo * width),
         )
+        for place in range(len(ends)):
+            window, node = ends[place, 0], ends[place, 1]
+            put(mean[node, now], columns[4 * place, cells])
+            _put_deviation(m2[node, now], window, columns[4 * place + 1, cells])
+            put(low[node, now], columns[4 * place + 2, cells])
+            put(high[node, now], columns[4 * place + 3, cells])
+            if len(gaps):
+                put_difference(mean[0, now], mean[node, now], gaps[3 * place, cells])
+                put_difference(mean[0, now], low[node, now], gaps[3 * place + 1, cells])
+                put_difference(mean[0, now], high[node, now], gaps[3 * place + 2, cells])
 
 
-class _Tree:
-    """The buffers of one tree, reused for every block; arrays are flat, time-major."""
+@part
+def _lower(a: Floats, b: Floats, out: Floats) -> None:
+    """The lower ones of (n,) and (n,); unknown where one is."""
+    for i in range(len(out)):
+        out[i] = a[i] if (a[i] <= b[i]) | (a[i] != a[i]) else b[i]
 
-    def __init__(self, windows: Sequence[int], n_rows: int, n_regions: int) -> None:
-        self.windows, self.n_regions = list(windows), n_regions
-        self.steps = plan_windows(windows)
-        size = n_rows * n_regions
-        self.nodes = {window: tuple(np.empty(size) for _ in range(4)) for window, _, _ in self.steps}
-        self.zeros, self.delta, self.scaled = np.zeros(size), np.empty(size), np.empty(size)
 
-    def run(self, price: Floats, skip: int, out: Floats32, distances: Floats32 | None) -> None:
-        """One block; ``price`` is flat with ``skip`` cells of history before the first one to write."""
-        size = len(price)
-        nodes = {1: (price, self.zeros, price, price), **self.nodes}
-        for window, a, b in self.steps:
-            shift, begin = a * self.n_regions, (window - 1) * self.n_regions
-            now, then = slice(begin, size), slice(begin - shift, size - shift)
-            mean, m2, low, high = (array[now] for array in nodes[window])
-            mean_a, m2_a, low_a, high_a = (array[now] for array in nodes[a])
-            mean_b, m2_b, low_b, high_b = (array[then] for array in nodes[b])
-            delta, scaled = self.delta[now], self.scaled[now]
-            np.subtract(mean_b, mean_a, out=delta)
-            np.multiply(delta, b / window, out=scaled)
-            np.add(mean_a, scaled, out=mean)
-            np.multiply(delta, delta, out=delta)
-            np.multiply(delta, a * b / window, out=delta)
-            np.add(m2_a, m2_b, out=m2)
-            np.add(m2, delta, out=m2)
-            np.minimum(low_a, low_b, out=low)
-            np.maximum(high_a, high_b, out=high)
-        shape = out.shape[1:]
-        current = price[skip:].reshape(shape)
-        for place, window in enumerate(self.windows):
-            mean, m2, low, high = (array[skip:size].reshape(shape) for array in nodes[window])
-            columns = out[4 * place : 4 * place + 4]
-            columns[0] = mean
-            if window > 1:
-                np.multiply(m2, 1 / (window - 1), out=columns[1], casting="same_kind")
-                np.sqrt(columns[1], out=columns[1])
-            else:
-                columns[1] = np.nan
-            columns[2] = low
-            columns[3] = high
-            if distances is not None:
-                for column, statistic in zip(distances[3 * place : 3 * place + 3], (mean, low, high), strict=True):
-                    np.subtract(current, statistic, out=column, casting="same_kind")
+@part
+def _higher(a: Floats, b: Floats, out: Floats) -> None:
+    for i in range(len(out)):
+        out[i] = a[i] if (a[i] >= b[i]) | (a[i] != a[i]) else b[i]
+
+
+@part
+def _put_deviation(squares: Floats, window: int, out: Floats32) -> None:
+    """Roots of the variances as stored: float32."""
+    for i in range(len(out)):
+        out[i] = math.sqrt(np.float64(np.float32(squares[i] * (1 / (window - 1))))) if window > 1 else np.nan

@@ -9,8 +9,9 @@ import numpy as np
 
 from energy_ml.arrays import Floats32, Integers
 from energy_ml.features.panel import NS_PER_MINUTE
+from energy_ml.kernels import kernel
 
-MINUTES_PER_DAY = 1440
+_MINUTES_PER_DAY = 1440
 _DISPATCH_MINUTES = 5
 """Length of a dispatch interval in most real-time markets: prices on a 1-minute grid move on its boundaries."""
 
@@ -33,9 +34,9 @@ TIME_COLUMNS = (
 
 def _tables() -> Floats32:
     """(columns, minutes of a week from Monday 00:00 UTC): looked up rather than computed row by row."""
-    minute = np.arange(7 * MINUTES_PER_DAY)
-    of_day, day = minute % MINUTES_PER_DAY, minute // MINUTES_PER_DAY
-    angle = 2 * np.pi * of_day / MINUTES_PER_DAY
+    minute = np.arange(7 * _MINUTES_PER_DAY)
+    of_day, day = minute % _MINUTES_PER_DAY, minute // _MINUTES_PER_DAY
+    angle = 2 * np.pi * of_day / _MINUTES_PER_DAY
     week = 2 * np.pi * minute / len(minute)
     columns = [
         of_day // 60,
@@ -55,13 +56,17 @@ def _tables() -> Floats32:
     return np.stack([np.asarray(column, dtype=np.float32) for column in columns])
 
 
-TABLES = _tables()
-"""(columns, minutes of a week)"""
+_TABLES = _tables()
 
 
 def write_time(times_ns: Integers, out: Floats32) -> None:
     """Calendar columns of ``times_ns`` (T,), ns since 1970 UTC; ``out`` (len(TIME_COLUMNS), T, R)."""
     # 1970-01-01 was a Thursday: three days after a Monday.
-    minute = (times_ns // NS_PER_MINUTE + 3 * MINUTES_PER_DAY) % TABLES.shape[1]
-    for column, table in zip(out, TABLES, strict=True):
-        column[:] = table[minute][:, None]
+    _look_up((times_ns // NS_PER_MINUTE + 3 * _MINUTES_PER_DAY) % _TABLES.shape[1], _TABLES, out)
+
+
+@kernel
+def _look_up(minutes: Integers, tables: Floats32, out: Floats32) -> None:
+    for column in range(len(tables)):
+        for t in range(len(minutes)):
+            out[column, t] = tables[column, minutes[t]]

@@ -1,4 +1,4 @@
-"""The compiled newest row against the families' own code, bit for bit, whatever the market and the features."""
+"""The newest row alone, as a live forecast asks for it, against the batch: bit for bit, whatever the market."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energy_ml.features import PriceFeatureSpec, price_feature_cube, required_history, to_panel
-from energy_ml.features.newest_row import summing_order
 from energy_ml_tests.features.frames import long_frame, price_matrix
 
 PRICE = ["real_time_price"]
 
 
 def assert_same_newest_row(values: np.ndarray, interval: int, spec: PriceFeatureSpec) -> None:
-    """``last=1`` takes the compiled path, ``last=2`` the families' code."""
     frame = long_frame(values, interval).assign(load=np.arange(values.size) / 7)
     panel = to_panel(frame, [*PRICE, *spec.extra_columns], interval_minutes=interval)
-    names, batch = price_feature_cube(panel, spec, last=2)
+    names, batch = price_feature_cube(panel, spec)
     _, newest = price_feature_cube(panel, spec, last=1)
     assert newest.shape == (len(names), 1, values.shape[1])
     for name, expected, found in zip(names, batch[:, -1], newest[:, 0], strict=True):
@@ -67,11 +65,3 @@ def test_around_a_day_and_with_all_history(interval, extra, nan_share):
 @pytest.mark.parametrize("prices", [np.full((400, 2), 33.3), np.repeat([[1e6], [-1e6]], 200, axis=0)])
 def test_constant_and_wild_prices(prices):
     assert_same_newest_row(prices, 15, PriceFeatureSpec())
-
-
-@given(st.integers(1, 2000))
-def test_a_summing_order_uses_every_value_and_leaves_one_sum(window):
-    order = summing_order(window)
-    assert len(order) == window
-    left = np.cumsum(1 - order)
-    assert left[-1] == 1 and (left >= 1).all()

@@ -105,7 +105,7 @@ def test_plan_of_the_default_windows_takes_seven_steps():
 @given(st.integers(1, 40), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_sums_equal_sums(n_times, window, seed):
     values = price_matrix(n_times, 2, seed)
-    whole, partial = rolling_sum(values, [window])[window], rolling_sum(values, [window], before=0.0)[window]
+    whole, partial = rolling_sum(values, window), rolling_sum(values, window, before=0.0)
     for t in range(n_times):
         np.testing.assert_allclose(partial[t], values[max(t - window + 1, 0) : t + 1].sum(axis=0), rtol=1e-9, atol=1e-9)
         expected = partial[t] if t >= window - 1 else np.full(2, np.nan)
