@@ -22,8 +22,7 @@ MISSING = "it isn't installed here: pip install 'energy_ml[dask]', or [ray]"
 def retrained(root: Path, **settings: str) -> list[str]:
     """Digests of forecasts and backtest of a night in a project of its own."""
     project = Project.make(root, HORIZONS="60", PRICES_N_ESTIMATORS="20", **settings)
-    done = project.run("energy-ml", "retrain", "--date", project.day(DAYS).isoformat())
-    assert done.returncode == 0, done.stderr[-3000:]
+    project.night(project.day(DAYS))
     return [
         digest(project.store.path(project.day(DAYS), name).read_bytes()) for name in (FORECASTS_FILE, BACKTEST_FILE)
     ]

@@ -140,8 +140,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for path in (root / "data/processed").glob("*.parquet"):
         path.unlink()
     write_simulation(root / "data/processed", 5, 2, FIRST, 1, days_per_file=5, batteries=1)
-    done = made.run("energy-ml", "retrain", "--date", "2026-01-05")
-    assert done.returncode == 0, done.stderr[-3000:]
+    made.night("2026-01-05")
     return made
 
 

@@ -111,6 +111,15 @@ class Project:
         monkeypatch.chdir(self.root)
         monkeypatch.delitem(sys.modules, "energy_ml.definitions", raising=False)
 
+    def night(self, day: dt.date | str) -> None:
+        """A whole night of ``day`` in this process: what ``energy-ml retrain`` does, without starting anew."""
+        from energy_ml.orchestration.launch import run_job, what_failed
+
+        with pytest.MonkeyPatch.context() as patch:
+            self.enter(patch)
+            ran = run_job(dt.date.fromisoformat(str(day)))
+        assert ran.success, what_failed(ran.all_events)
+
     def command(self, *arguments: str) -> list[str]:
         """``energy-ml …`` or ``dagster …`` by the interpreter of this test."""
         modules = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import re
-from collections.abc import Iterator
 
 import dagster as dg
 import numpy as np
@@ -18,7 +17,7 @@ from energy_ml.display import Display, showing
 from energy_ml.errors import ConfigError, SchemaError
 from energy_ml.market_data import ParquetLake, read_recent_prices
 from energy_ml.names import METRICS_FILE, REPORT_FILE
-from energy_ml.orchestration.launch import project_instance, run_job
+from energy_ml.orchestration.launch import project_instance
 from energy_ml.orchestration.metadata import table
 from energy_ml.price_prediction import PricePredictor
 from energy_ml.service import MLService
@@ -30,7 +29,7 @@ LACKS = "the recent prices lack column 'load', which the models were trained wit
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A trained one. Prices are noise, but ``load`` half an hour before is what they will be."""
     root = tmp_path_factory.mktemp("faces")
     made = Project.make(
@@ -46,10 +45,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     frame["real_time_price"] = np.random.default_rng(3).normal(50, 20, len(frame))
     frame["load"] = frame.groupby("region")["real_time_price"].shift(-1)
     frame.to_parquet(path, index=False)
-    with pytest.MonkeyPatch.context() as patch:
-        made.enter(patch)
-        assert run_job(made.day(DAYS)).success
-    yield made
+    made.night(made.day(DAYS))
+    return made
 
 
 @pytest.fixture(autouse=True)

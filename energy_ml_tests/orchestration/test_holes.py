@@ -45,8 +45,7 @@ def holed(project: Project) -> pd.DataFrame:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, pd.DataFrame]:
     project = Project.make(tmp_path_factory.mktemp("holed"), PROMOTION_REQUIRE_BEATS_NAIVE="false")
     measured = holed(project)
-    done = project.run("energy-ml", "retrain", "--date", project.day(DAYS).isoformat())
-    assert done.returncode == 0, done.stderr[-3000:]
+    project.night(project.day(DAYS))
     return project, measured
 
 

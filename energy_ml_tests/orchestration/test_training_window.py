@@ -59,8 +59,7 @@ def test_a_trainer_alone_learns_from_the_rows_of_the_nightly_run(
     """The window's first rows have whole lags, from the warm-up before it; so have the trainer's."""
     project = Project.make(tmp_path / "whole")
     project.enter(monkeypatch)
-    done = project.run("energy-ml", "retrain", "--date", project.day(DAYS).isoformat())
-    assert done.returncode == 0, done.stderr[-3000:]
+    project.night(project.day(DAYS))
     kept = ResultsStore(project.settings.results_dir)
     nightly = kept.read(project.day(DAYS), "features/price_features.parquet")
     trainer = PricePredictionTrainer(project.settings.ml_config())
