@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,11 @@ import pandas as pd
 from energy_ml.artifacts import folder_to_save, save_artifact, save_training_results
 from energy_ml.config import MLConfig, RLBatteryConfig, default_config
 from energy_ml.errors import ModelError, UnknownRegionError
-from energy_ml.names import AS_USUAL, OUR_POLICY, OUR_POLICY_BLIND, PLAN_ALONE, POLICY_FILE, POLICY_ID
+from energy_ml.names import AS_USUAL, OUR_POLICY, PLAN_ALONE, POLICY_FILE, POLICY_ID
 from energy_ml.progress import ProgressCallback
 from energy_ml.rl_battery.agent import BatteryAgent
 from energy_ml.rl_battery.battery import Battery
-from energy_ml.rl_battery.fitting import (
-    fit_paths,
-    learn_table,
-    observe_validation,
-    validation_profit,
-)
+from energy_ml.rl_battery.fitting import learn
 from energy_ml.rl_battery.policy import BatteryPolicy, LearnedPolicy
 from energy_ml.rl_battery.training_data import TrainingWindow, default_split, training_window
 from energy_ml.splits import TimeSplit
@@ -89,12 +85,9 @@ class BatteryRLTrainer:
         split : train and validation rows are learned from, test rows never touched; 70/15/15 % if None.
         progress : called with the fraction done and metrics.
 
-        Returns
-        -------
-        dict with ``region``, ``policy`` (BatteryPolicy), ``agent`` (BatteryAgent), ``q_table``, ``axes``,
-        ``validation`` (strategy -> region -> profit, of the policy, its plan and itself blind), ``learning``
-        (frame step, value, region), ``converged``, ``episodes``, ``updates``, ``seconds``, ``tables`` (region -> heat
-        maps), ``metrics``.
+        Returns a dict with ``region``, ``policy``, ``agent``, ``q_table``, ``axes``, ``validation`` (strategy -> region
+        -> profit, of the policy, its plan and itself blind), ``learning`` (frame step, value, region), ``converged``,
+        ``episodes``, ``updates``, ``seconds``, ``tables`` (region -> heat maps), ``metrics``.
 
         Raises UnknownRegionError, GapError, IntervalError, NoDataError (see ``strategy.region_series``), ModelError.
         """
@@ -122,14 +115,9 @@ class BatteryRLTrainer:
             prices = self.load_data() if self._prices is None else self._prices
         split = split or default_split(prices)
         passes = n_episodes or self.config.episodes
-        config, battery = self.config, self.battery
-        window = training_window(
-            prices,
-            forecasts,
-            split,
-            price_col=self.ml_config.price_prediction.target_column,
-            delay=config.execution_delay,
-        )
+        config, column = self.config, self.ml_config.price_prediction.target_column
+        window_of = cache(partial(training_window, prices, forecasts, split, column))
+        window = window_of(config.execution_delay)
         known = [s.region for s in window.series]
         chosen = known if regions is None else [str(r) for r in regions]
         for region in chosen:
@@ -139,34 +127,22 @@ class BatteryRLTrainer:
                     expected=f"one of {', '.join(known)}",
                     remedy="name a region of the data",
                 )
-        report(0.02, {"stage": "preparing", "regions": len(known)})
-
-        fitted = fit_paths(window, config, battery, with_validation=False)
-        report(0.3, {"stage": "price path, on train"})
-        learned = learn_table(fitted, window, config, battery, passes, score=True)
-        validation: dict[str, dict[str, float]] = {OUR_POLICY: {}, PLAN_ALONE: {}, OUR_POLICY_BLIND: {}}
-        for a, f in zip(learned.agents, fitted, strict=True):
-            seen, blind = observe_validation(a, f), observe_validation(a, f, blind=True)
-            validation[OUR_POLICY][a.region] = validation_profit(a, f, seen)
-            validation[PLAN_ALONE][a.region] = validation_profit(a.without_table(), f, seen)
-            validation[OUR_POLICY_BLIND][a.region] = validation_profit(a, f, blind)
-        curve = learned.curve
-        report(0.6, {"stage": "table, on train"})
-        fitted = fit_paths(window, config, battery, with_validation=True)
-        report(0.8, {"stage": "price path, on train and validation"})
-        learned = learn_table(fitted, window, config, battery, passes, score=False)
+        report(0.02, {"stage": "on train", "regions": len(known)})
+        first = learn(window, config, passes, with_validation=False)
+        report(0.5, {"stage": "on train and validation"})
+        learned = learn(window, config, passes, with_validation=True)
         by_region = {a.region: a for a in learned.agents if a.region in chosen}
         report(0.9, {"stage": "batteries of one's own"})
-        own = self._learn_own(window, prices, forecasts, split, passes)
+        own = self._learn_own(window_of, passes)
         settings = {**asdict(config), "max_abs_price": self.ml_config.price_prediction.max_abs_price}
-        policy = LearnedPolicy(agents=by_region, battery=battery, config=settings, own=own)
+        policy = LearnedPolicy(agents=by_region, battery=self.battery, config=settings, own=own)
         agent = by_region[chosen[0]]
         metrics = {
-            "validation_profit": float(sum(validation[OUR_POLICY][r] for r in chosen)),
-            "validation_profit_plan_alone": float(sum(validation[PLAN_ALONE][r] for r in chosen)),
+            "validation_profit": float(sum(first.validation[OUR_POLICY][r] for r in chosen)),
+            "validation_profit_plan_alone": float(sum(first.validation[PLAN_ALONE][r] for r in chosen)),
             "episodes": learned.passes,
         }
-        learning = curve[curve["region"].isin(chosen)].reset_index(drop=True)
+        learning = first.curve[first.curve["region"].isin(chosen)].reset_index(drop=True)
         learning.attrs["value"] = "validation profit"
         result = {
             "region": chosen[0],
@@ -176,7 +152,7 @@ class BatteryRLTrainer:
             "agents": by_region,
             "q_table": agent.q_table,
             "axes": agent.axes,
-            "validation": validation,
+            "validation": first.validation,
             "learning": learning,
             "tables": {region: a.heat_maps() for region, a in by_region.items()},
             "finite": bool(np.isfinite(agent.q_table).all()),
@@ -194,34 +170,23 @@ class BatteryRLTrainer:
             print(f"battery policy: validation profit {profit:,.2f}, {learned.passes} passes", file=sys.stderr)
         return result
 
-    def _learn_own(
-        self,
-        window: TrainingWindow,
-        prices: pd.DataFrame,
-        forecasts: pd.DataFrame | None,
-        split: TimeSplit,
-        passes: int,
-    ) -> dict[str, dict[str, BatteryAgent]]:
+    def _learn_own(self, window: Callable[[int], TrainingWindow], passes: int) -> dict[str, dict[str, BatteryAgent]]:
         """Agents by battery and region for the batteries that are of another kind than the reference battery.
 
         Kinds are what ``Battery.kind`` and the delay say; size makes no difference to a policy, nor do names.
         """
         configs = {e.name: e.completed(self.config) for e in self.ml_config.batteries}
         configs[AS_USUAL] = self.config.as_usual()
-        windows = {self.config.execution_delay: window}
+        reference = (self.config.execution_delay, *self.battery.kind)
         agents: dict[tuple[float, ...], dict[str, BatteryAgent]] = {}
         own = {}
         for name, config in configs.items():
-            battery, delay = Battery.from_config(config), config.execution_delay
-            kind = (delay, *battery.kind)
-            if kind == (self.config.execution_delay, *self.battery.kind):
+            delay = config.execution_delay
+            kind = (delay, *Battery.from_config(config).kind)
+            if kind == reference:
                 continue
             if kind not in agents:
-                if delay not in windows:
-                    column = self.ml_config.price_prediction.target_column
-                    windows[delay] = training_window(prices, forecasts, split, price_col=column, delay=delay)
-                fitted = fit_paths(windows[delay], config, battery, with_validation=True)
-                learned = learn_table(fitted, windows[delay], config, battery, passes, score=False)
+                learned = learn(window(delay), config, passes, with_validation=True)
                 agents[kind] = {agent.region: agent for agent in learned.agents}
             own[name] = agents[kind]
         return own

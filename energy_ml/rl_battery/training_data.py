@@ -69,7 +69,7 @@ def default_split(prices: pd.DataFrame) -> TimeSplit:
 
 
 def training_window(
-    prices: pd.DataFrame, forecasts: pd.DataFrame | None, split: TimeSplit, *, price_col: str, delay: int
+    prices: pd.DataFrame, forecasts: pd.DataFrame | None, split: TimeSplit, price_col: str, delay: int
 ) -> TrainingWindow:
     """Cut train and validation out of long frames; test rows are left behind.
 
