@@ -55,11 +55,13 @@ def arguments() -> argparse.Namespace:
 class Trainer(PricePredictionTrainer):
     """Puts the bounds of every calibrated level beside each forecast."""
 
-    def _forecasts_frame(self, window: Any, horizon: int, point: Any, interval: Any, bounds: Any, median: Any) -> Any:
-        frame, *rest = super()._forecasts_frame(window, horizon, point, interval, bounds, median)
+    def _forecasts_frame(
+        self, window: Any, horizon: int, block: int, point: Any, interval: Any, bounds: Any, median: Any
+    ) -> Any:
+        frame, *rest = super()._forecasts_frame(window, horizon, block, point, interval, bounds, median)
         for level in LEVELS:
             at = interval_around(point, bounds, median, level, window.design.price_scale)
-            other = super()._forecasts_frame(window, horizon, point, at, bounds, median)[0]
+            other = super()._forecasts_frame(window, horizon, block, point, at, bounds, median)[0]
             frame[f"inside {level:.0%}"] = frame["price_actual"].between(other["lower"], other["upper"])
         return frame, *rest
 

@@ -5,9 +5,14 @@ What belongs here: ``map``, and joining a cluster. What doesn't: what a block is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar, cast
 
+import numpy as np
+
+from energy_ml.arrays import Floats
 from energy_ml.errors import needing
 
 BACKENDS = {"threads": "threading", "processes": "loky", "dask": "dask", "ray": "ray"}
@@ -36,6 +41,64 @@ def map(
     _join(parallel)
     with joblib.parallel_config(BACKENDS[parallel], n_jobs=-1):
         return cast(Iterable[Result], joblib.Parallel()(jobs))
+
+
+class Kept(Sequence[Floats]):
+    """Arrays in files, each read when it is asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, place: int) -> Floats:  # type: ignore[override]
+        return cast(Floats, np.load(self._paths[place]))
+
+
+def kept(
+    function: Callable[[Block], Floats],
+    blocks: Iterable[Block],
+    folder: Path,
+    *,
+    parallel: str = "threads",
+    workers: int = 1,
+) -> Kept:
+    """``map`` whose results are files of ``folder``. Of equal blocks that a killed run has left there nothing is made
+    again; who uses a folder says by its name by which code."""
+    import joblib
+
+    paths: list[Path] = []
+    missing: list[Path] = []
+    here = parallel in ("threads", "processes")  # workers of a cluster may not see the folder
+
+    def wanted() -> Iterator[tuple[Block, Path | None]]:
+        for block in blocks:
+            paths.append(folder / f"{joblib.hash(block)}.npy")
+            if not paths[-1].is_file():
+                missing.append(paths[-1])
+                yield block, paths[-1] if here else None
+
+    made = map(functools.partial(_made, function), wanted(), parallel=parallel, workers=workers)
+    for number, result in enumerate(made):
+        if result is not None:
+            _save(result, missing[number])
+    return Kept(paths)
+
+
+def _made(function: Callable[[Block], Floats], task: tuple[Block, Path | None]) -> Floats | None:
+    block, path = task
+    result = function(block)
+    if path is None:
+        return result
+    _save(result, path)
+    return None
+
+
+def _save(array: Floats, path: Path) -> None:
+    from energy_ml.artifacts import write_atomically
+
+    write_atomically(path, lambda handle: np.save(handle, array), durable=False)
 
 
 def _join(cluster: str) -> None:

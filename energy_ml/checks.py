@@ -23,6 +23,7 @@ from energy_ml.features.covariates import covariate_of
 from energy_ml.market_data.lake import ParquetLake
 from energy_ml.market_data.schema import DataProblem
 from energy_ml.names import TIMESTAMP
+from energy_ml.parts import Frames, chosen, frames_of
 from energy_ml.splits import TimeSplit
 from energy_ml.training_window import due_day, newest
 
@@ -141,12 +142,13 @@ def beats_threshold_rule(policy: float, threshold: float) -> Check:
     )
 
 
-def newest_day_as_promised(settings: Settings, forecasts: pd.DataFrame) -> Check:
+def newest_day_as_promised(settings: Settings, forecasts: Frames) -> Check:
     """The newest day's error beside that on validation, both relative to "the price stays", by horizon."""
-    newest = forecasts["timestamp"] >= forecasts["timestamp"].max().floor("D")
+    tested = chosen(forecasts, {"split": ["test"]})
+    day = max(frame["timestamp"].max() for frame in frames_of(tested)).floor("D")
     parts = {
-        "promised": forecasts[forecasts["split"] == "validation"],
-        "newest": forecasts[(forecasts["split"] == "test") & newest],
+        "promised": chosen(forecasts, {"split": ["validation"]}),
+        "newest": pd.concat([frame[frame["timestamp"] >= day] for frame in frames_of(tested)]),
     }
     ratios = {
         name: forecast_metrics(part, by=["horizon_minutes"], significance=False).set_index("horizon_minutes")["rmae"]

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
@@ -34,7 +35,7 @@ from energy_ml.evaluation.backtest_evaluator import (
 )
 from energy_ml.evaluation.leaderboard import leaderboard as gather_leaderboard
 from energy_ml.evaluation.leaderboard import succession
-from energy_ml.evaluation.metrics import ForecastScores, family_importance, forecast_metrics
+from energy_ml.evaluation.metrics import ForecastScores, family_importance, forecast_metrics, spike_thresholds
 from energy_ml.evaluation.reports import BatteryResults, ForecastResults, render_leaderboard, render_report
 from energy_ml.evaluation.verdicts import battery_words
 from energy_ml.features import build_battery_features, feature_columns, feature_family, prices_of
@@ -52,6 +53,7 @@ from energy_ml.names import (
     AS_USUAL,
     BATTERY_ID,
     CHARGE_END,
+    FORECASTS_FILE,
     HORIZON,
     LEADERBOARD_FILE,
     LOWER,
@@ -72,6 +74,7 @@ from energy_ml.names import (
     price_model_id,
     price_model_name,
 )
+from energy_ml.parts import Frames, chosen, frames_of, in_memory, write_parts
 from energy_ml.price_prediction import PricePredictionModel, PricePredictionTrainer
 from energy_ml.progress import ProgressLog
 from energy_ml.provenance import provenance
@@ -159,6 +162,10 @@ class Night:
         beyond = outlook(price_features[columns], self.lake, self.config.price_prediction.covariates)
         beyond = beyond[beyond[HORIZON] > max(self.settings.horizons)]
         return pd.concat([forecasts, beyond], ignore_index=True) if len(beyond) else forecasts
+
+    def blocks_of(self, what: str) -> Path:
+        """Where finished blocks of a large market lie until all of ``what`` is made."""
+        return Path(self.registry.path).parent / ".blocks" / str(self.as_of) / what
 
     def record(
         self, fingerprint: object, config: PricePredictionConfig | RLBatteryConfig | MLConfig, **more: object
@@ -272,17 +279,19 @@ def train_price(
         split=TimeSplit.from_dict(time_split),
         history=price_history,
         progress=night.progress.callback(name),
+        kept_in=night.blocks_of(name),
     )
-    night.trainer.results.pop(horizon)  # forecasts of a large market are no small thing to have twice
+    night.trainer.results.pop(horizon)  # a year's forecasts are no small thing to have twice
     model: PricePredictionModel = trained["model"]
-    forecasts: pd.DataFrame = trained["forecasts"]
+    forecasts: Frames = trained["forecasts"]
+    tested = in_memory(forecasts, {SPLIT: ["test"]})
     importance = model.importance_table()
     history = {**model.provenance["history"], "fingerprint": time_split["history_fingerprint"]}
     covariates = model.provenance["covariates"]
     record = night.record(
         time_split["fingerprint"], config, metrics=trained["metrics"], history=history, covariates=covariates
     )
-    test = forecast_metrics(forecasts[forecasts[SPLIT] == "test"], by=[HORIZON]).iloc[0]
+    test = forecast_metrics(tested, by=[HORIZON]).iloc[0]
     night.progress.write(name, 1.0, {"mae": test["mae"], "rmae": test["rmae"]}, state="completed")
     facts = {
         "price_unit": shown().price,
@@ -294,13 +303,13 @@ def train_price(
         "rows_left_out": model.provenance["rows_left_out"],
         "history": history,
         "covariates": pd.DataFrame(covariates) if covariates else "none",
-        "forecast_chart": charts.forecast_chart(forecasts, level=config.interval_level),
+        "forecast_chart": charts.forecast_chart(tested, level=config.interval_level),
         "importance_chart": charts.importance_chart(importance),
         "importance": importance.head(12),  # a longer table would be hidden behind a click
         "importance_by_family": family_importance(importance),
         "provenance": record,
     }
-    finite = bool(forecasts[[PRICE_FORECAST, LOWER, UPPER]].notna().all().all())
+    finite = all(frame[[PRICE_FORECAST, LOWER, UPPER]].notna().all().all() for frame in frames_of(forecasts))
     words = f"test MAE {test['mae']:.2f} against {test['persistence_mae']:.2f}: {test['rmae']:.3f}"
     return Made(
         model,
@@ -313,13 +322,18 @@ def train_price(
     )
 
 
-def forecasts(night: Night, **by_horizon: pd.DataFrame) -> Made:
+def forecasts(night: Night, **by_horizon: Frames) -> Made:
     """Out-of-sample forecasts of all horizons over the window, cross-fitted in the training part."""
-    frame = pd.concat([by_horizon[f"forecasts_{horizon}"] for horizon in night.settings.horizons], ignore_index=True)
-    counts = pd.crosstab(frame[HORIZON], frame[SPLIT]).reset_index()
-    whole = len(counts) == len(night.settings.horizons) and bool((counts.drop(columns=HORIZON) > 0).all().all())
-    facts = {"rows": counts, "test": forecast_metrics(frame[frame[SPLIT] == "test"], by=[HORIZON])}
-    return Made(frame, facts=facts, checks=[Check("every_horizon_in_every_split", whole)])
+    every = [by_horizon[f"forecasts_{horizon}"] for horizon in night.settings.horizons]
+    if all(isinstance(one, pd.DataFrame) for one in every):
+        made: Frames = pd.concat(every, ignore_index=True)
+    else:
+        made = write_parts(night.blocks_of(FORECASTS_FILE), (frame for one in every for frame in frames_of(one)))
+    counts = pd.concat([pd.crosstab(frame[HORIZON], frame[SPLIT]) for frame in frames_of(made)])
+    counts = counts.fillna(0).groupby(level=0).sum().astype(int).reset_index()
+    filled = len(counts) == len(every) and bool((counts.drop(columns=HORIZON) > 0).all().all())
+    facts = {"rows": counts, "test": forecast_metrics(chosen(made, {SPLIT: ["test"]}), by=[HORIZON])}
+    return Made(made, facts=facts, checks=[Check("every_horizon_in_every_split", filled)])
 
 
 def train_policy(
@@ -327,15 +341,15 @@ def train_policy(
     price_features: pd.DataFrame,
     battery_features: pd.DataFrame,
     time_split: dict[str, object],
-    forecasts: pd.DataFrame,
+    forecasts: Frames,
 ) -> Made:
     """When to charge, hold and discharge: a plan on out-of-sample forecasts, corrected by tabular Q-learning."""
     regions, homes = price_features[REGION].unique(), battery_features.get(REGION, pd.Series(dtype=object))
-    chosen = policy_regions(night.settings, list(regions), homes.dropna().unique())
+    wanted = policy_regions(night.settings, list(regions), homes.dropna().unique())
     trained = BatteryRLTrainer(night.config).train_all(
-        chosen,
-        prices=_of_regions(night.prices_of(price_features), chosen),
-        forecasts=planned_on(_of_regions(forecasts, chosen), night.config.rl_battery),
+        wanted,
+        prices=in_memory(night.prices_of(price_features), {REGION: wanted}),
+        forecasts=planned_on(in_memory(forecasts, {REGION: wanted}), night.config.rl_battery),
         split=TimeSplit.from_dict(time_split),
         progress=night.progress.callback(POLICY_ID),
     )
@@ -363,13 +377,7 @@ def train_policy(
     )
 
 
-def _of_regions(frame: pd.DataFrame, regions: Collection[str]) -> pd.DataFrame:
-    """Rows of these regions; the frame itself where that is all of them."""
-    wanted = frame[REGION].isin(regions)
-    return frame if wanted.all() else frame[wanted]
-
-
-def evaluate(night: Night, forecasts: pd.DataFrame) -> Made:
+def evaluate(night: Night, forecasts: Frames) -> Made:
     """Errors, intervals, spikes and significance of the forecasts, beside "the price stays" and yesterday."""
     config, settings = night.config.price_prediction, night.settings
     scores = ForecastScores.of(forecasts, interval_level=config.interval_level, spike_quantile=config.spike_quantile)
@@ -399,7 +407,7 @@ def backtest(
     price_features: pd.DataFrame,
     battery_features: pd.DataFrame,
     time_split: dict[str, object],
-    forecasts: pd.DataFrame,
+    forecasts: Frames,
     battery_policy: LearnedPolicy,
 ) -> Made:
     """Every strategy on the test days: the policy, with forecasts and without, baselines and the optimum.
@@ -409,8 +417,8 @@ def backtest(
     """
     split, config = TimeSplit.from_dict(time_split), night.config.rl_battery
     regions = sorted(battery_policy.agents)
-    prices = _of_regions(night.prices_of(price_features), regions)
-    forecasts = planned_on(_of_regions(forecasts, regions), config)
+    prices = in_memory(night.prices_of(price_features), {REGION: regions})
+    planned = planned_on(in_memory(forecasts, {REGION: regions}), config)
     units = reference_units(regions, Battery.from_config(config), config.execution_delay)
     fleet, problems = own_units(battery_features, split, config, regions, night.config.batteries)
     policy = BatteryPolicy.of(battery_policy)
@@ -418,7 +426,7 @@ def backtest(
         run_backtest,
         prices,
         split=split,
-        forecasts=forecasts,
+        forecasts=planned,
         threads=night.config.threads,
         parallel=night.config.parallel,
     )
@@ -469,7 +477,7 @@ def decide(
     night: Night,
     price_features: pd.DataFrame,
     time_split: dict[str, object],
-    forecasts: pd.DataFrame,
+    forecasts: Frames,
     policy_provenance: dict[str, object],
     **provenance: dict[str, object],
 ) -> Made:
@@ -510,18 +518,24 @@ def decide(
             "numbers": decision.numbers,
         }
 
-    judge_prices = functools.partial(judge_price_model, features=price_features, forecasts=forecasts, split=split)
     for horizon in night.settings.horizons:
         artefact = f"{PRICE_PREDICTION}/{price_model_name(horizon)}.pkl"
-        submit(artefact, price_model_id(horizon), provenance[f"provenance_{horizon}"], judge_prices)
-    judge_battery = functools.partial(
-        judge_policy,
-        prices=night.prices_of(price_features),
-        forecasts=planned_on(forecasts, config.rl_battery),
-        split=split,
-        battery=Battery.from_config(config.rl_battery),
-        execution_delay=config.rl_battery.execution_delay,
-    )
+        tested = in_memory(forecasts, {SPLIT: ["test"], HORIZON: [horizon]})
+        judge = functools.partial(judge_price_model, features=price_features, forecasts=tested, split=split)
+        submit(artefact, price_model_id(horizon), provenance[f"provenance_{horizon}"], judge)
+
+    def judge_battery(candidate: LearnedPolicy, *others: Any, **how: Any) -> Decision:
+        return judge_policy(
+            candidate,
+            *others,
+            prices=night.prices_of(price_features),
+            forecasts=planned_on(in_memory(forecasts, {REGION: candidate.agents}), config.rl_battery),
+            split=split,
+            battery=Battery.from_config(config.rl_battery),
+            execution_delay=config.rl_battery.execution_delay,
+            **how,
+        )
+
     submit(f"{RL_BATTERY}/{POLICY_FILE}", POLICY_ID, policy_provenance, judge_battery)
     interval = int(time_split["interval_minutes"])  # type: ignore[call-overload]
     retired = retire_unfit(models, interval, night.settings.horizons, as_of=str(night.as_of), who="energy_ml")
@@ -543,7 +557,7 @@ def decide(
 def report(
     night: Night,
     battery_policy: LearnedPolicy,
-    forecasts: pd.DataFrame,
+    forecasts: Frames,
     time_split: Mapping[str, Any],
     price_evaluation: Mapping[str, list[dict[str, object]]],
     battery_backtest: pd.DataFrame,
@@ -565,11 +579,11 @@ def report(
         as_of=str(night.as_of),
         split=time_split,
         forecasts=ForecastResults(
-            forecasts,
+            in_memory(forecasts, {SPLIT: ["test"]}),
             scores,
             pd.concat(looked_at, ignore_index=True),
             config.price_prediction.interval_level,
-            config.price_prediction.spike_quantile,
+            spike_thresholds(forecasts, config.price_prediction.spike_quantile),
         ),
         battery=BatteryResults(
             battery_backtest,

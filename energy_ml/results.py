@@ -10,6 +10,7 @@ Results may lie where others can write. A pickle runs code when it is read, so o
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import io
 import json
 import re
@@ -20,6 +21,7 @@ from upath import UPath
 
 from energy_ml.artifacts import digest, pickled, to_jsonable, unpickle, write_atomically
 from energy_ml.errors import ArtifactError, NoDataError
+from energy_ml.parts import Parts, is_parts
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -40,6 +42,10 @@ class ResultsStore:
     def write(self, as_of: dt.date | str, name: str, value: object) -> str:
         """Write ``value`` whole or not at all. Returns the SHA-256 of the file."""
         path = self.path(as_of, name)
+        if isinstance(value, Parts):
+            value.move_to(path)
+            with path.open("rb") as handle:
+                return hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]
         content = _encode(value, path.suffix)
         write_atomically(str(path), content)
         return digest(content)
@@ -51,6 +57,8 @@ class ResultsStore:
         """
         path = self.path(as_of, name)
         try:
+            if path.suffix == ".parquet" and is_parts(path):
+                return Parts(path)
             content = path.read_bytes()
         except FileNotFoundError:
             raise NoDataError(

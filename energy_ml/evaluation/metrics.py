@@ -10,9 +10,8 @@ No metric silently covers other rows than its neighbour: functions of arrays ref
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Self
 
 import numpy as np
@@ -34,6 +33,7 @@ from energy_ml.names import (
     TIMESTAMP,
     UPPER,
 )
+from energy_ml.parts import Frames, chosen, frames_of
 
 _REQUIRED = (TIMESTAMP, REGION, HORIZON, SPLIT, PRICE_NOW, PRICE_ACTUAL, PRICE_FORECAST, LOWER, UPPER)
 _SEASONAL = "price_seasonal"
@@ -235,11 +235,15 @@ _LOSSES = ("n", "abs", "p_abs")
 _SEASONAL_LOSSES = ("s_n", "s_model_abs", "s_abs")
 
 
-def spike_thresholds(forecasts: pd.DataFrame, quantile: float = 0.98) -> dict[str, float]:
+def spike_thresholds(forecasts: Frames, quantile: float = 0.98) -> dict[str, float]:
     """Say per region from which price on it is a spike: the ``quantile`` of the prices seen in the training part.
 
     Empty if the frame has no training rows: a threshold is never fitted on the rows that it judges.
     """
+    if not isinstance(forecasts, pd.DataFrame):  # each block holds its regions whole; other horizons say the same
+        first = next((int(frame[HORIZON].iloc[0]) for frame in forecasts), 0)
+        frames = frames_of(chosen(forecasts, {HORIZON: [first], SPLIT: ["train"]}))
+        return {region: level for frame in frames for region, level in spike_thresholds(frame, quantile).items()}
     train = forecasts.loc[forecasts[SPLIT] == "train", [TIMESTAMP, REGION, PRICE_NOW]]
     train = train.drop_duplicates([TIMESTAMP, REGION]).dropna()
     levels = train.groupby(REGION, observed=True)[PRICE_NOW].quantile(_fraction("quantile", quantile))
@@ -247,7 +251,7 @@ def spike_thresholds(forecasts: pd.DataFrame, quantile: float = 0.98) -> dict[st
 
 
 def forecast_metrics(
-    forecasts: pd.DataFrame,
+    forecasts: Frames,
     by: Sequence[str] = (SPLIT, HORIZON),
     *,
     interval_level: float = 0.90,
@@ -292,36 +296,57 @@ def forecast_metrics(
     prices near zero make it jumpy, so never select by it. The Winkler score is the width plus ``2 / (1 − level)`` times
     the distance by which the actual lies outside: Gneiting and Raftery (2007), JASA 102(477).
     """
+    tested = significance if significance is not None else "hour" not in by
+    return _scored(forecasts, {tuple(by): tested}, interval_level, spike_quantile, spike_threshold)[0]
+
+
+def _scored(
+    forecasts: Frames,
+    groups: Mapping[tuple[str, ...], bool],
+    interval_level: float,
+    spike_quantile: float,
+    spikes: Mapping[str, float] | None = None,
+) -> list[pd.DataFrame]:
+    """``forecast_metrics`` by each of ``groups``, with tests where that says so: a row's terms serve all of them."""
     missing = [column for column in _REQUIRED if column not in forecasts.columns]
     if missing:
         raise SchemaError(
             f"the forecasts frame lacks {', '.join(missing)}", expected=f"the columns {', '.join(_REQUIRED)}"
         )
-    by = list(by)
-    unknown = [name for name in by if name not in forecasts.columns and name not in ("hour", "day")]
-    if unknown or not by:
+    every = list(dict.fromkeys(name for by in groups for name in by))
+    unknown = [name for name in every if name not in forecasts.columns and name not in ("hour", "day")]
+    if unknown or not all(groups):
         raise SchemaError(
             f"can't group forecasts by {', '.join(unknown) or 'nothing'}",
             expected="columns of the frame, 'hour' or 'day'",
         )
     seasonal = _SEASONAL in forecasts.columns
-    if spike_threshold is None:
-        spike_threshold = spike_thresholds(forecasts, spike_quantile)
-    tested = significance if significance is not None else "hour" not in by
+    spikes = spike_thresholds(forecasts, spike_quantile) if spikes is None else spikes
     losses = [*_LOSSES, *(_SEASONAL_LOSSES if seasonal else ())]
-    sums, paths = [], []
-    # A row's terms take ten times its own memory, so they are taken and summed a block at a time.
-    for start in range(0, max(len(forecasts), 1), _BLOCK_ROWS):
-        terms = _row_terms(forecasts.iloc[start : start + _BLOCK_ROWS], by, interval_level, spike_threshold)
-        sums.append(terms.drop(columns=["timestamp", "minutes_ahead"]).groupby(by, observed=True).sum())
+    sums: dict[tuple[str, ...], list[pd.DataFrame]] = {by: [] for by in groups}
+    paths: dict[tuple[str, ...], list[pd.DataFrame]] = {by: [] for by in groups}
+    for frame in _blocks(forecasts):
+        terms = _row_terms(frame, every, interval_level, spikes)
+        summed = terms.columns.difference([*every, "timestamp", "minutes_ahead"], sort=False)
+        for by, tested in groups.items():
+            sums[by].append(terms.groupby([*by], observed=True)[summed].sum())
+            if tested:
+                at = terms.groupby([*by, "timestamp"], observed=True)
+                paths[by].append(at[losses].sum().assign(minutes_ahead=at["minutes_ahead"].max()))
+    tables = []
+    for by, tested in groups.items():
+        table = _ratios(pd.concat(sums[by]).groupby(level=[*by]).sum(), seasonal)
         if tested:
-            at = terms.groupby([*by, "timestamp"], observed=True)
-            paths.append(at[losses].sum().assign(minutes_ahead=at["minutes_ahead"].max()))
-    totals = pd.concat(sums).groupby(level=by).sum()
-    table = _ratios(totals, seasonal)
-    if tested:
-        table = table.join(_significance(pd.concat(paths), by, seasonal))
-    return table.reset_index()
+            table = table.join(_significance(pd.concat(paths[by]), [*by], seasonal))
+        tables.append(table.reset_index())
+    return tables
+
+
+def _blocks(forecasts: Frames) -> Iterator[pd.DataFrame]:
+    """Some rows at a time: their terms take ten times their own memory."""
+    for frame in frames_of(forecasts):
+        for start in range(0, max(len(frame), 1), _BLOCK_ROWS):
+            yield frame.iloc[start : start + _BLOCK_ROWS]
 
 
 def _row_terms(
@@ -487,11 +512,10 @@ class ForecastScores:
     by_hour: pd.DataFrame
 
     @classmethod
-    def of(cls, forecasts: pd.DataFrame, *, interval_level: float, spike_quantile: float) -> Self:
+    def of(cls, forecasts: Frames, *, interval_level: float, spike_quantile: float) -> Self:
         """Score a forecasts frame; see ``forecast_metrics``."""
-        of = partial(forecast_metrics, forecasts, interval_level=interval_level, spike_quantile=spike_quantile)
-        groups = ([SPLIT, HORIZON, *more] for more in ((), (REGION,), ("hour",)))
-        return cls(*(of(by, significance=len(by) == 2) for by in groups))
+        groups = {(SPLIT, HORIZON): True, (SPLIT, HORIZON, REGION): False, (SPLIT, HORIZON, "hour"): False}
+        return cls(*_scored(forecasts, groups, interval_level, spike_quantile))
 
     @classmethod
     def from_records(cls, records: Mapping[str, list[dict[str, object]]]) -> Self:

@@ -25,10 +25,10 @@ from energy_ml.errors import DataError
 from energy_ml.evaluation import charts, tables, vega
 from energy_ml.evaluation.backtest_evaluator import compare_strategies, headline, mark_to_market, pool_summary
 from energy_ml.evaluation.leaderboard import COVARIATE
-from energy_ml.evaluation.metrics import ForecastScores, family_importance, importance_measure, spike_thresholds
+from energy_ml.evaluation.metrics import ForecastScores, family_importance, importance_measure
 from energy_ml.evaluation.tables import DASH, Record, number
 from energy_ml.evaluation.verdicts import battery_lines, battery_verdict, earned_share, forecast_verdict, money
-from energy_ml.names import HORIZON, OUR_POLICY, POOLED, REGION, SPLIT, STRATEGY
+from energy_ml.names import HORIZON, OUR_POLICY, POOLED, REGION, STRATEGY
 
 _ZOOM = "Drag to move, Shift and the wheel to zoom, double-click for all; values under the pointer."
 
@@ -38,15 +38,15 @@ class ForecastResults:
     """A day's forecasts as the report shows them."""
 
     frame: pd.DataFrame
-    """``forecasts.parquet``."""
+    """The test rows of ``forecasts.parquet``."""
     scores: ForecastScores
-    """Of that frame."""
+    """Of all of it."""
     importance: pd.DataFrame
     """See ``charts.importance_chart``."""
     interval_level: float
     """Nominal coverage of the intervals."""
-    spike_quantile: float
-    """Of the training prices; what is above it is a spike."""
+    spikes: Mapping[str, float]
+    """By region the price above which one is a spike."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def render_report(
     DataError
         If there is no test forecast.
     """
-    test = forecasts.frame[forecasts.frame[SPLIT] == "test"]
-    if test.empty:
+    if forecasts.frame.empty:
         raise DataError(
             "the forecasts have no test rows", expected="rows whose split is 'test'", remedy="use a longer window"
         )
@@ -115,7 +114,7 @@ def render_report(
     level = forecasts.interval_level
     pooled = pool_summary(battery.summary)
     against = compare_strategies(battery.frame, battery.summary, OUR_POLICY)
-    regions = sorted(str(region) for region in test[REGION].unique())
+    regions = sorted(str(region) for region in forecasts.frame[REGION].unique())
 
     pictures = _Charts()
     _forecast_charts(pictures, forecasts, scores)
@@ -284,7 +283,7 @@ def _forecast_charts(pictures: _Charts, forecasts: ForecastResults, scores: Fore
     )
     pictures.add(
         "spikes",
-        charts.spike_reliability(forecasts.frame, spike_thresholds(forecasts.frame, forecasts.spike_quantile)),
+        charts.spike_reliability(forecasts.frame, forecasts.spikes),
         "How often spikes came beside how likely they were said to be, by horizon",
         "Test part, forecasts of like probability together. On the dashed line spikes came as often as was said.",
     )

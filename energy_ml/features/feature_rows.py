@@ -70,7 +70,7 @@ class FrameRows:
     """The n rows of a features frame, and its prices on a grid of T instants and R regions.
 
     ``cells`` (n,): ``t * R + r`` of each row; ``price`` (T, R): NaN where there is none; ``outcome`` (T, R): the same
-    without filled ones; ``blocks``: rows that are made together, in order.
+    without filled ones; ``blocks``: rows that are made together, in order; ``places``: the regions of each.
     """
 
     def __init__(self, frame: pd.DataFrame, price_col: str) -> None:
@@ -81,7 +81,7 @@ class FrameRows:
         self.cells = panel.rows if panel.rows is not None else np.arange(self.price.size, dtype=np.int64)
         self.outcome = np.full(self.price.shape, np.nan)
         self.outcome.reshape(-1)[self.cells] = measured_prices(frame, price_col)
-        self.blocks = [slice(0, len(frame))]
+        self.blocks, self.places = [slice(0, len(frame))], [np.arange(len(self.regions), dtype=np.int64)]
         self._price_col = price_col
 
     def maker(self, block: int) -> Given:

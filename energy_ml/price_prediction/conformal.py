@@ -32,6 +32,7 @@ _LEARNING_RATE = 0.1
 divided by the root of the horizon's steps: outcomes of overlapping forecasts say the same, late, and overshoot."""
 TIGHTEST, WIDEST = 3.0, 0.2
 """The working miscoverage stays within these multiples of the nominal one."""
+_STATE = ("scores", "history", "filled", "next_slot", "miss", "pending")
 
 
 @dataclass
@@ -72,27 +73,29 @@ class OnlineConformal:
             # Saved before issued bounds were kept: the outcomes due next teach nothing.
             self.pending = self._nothing_pending()
 
-    def run(self, value: Floats, quantiles: Floats) -> Floats:
+    def run(self, value: Floats, quantiles: Floats, regions: Integers | slice = slice(None)) -> Floats:
         """Go through time: learn the outcome of each instant, then give bounds for the forecast made there.
 
         ``value`` (R, T): the outcome's scale coordinate at each instant (arcsinh of the price), NaN where no price was
-        measured; ``quantiles``
-        (R, T, quantiles): ascending, on the same scale; NaN where there is none. Returns (R, T, levels, 2), lower and
-        upper on that scale. Moves the state.
+        measured; ``quantiles`` (R, T, quantiles): ascending, on the same scale; NaN where there is none; ``regions``:
+        which of all they are. Returns (R, T, levels, 2), lower and upper on that scale. Moves their state.
         """
         out = np.empty((*value.shape, len(LEVELS), 2))
+        state = {name: getattr(self, name)[regions] for name in _STATE}
         _run(
             np.ascontiguousarray(value),
             np.ascontiguousarray(quantiles),
-            self.scores,
-            self.history,
-            self.filled,
-            self.next_slot,
-            self.miss,
-            self.pending,
+            state["scores"],
+            state["history"],
+            state["filled"],
+            state["next_slot"],
+            state["miss"],
+            state["pending"],
             _LEARNING_RATE / self.steps**0.5,
             out,
         )
+        for name, moved in state.items():
+            getattr(self, name)[regions] = moved
         return out
 
     def bounds(self, region: int, quantiles: Floats) -> Floats:

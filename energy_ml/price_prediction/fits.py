@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -87,6 +88,33 @@ class Meter:
                 self._progress(min(self._done, 1.0), metrics)
 
 
+class OutOfSample:
+    """What the fits forecast of rows that they haven't seen: ``ensemble`` (R, T), prices, and quantiles by block.
+
+    ``rows`` are the block and the rows of each array of ``made``: (k, 1 + quantiles).
+    """
+
+    def __init__(
+        self, window: PreparedWindow, rows: list[tuple[int, Integers]], made: list[Floats] | blocks.Kept
+    ) -> None:
+        self._window, self._rows, self._made = window, rows, made
+        self.ensemble = np.full(window.price.shape[::-1], np.nan)
+        for (_, own), part in zip(rows, made, strict=True):
+            self.ensemble[window.places(own)] = part[:, 0]
+
+    def quantiles(self, block: int) -> Floats:
+        """Of a block's regions, (regions, T, quantiles); NaN where there are none. What memory holds is given once."""
+        regions = self._window.rows.places[block]
+        spread = np.full((len(regions), len(self._window.times), len(QUANTILES)), np.nan)
+        for number, (own_block, own) in enumerate(self._rows):
+            if own_block == block:
+                places, instants = self._window.places(own)
+                spread[np.searchsorted(regions, places), instants] = self._made[number][:, 1:]
+                if isinstance(self._made, list):
+                    self._made[number] = np.empty((0, 0))
+        return spread
+
+
 class HorizonFits:
     """All fits of one horizon of ``steps`` intervals, and the out-of-sample forecasts they make."""
 
@@ -118,14 +146,10 @@ class HorizonFits:
         self.teachers = "history" if len(window.chosen["history"]) else "train"
         self.folds = [(window.part == 0, self.history)] if self.teachers == "history" else self._folds()
 
-    def run(self) -> tuple[Floats, Floats, Fitted, dict[str, int]]:
-        """The ensemble's prices (R, T) and quantiles (R, T, quantiles) out of sample, the final fit, rounds per
-        member."""
+    def run(self, kept_in: Path | None = None) -> tuple[OutOfSample, Fitted, dict[str, int]]:
+        """What is forecast out of sample, the final fit, rounds per member. ``kept_in``: see ``blocks.kept``."""
         window, chosen, teachers = self.window, self.window.chosen, self.window.chosen[self.teachers]
         every = [*self.members, self.quantiles]
-        shape = (window.price.shape[1], window.price.shape[0])
-        ensemble, spread = np.full(shape, np.nan), np.full((*shape, len(QUANTILES)), np.nan)
-
         # Each fit has one thread of its own and shares nothing that it writes: their order can't change a number.
         # BLAS would start threads of its own in each, which wait for each other at full load: twice the time.
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
@@ -155,12 +179,13 @@ class HorizonFits:
                 for pairs in ([fitted] if len(window.rows.blocks) > 1 else [[pair] for pair in fitted])
             ]
             work = (self._job(*job) for job in jobs)
-            done = blocks.map(_forecast, work, parallel=self.parallel, workers=self.threads)
-            for (block, pairs), parts in zip(jobs, done, strict=True):
-                for (_, where), part in zip(pairs, parts, strict=True):
-                    places = window.places(self._rows(block, where))
-                    ensemble[places], spread[places] = part
-        return ensemble, spread, final.result(), rounds
+            done: list[Floats] | blocks.Kept
+            if kept_in is None:
+                done = list(blocks.map(_forecast, work, parallel=self.parallel, workers=self.threads))
+            else:
+                done = blocks.kept(_forecast, work, kept_in, parallel=self.parallel, workers=self.threads)
+        rows = [(block, np.concatenate([self._rows(block, where) for _, where in pairs])) for block, pairs in jobs]
+        return OutOfSample(window, rows, done), final.result(), rounds
 
     def validation_losses(self) -> Floats:
         """Mean absolute error over regions at each instant of the validation part with an outcome, (n,), of the first
@@ -272,17 +297,15 @@ _Job = tuple[Given | BlockMaker, Design, list[tuple[Fitted, Integers]]]
 """What makes a block's features, and who forecasts which of its rows."""
 
 
-def _forecast(job: _Job) -> list[tuple[Floats, Floats]]:
-    """Prices (k,) and quantiles (k, quantiles) of each of the job's sets of k rows."""
+def _forecast(job: _Job) -> Floats:
+    """Price and quantiles (k, 1 + quantiles) of the k rows of the job's sets, one set after the other."""
     make, design, pairs = job
     frame, done = make(), []
     for fitted, rows in pairs:
-        parts = [
-            fitted.forecast(*_asked(design, frame.iloc[rows[start : start + BLOCK_ROWS]], make.price_col))
-            for start in range(0, max(len(rows), 1), BLOCK_ROWS)
-        ]
-        done.append((np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])))
-    return done
+        for start in range(0, max(len(rows), 1), BLOCK_ROWS):
+            asked = _asked(design, frame.iloc[rows[start : start + BLOCK_ROWS]], make.price_col)
+            done.append(np.column_stack(fitted.forecast(*asked)))
+    return np.concatenate(done)
 
 
 def _asked(design: Design, frame: pd.DataFrame, price_col: str) -> tuple[Floats32, Floats, Floats, Design, Integers]:

@@ -10,8 +10,9 @@ time.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from energy_ml.errors import ModelError, ModelNotFoundError
 from energy_ml.evaluation.metrics import diebold_mariano, forecast_metrics, spike_thresholds
 from energy_ml.features import PriceFeatureSpec, feature_columns
 from energy_ml.features.covariates import PREFIX, covariate_of, of_horizon
+from energy_ml.features.feature_rows import FrameRows
 from energy_ml.features.neighbours import ATTRIBUTE
 from energy_ml.features.price_features import LATER, price_features
 from energy_ml.names import (
@@ -39,6 +41,7 @@ from energy_ml.names import (
     horizon_of_id,
     price_model_id,
 )
+from energy_ml.parts import Frames, write_parts
 from energy_ml.price_prediction.boosting import choose_device
 from energy_ml.price_prediction.conformal import QUANTILES, OnlineConformal
 from energy_ml.price_prediction.distribution import (
@@ -49,12 +52,13 @@ from energy_ml.price_prediction.distribution import (
     spike_probability,
 )
 from energy_ml.price_prediction.ensemble import preset_of
-from energy_ml.price_prediction.fits import BLOCK_ROWS, HorizonFits
+from energy_ml.price_prediction.fits import BLOCK_ROWS, HorizonFits, OutOfSample
 from energy_ml.price_prediction.gate import OnlineGate
 from energy_ml.price_prediction.model import PricePredictionModel, interval_around
 from energy_ml.price_prediction.predictor import PricePredictor
 from energy_ml.price_prediction.prepared import PreparedWindow, prepare_window
 from energy_ml.progress import ProgressCallback
+from energy_ml.provenance import code_digest
 from energy_ml.splits import PARTS, TimeSplit, split_window
 from energy_ml.training_window import lake_of, newest, read_window, settings_for, window_features, with_history
 
@@ -136,6 +140,7 @@ class PricePredictionTrainer:
         split: TimeSplit | None = None,
         history: pd.DataFrame | None = None,
         progress: ProgressCallback | None = None,
+        kept_in: Path | None = None,
     ) -> dict[str, Any]:
         """Train the model of ``horizon`` minutes.
 
@@ -147,6 +152,8 @@ class PricePredictionTrainer:
         history : clean long prices of the time before the frame, which teach too; by default those that the last
             ``prepare_data`` left out of this frame.
         progress : called with the fraction done and ``{"stage": …, "round": …, "score": …}`` per boosting round.
+        kept_in : folder for the finished blocks of a market too large to hold: a call that was killed goes on there.
+            Its forecasts are then ``Parts``, in a file of the folder's name.
 
         Returns
         -------
@@ -159,19 +166,13 @@ class PricePredictionTrainer:
         window = self._prepare(df_features, feature_cols, split, history)
         steps = window.steps_of(horizon)
         fits = HorizonFits(window, steps, self.config, self.threads, self.parallel, self.device, progress)
-        ensemble, quantiles, final, rounds = fits.run()
-        scale = window.design.price_scale
-        price, outcome = np.ascontiguousarray(window.price.T), np.ascontiguousarray(window.outcome.T)
-        gate = OnlineGate(len(price), steps, window.interval_minutes)
-        conformal = OnlineConformal(len(price), steps, window.interval_minutes)
-        point = gate.run(price, ensemble, outcome)
-        bounds = conformal.run(np.arcsinh(outcome / scale), quantiles)
-        median = quantiles[..., len(QUANTILES) // 2]
-        interval = interval_around(point, bounds, median, self.config.interval_level, scale)
-        # Over a year of minutes each of these takes hundreds of megabytes.
-        del ensemble
-        forecasts, spikes, spike_line = self._forecasts_frame(window, horizon, point, interval, bounds, median)
-        del point, interval, quantiles, bounds, median
+        if isinstance(window.rows, FrameRows):
+            kept_in = None
+        made, final, rounds = fits.run(kept_in / code_digest()[:16] if kept_in is not None else None)
+        gate = OnlineGate(len(window.design.regions), steps, window.interval_minutes)
+        conformal = OnlineConformal(len(window.design.regions), steps, window.interval_minutes)
+        forecasts, spikes, spike_line = self._forecasts(window, horizon, made, gate, conformal, kept_in)
+        del made
         model = PricePredictionModel(
             horizon=horizon,
             interval_minutes=window.interval_minutes,
@@ -186,8 +187,9 @@ class PricePredictionTrainer:
             sample_rows=window.inputs(_evenly(window.chosen["train"], _SAMPLE_ROWS)),
         )
         table = forecast_metrics(
-            forecasts, ["split"], interval_level=self.config.interval_level, spike_quantile=self.config.spike_quantile
+            forecasts, ["split"], interval_level=self.config.interval_level, spike_threshold=spikes
         )
+        counts = table.set_index("split")[["n", "n_missing"]].sum(axis=1)
         metrics = {str(row.pop("split")): row for row in table.to_dict("records")}
         model.metrics = metrics
         model.provenance = {
@@ -204,7 +206,7 @@ class PricePredictionTrainer:
             },
             "covariates": trials,
             "best_iteration": rounds,
-            "price_scale": scale,
+            "price_scale": window.design.price_scale,
             "rows_left_out": window.left_out(steps),
             "history": window.history,
             "spike_thresholds": spikes,
@@ -216,7 +218,7 @@ class PricePredictionTrainer:
             "forecasts": forecasts,
             "metrics": metrics,
             "best_iteration": rounds,
-            "n_rows": {name: int((forecasts["split"] == name).sum()) for name in PARTS},
+            "n_rows": {name: int(counts.get(name, 0)) for name in PARTS},
             "feature_importance": model.feature_importance(),
         }
         self.models[horizon], self.results[horizon] = model, result
@@ -406,30 +408,68 @@ class PricePredictionTrainer:
             covariates=tuple(c for c in spec.covariates if c.name in names),
         )
 
+    def _forecasts(
+        self,
+        window: PreparedWindow,
+        horizon: int,
+        made: OutOfSample,
+        gate: OnlineGate,
+        conformal: OnlineConformal,
+        kept_in: Path | None,
+    ) -> tuple[Frames, dict[str, float], tuple[float, float]]:
+        """Forecasts of the window, gated and calibrated, a block after the other; the price of a spike by region; and
+        the calibration of spikes' probability, fitted before the test part. Moves gate and conformal through time."""
+        price, outcome = np.ascontiguousarray(window.price.T), np.ascontiguousarray(window.outcome.T)
+        point, scale, spikes = gate.run(price, made.ensemble, outcome), window.design.price_scale, {}
+        del price, made.ensemble  # over a year of minutes each takes tens of megabytes
+
+        def of_block(block: int) -> pd.DataFrame:
+            own, quantiles = window.rows.places[block], made.quantiles(block)
+            bounds = conformal.run(np.arcsinh(outcome[own] / scale), quantiles, own)
+            median = quantiles[..., len(QUANTILES) // 2]
+            interval = interval_around(point[own], bounds, median, self.config.interval_level, scale)
+            frame, levels = self._forecasts_frame(window, horizon, block, point[own], interval, bounds, median)
+            spikes.update(levels)
+            return frame
+
+        blocks = (of_block(block) for block in range(len(window.rows.blocks)))
+        raw = [*blocks] if kept_in is None else write_parts(kept_in / "uncalibrated.parquet", blocks)
+        line = _spike_line(raw, spikes)
+        name = SPIKE_PROBABILITY
+        frames = (frame.assign(**{name: recalibrated(frame[name].to_numpy(), line)}) for frame in raw)
+        if kept_in is None:
+            every = [*frames]
+            return every[0] if len(every) == 1 else pd.concat(every, ignore_index=True), spikes, line
+        forecasts = write_parts(kept_in.with_suffix(".parquet"), frames)
+        shutil.rmtree(kept_in)
+        return forecasts, spikes, line
+
     def _forecasts_frame(
         self,
         window: PreparedWindow,
         horizon: int,
+        block: int,
         point: Floats,
         interval: tuple[Floats, Floats],
         bounds: Floats,
         median: Floats,
-    ) -> tuple[pd.DataFrame, dict[str, float], tuple[float, float]]:
-        """Forecasts frame of a window's grids (R, T, ...), by time and region, without rows that touch a hole or lie in
-        no part; the price of a spike by region; and the calibration of spikes' probability, fitted before the test
-        part. A target that wasn't measured has no actual price."""
-        steps = window.steps_of(horizon)
+    ) -> tuple[pd.DataFrame, dict[str, float]]:
+        """Forecasts frame of a block's grids (regions, T, ...), by time and region, without rows that touch a hole or
+        lie in no part, and the price of a spike by region. A target that wasn't measured has no actual price. Spikes'
+        probability isn't calibrated yet."""
+        own, steps, scale = window.rows.places[block], window.steps_of(horizon), window.design.price_scale
         day = 1440 // window.interval_minutes
-        rows = np.argsort(window.cells, kind="stable")
+        rows = window.rows.blocks[block].start + np.argsort(window.cells[window.rows.blocks[block]], kind="stable")
         labels = window.split.label(window.times, horizon)
         places, now, actual = window.places(rows), window.ahead(rows, 0), window.ahead(rows, steps, measured=True)
+        places = np.searchsorted(own, places[0]), places[1]
         known = np.isfinite(point[places]) & window.usable.reshape(-1)[window.cells[rows]]
         known &= labels[places[1]] != None  # noqa: E711 - element by element
         rows, now, actual, places = rows[known], now[known], actual[known], (places[0][known], places[1][known])
         frame = pd.DataFrame(
             {
                 "timestamp": window.times[places[1]],
-                "region": np.asarray(window.design.regions, dtype=object)[places[0]],
+                "region": np.asarray(window.design.regions, dtype=object)[own][places[0]],
                 "horizon_minutes": np.full(len(rows), horizon, dtype=np.int64),
                 "split": labels[places[1]],
                 "price_now": now,
@@ -445,16 +485,23 @@ class PricePredictionTrainer:
         limit = frame["region"].map(spikes).to_numpy(dtype=np.float64)
         expected, spike = np.empty(len(frame)), np.empty(len(frame))
         for start in range(0, len(frame), BLOCK_ROWS):
-            block = slice(start, start + BLOCK_ROWS)
-            here, scale = (places[0][block], places[1][block]), window.design.price_scale
-            quantiles = calibrated(bounds[here], median[here])
-            expected[block] = expected_price(quantiles, scale)
-            spike[block] = spike_probability(quantiles, scale, limit[block])
-        actual = frame["price_actual"].to_numpy()
+            some = slice(start, start + BLOCK_ROWS)
+            here = places[0][some], places[1][some]
+            levels = calibrated(bounds[here], median[here])
+            expected[some] = expected_price(levels, scale)
+            spike[some] = spike_probability(levels, scale, limit[some])
+        return frame.assign(**{PRICE_EXPECTED: expected, SPIKE_PROBABILITY: spike}), spikes
+
+
+def _spike_line(frames: Iterable[pd.DataFrame], spikes: Mapping[str, float]) -> tuple[float, float]:
+    """The calibration of spikes' probability, fitted before the test part."""
+    said, came = [], []
+    for frame in frames:
+        spike, actual = frame[SPIKE_PROBABILITY].to_numpy(), frame["price_actual"].to_numpy()
         judged = (frame["split"] != "test").to_numpy() & np.isfinite(actual) & np.isfinite(spike)
-        line = calibration_of(spike[judged], actual[judged] > limit[judged])
-        frame = frame.assign(**{PRICE_EXPECTED: expected, SPIKE_PROBABILITY: recalibrated(spike, line)})
-        return frame, spikes, line
+        said.append(spike[judged])
+        came.append(actual[judged] > frame["region"].map(spikes).to_numpy(dtype=np.float64)[judged])
+    return calibration_of(np.concatenate(said), np.concatenate(came))
 
 
 def _evenly(rows: Integers, count: int) -> Integers:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from energy_ml.errors import DataError
 from energy_ml.evaluation import backtest_evaluator, charts, reports, tables, vega, verdicts
 from energy_ml.evaluation.leaderboard import succession
-from energy_ml.evaluation.metrics import ForecastScores, forecast_metrics
+from energy_ml.evaluation.metrics import ForecastScores, forecast_metrics, spike_thresholds
 from energy_ml.evaluation.reports import BatteryResults, ForecastResults
 from energy_ml.rl_battery.battery import Battery
 from energy_ml.splits import split_window
@@ -118,7 +118,8 @@ LEARNING = pd.DataFrame({"step": [1, 2, 3], "value": [0.1, 0.5, 0.6], "region": 
 
 def forecast_results(frame: pd.DataFrame) -> ForecastResults:
     scores = ForecastScores.of(frame, interval_level=0.9, spike_quantile=0.98)
-    return ForecastResults(frame, scores, IMPORTANCE, interval_level=0.9, spike_quantile=0.98)
+    tested = frame[frame["split"] == "test"]
+    return ForecastResults(tested, scores, IMPORTANCE, interval_level=0.9, spikes=spike_thresholds(frame, 0.98))
 
 
 @functools.cache
