@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from energy_ml.arrays import Floats, Integers
+from energy_ml.arrays import ZERO, Floats, Integers
 from energy_ml.artifacts import Complete
 from energy_ml.kernels import kernel
 from energy_ml.rl_battery.battery import Battery, Physics, step
@@ -138,7 +138,10 @@ def _moment(eyes: Eyes, n: int, minute: int, ahead: Floats) -> tuple[Integers, F
         minutes[i] = (minute - (n - 1 - i) * eyes.dispatch_minutes) % 1440
     for g in range(len(ahead)):  # a slice would cost two seconds of compiling
         given[g, n - 1] = ahead[g, 0]
-    return minutes, usual_path(eyes.look.usual, minutes, eyes.dispatch_minutes, eyes.look.whole.sum()), given
+    reach = ZERO
+    for length in eyes.look.whole:
+        reach += length
+    return minutes, usual_path(eyes.look.usual, minutes, eyes.dispatch_minutes, reach), given
 
 
 @kernel

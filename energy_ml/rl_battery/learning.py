@@ -232,8 +232,8 @@ def decide(
     """
     nodes = len(row)
     width = (physics.high - physics.low) / (nodes - 1)
-    values = np.full(3, -np.inf)
-    powers = np.zeros(3)
+    values, powers = np.empty(3), np.zeros(3)
+    values[0] = values[2] = -np.inf
     i, part = _position(charge, physics.low, width, nodes)
     values[1] = row[i] + part * (row[i + 1] - row[i])
     for way in range(2):

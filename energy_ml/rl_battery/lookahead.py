@@ -312,7 +312,9 @@ def slopes_on_the_way(look: Lookahead, path: Floats, physics: Physics, hours: fl
 
 @part
 def _left_over(lengths: Floats, delay: int, path: Floats, physics: Physics) -> float:
-    total, mean = lengths[delay:].sum(), 0.0
+    total, mean = 0.0, 0.0
+    for i in range(delay, len(path)):
+        total += lengths[i]
     for i in range(delay, len(path)):
         mean += path[i] * lengths[i] / total
     return float(max(0.0, mean) * physics.discharge_eff)

@@ -153,7 +153,7 @@ def region_series(prices: pd.DataFrame, region: str, *, price_col: str = PRICE) 
     rows = rows.sort_values(TIMESTAMP)
     times = pd.DatetimeIndex(rows[TIMESTAMP])
     times = times.tz_localize("UTC") if times.tz is None else times.tz_convert("UTC")
-    values = rows[price_col].to_numpy(dtype=np.float64)
+    values = np.array(rows[price_col], dtype=np.float64)  # one that may be written: a kernel is compiled for that too
     if IS_FILLED in rows.columns:
         values = np.where(rows[IS_FILLED].to_numpy(dtype=bool), np.nan, values)
     if len(times) < 2 or np.isnan(values).all():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from energy_ml.artifacts import folder_to_save, save_artifact, save_training_results
 from energy_ml.config import MLConfig, RLBatteryConfig, default_config
@@ -30,6 +32,9 @@ from energy_ml.splits import TimeSplit
 
 _TOLD = ("regions", "validation", "metrics", "converged", "episodes", "updates", "seconds", "split", "axes")
 """What of a training stands in its ``training_results.json``."""
+_SIDE_BY_SIDE = 1_000_000
+"""Rows of prices up to which what is learned for its score, for use and for other batteries is learned at a time: each
+has observations of its own in memory."""
 
 
 class BatteryRLTrainer:
@@ -128,12 +133,17 @@ class BatteryRLTrainer:
                     remedy="name a region of the data",
                 )
         report(0.02, {"stage": "on train", "regions": len(known)})
-        first = learn(window, config, passes, with_validation=False)
-        report(0.5, {"stage": "on train and validation"})
-        learned = learn(window, config, passes, with_validation=True)
+        workers = self.ml_config.threads if len(prices) <= _SIDE_BY_SIDE else 1
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+            on_train = pool.submit(learn, window, config, passes, with_validation=False)
+            on_both = pool.submit(learn, window, config, passes, with_validation=True)
+            of_own = pool.submit(self._learn_own, window_of, passes)
+            first = on_train.result()
+            report(0.5, {"stage": "on train and validation"})
+            learned = on_both.result()
+            report(0.7, {"stage": "batteries of one's own"})
+            own = of_own.result()
         by_region = {a.region: a for a in learned.agents if a.region in chosen}
-        report(0.9, {"stage": "batteries of one's own"})
-        own = self._learn_own(window_of, passes)
         settings = {**asdict(config), "max_abs_price": self.ml_config.price_prediction.max_abs_price}
         policy = LearnedPolicy(agents=by_region, battery=self.battery, config=settings, own=own)
         agent = by_region[chosen[0]]
