@@ -38,6 +38,7 @@ from energy_ml.names import AS_USUAL, METRICS_FILE, OUR_POLICY, REFERENCE, REGIS
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+    from upath import UPath
 
     from energy_ml.model_management.registry import ModelRegistry
     from energy_ml.service.ml_service import MLService
@@ -147,8 +148,7 @@ def _simulate(
             seed=seed,
             progress=lambda fraction, _: bar.update(task, completed=fraction),
         )
-    size = sum(path.stat().st_size for path in paths)
-    out.print(f"{len(paths)} file{'s' if len(paths) != 1 else ''}, {size / 1e6:,.1f} MB, in {folder}")
+    out.print(f"{_size_of(paths)}, in {folder}")
 
 
 @app.command("compact")
@@ -163,8 +163,12 @@ def _compact(
 
     with _progress_bar("rewriting") as (bar, task):
         paths = compact(lake_of(_settings()), UPath(output), lambda done: bar.update(task, completed=done))
+    out.print(f"{_size_of(paths)}; ENERGY_ML_DATA_DIR={output.resolve()}", soft_wrap=True)
+
+
+def _size_of(paths: Sequence[UPath]) -> str:
     size = sum(path.stat().st_size for path in paths)
-    out.print(f"{len(paths)} files, {size / 1e6:,.1f} MB; ENERGY_ML_DATA_DIR={output.resolve()}", soft_wrap=True)
+    return f"{len(paths)} file{'s' if len(paths) != 1 else ''}, {size / 1e6:,.1f} MB"
 
 
 @app.command("fetch")
@@ -577,10 +581,14 @@ def _act(
     _emit(made, as_json, show)
 
 
+_First = Annotated[str, typer.Option("--from", help="First as-of date.")]
+_Last = Annotated[str, typer.Option("--to", help="Last as-of date.")]
+
+
 @app.command("backtest")
 def _backtest(
-    first: Annotated[str, typer.Option("--from", help="First as-of date.")],
-    last: Annotated[str, typer.Option("--to", help="Last as-of date.")],
+    first: _First,
+    last: _Last,
     step: Annotated[int, typer.Option(min=1, help="Days between as-of dates.")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Dates at once, one core each.")] = 2,
     as_json: _AsJson = False,
@@ -631,8 +639,8 @@ def _backtest(
 
 @app.command("backfill")
 def _backfill(
-    first: Annotated[str, typer.Option("--from", help="First as-of date.")],
-    last: Annotated[str, typer.Option("--to", help="Last as-of date.")],
+    first: _First,
+    last: _Last,
     only_missing: Annotated[bool, typer.Option(help="Leave out days that have results of their present data.")] = False,
     as_json: _AsJson = False,
 ) -> None:

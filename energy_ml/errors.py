@@ -174,7 +174,7 @@ class RegistryError(EnergyMLError):
     """The model registry refuses an operation."""
 
 
-class UnknownModelError(RegistryError):
+class UnknownModelError(RegistryError, ModelNotFoundError):
     """A model or a version that the registry doesn't know."""
 
     exit_code = 2

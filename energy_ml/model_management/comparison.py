@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -72,29 +72,22 @@ def compare_price_models(
     (True, 'Promoted: mean absolute error 2.25 against 2.5 of the ch')
     """
     rule = rule or PromotionConfig()
-    first = errors_champion is None
-    if early := _too_old(as_of_candidate, as_of_champion) or _unopposed(first, rule):
-        return early
-    opponent = errors_naive if errors_champion is None else errors_champion
-    if opponent is None:
-        raise PromotionError(
-            "There is no champion and no 'price stays' errors",
-            expected="the baseline, which the first version has to beat",
-            remedy="give it, or set require_beats_naive to False",
-        )
-    if early := _unanswered(errors_candidate, opponent):
-        return early
-    candidate, other = _paired(errors_candidate, opponent, absolute=True)
-    numbers = _numbers(candidate, other, as_of_candidate, as_of_champion)
-    if early := _too_few(candidate, max(rule.min_observations, horizon_steps + 1), numbers):
-        return early
-    numbers["improvement"] = _relative(numbers["opponent"] - numbers["candidate"], numbers["opponent"])
-    test = diebold_mariano(candidate, other, horizon=horizon_steps)
-    numbers["dm_statistic"] = test.statistic
-    numbers["p_value"] = test.p_value / 2 if test.statistic < 0 else 1 - test.p_value / 2
-    who = "'price stays'" if first else "the champion"
-    text = f"mean absolute error {numbers['candidate']:.4g} against {numbers['opponent']:.4g} of {who}"
-    return _judge(text, numbers, rule, test_name="Diebold-Mariano")
+
+    def p_value(own: Floats, other: Floats, numbers: Numbers) -> float:
+        test = diebold_mariano(own, other, horizon=horizon_steps)
+        numbers["dm_statistic"] = test.statistic
+        return test.p_value / 2 if test.statistic < 0 else 1 - test.p_value / 2
+
+    return _compare(
+        np.abs(errors_candidate),
+        None if errors_champion is None else np.abs(errors_champion),
+        None if errors_naive is None else np.abs(errors_naive),
+        days=(as_of_candidate, as_of_champion),
+        rule=rule,
+        least=max(rule.min_observations, horizon_steps + 1),
+        words=("mean absolute error", "'price stays'", "Diebold-Mariano"),
+        p_value=p_value,
+    )
 
 
 def compare_policies(
@@ -119,24 +112,22 @@ def compare_policies(
     PromotionError when shapes differ.
     """
     rule = rule or PromotionConfig()
-    first = profit_champion is None
-    if early := _too_old(as_of_candidate, as_of_champion) or _unopposed(first, rule):
-        return early
-    opponent = np.zeros(np.shape(profit_candidate)) if profit_champion is None else profit_champion
-    if early := _unanswered(profit_candidate, opponent):
-        return early
-    candidate, other = _paired(profit_candidate, opponent, absolute=False)
-    numbers = _numbers(candidate, other, as_of_candidate, as_of_champion)
-    numbers["candidate"], numbers["opponent"] = float(candidate.sum()), float(other.sum())
-    if early := _too_few(candidate, 2, numbers):
-        return early
-    numbers["improvement"] = _relative(numbers["candidate"] - numbers["opponent"], numbers["opponent"])
-    numbers["block"] = math.isqrt(candidate.size)
-    draws = BlockBootstrap(candidate.size, numbers["block"], rule.bootstrap_samples, rule.random_state)
-    numbers["p_value"] = draws.p_value(candidate - other)
-    who = "holding" if first else "the champion"
-    text = f"profit {numbers['candidate']:.4g} against {numbers['opponent']:.4g} of {who}"
-    return _judge(text, numbers, rule, test_name="block bootstrap")
+
+    def p_value(own: Floats, other: Floats, numbers: Numbers) -> float:
+        numbers["block"] = math.isqrt(own.size)
+        draws = BlockBootstrap(own.size, numbers["block"], rule.bootstrap_samples, rule.random_state)
+        return draws.p_value(own - other)
+
+    return _compare(
+        np.asarray(profit_candidate),
+        profit_champion,
+        np.zeros(np.shape(profit_candidate)),
+        days=(as_of_candidate, as_of_champion),
+        rule=rule,
+        least=2,
+        words=("profit", "holding", "block bootstrap"),
+        p_value=p_value,
+    )
 
 
 def compare_metadata(a: Mapping[str, object], b: Mapping[str, object]) -> dict[str, dict[str, float | None]]:
@@ -176,13 +167,71 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _judge(text: str, numbers: Numbers, rule: PromotionConfig, *, test_name: str) -> Decision:
-    improvement, p = numbers["improvement"], numbers["p_value"]
+def _compare(
+    candidate: npt.ArrayLike,
+    champion: npt.ArrayLike | None,
+    baseline: npt.ArrayLike | None,
+    *,
+    days: tuple[AsOf, AsOf],
+    rule: PromotionConfig,
+    least: int,
+    words: tuple[str, str, str],
+    p_value: Callable[[Floats, Floats, Numbers], float],
+) -> Decision:
+    """Judge by the mean of absolute errors, or by the sum of profits where ``words`` begin with profit.
+
+    ``words``: what is compared, the baseline and the test by name; ``least``: the fewest steps that are enough.
+    ``p_value`` is of one number per step of both, and may add to the numbers on record.
+    """
+    if refused := _too_old(*days):
+        return refused
+    if champion is None and not rule.require_beats_naive:
+        return Decision(True, "Promoted: the first version, and the settings ask for no comparison with the baseline")
+    opponent = baseline if champion is None else champion
+    if opponent is None:
+        raise PromotionError(
+            "There is no champion and no 'price stays' errors",
+            expected="the baseline, which the first version has to beat",
+            remedy="give it, or set require_beats_naive to False",
+        )
+    x, y = np.asarray(candidate, dtype=np.float64), np.asarray(opponent, dtype=np.float64)
+    if x.shape != y.shape or x.ndim not in (1, 2):
+        raise PromotionError(
+            f"candidate and opponent have the shapes {x.shape} and {y.shape}",
+            expected="one shape, (T,) or (T, R), of the same forecasts or steps",
+            remedy="score both on the same test window",
+        )
+    # A candidate without a finite answer where the opponent has one loses: leaving such steps out would reward it.
+    if missing := int((np.isfinite(y) & ~np.isfinite(x)).sum()):
+        reason = f"Not promoted: the candidate gives no finite answer at {missing:,} steps where the opponent does"
+        return Decision(False, reason, {"unanswered": missing})
+    x, y = (np.atleast_2d(values.T).T for values in (x, y))
+    known = np.isfinite(x) & np.isfinite(y)
+    what, holder, test_name = words
+    sums = what == "profit"
+    of_regions, of_steps = (np.nansum, np.sum) if sums else (np.nanmean, np.mean)
+    own, other = (of_regions(np.where(known, v, np.nan)[known.any(axis=1)], axis=1) for v in (x, y))
+    numbers: Numbers = {"steps": own.size}
+    if own.size:
+        numbers |= {"candidate": float(of_steps(own)), "opponent": float(of_steps(other))}
+    names = ("as_of_candidate", "as_of_champion")
+    numbers |= {name: _day(day) for name, day in zip(names, days, strict=True) if day is not None}
+    if own.size < least:
+        return Decision(
+            False, f"Not promoted: only {own.size} steps to compare on, at least {least} are needed", numbers
+        )
+    gain = numbers["candidate"] - numbers["opponent"]
+    improvement = numbers["improvement"] = _relative(gain if sums else -gain, numbers["opponent"])
+    p = numbers["p_value"] = p_value(own, other, numbers)
     numbers |= {"min_improvement": rule.min_improvement, "max_p_value": rule.max_p_value}
     change = ("better" if improvement > 0 else "worse") if improvement else "no difference"
     if improvement and math.isfinite(improvement):
         change = f"{abs(improvement):.2%} {change}"
-    text += f": {change} over {numbers['steps']:,} steps, p {p:.3g} ({test_name})"
+    who = holder if champion is None else "the champion"
+    text = (
+        f"{what} {numbers['candidate']:.4g} against {numbers['opponent']:.4g} of {who}: {change} over "
+        f"{own.size:,} steps, p {p:.3g} ({test_name})"
+    )
     if not improvement > rule.min_improvement:
         return Decision(False, f"Not promoted: {text}; must exceed {rule.min_improvement:.2%}", numbers)
     if not p <= rule.max_p_value:
@@ -201,56 +250,6 @@ def _too_old(candidate: AsOf, champion: AsOf) -> Decision | None:
         reason = f"Not promoted: the candidate is of {_day(candidate)}, older than the champion of {_day(champion)}"
         return Decision(False, f"{reason}; a backfill never dethrones a newer champion", numbers)
     return None
-
-
-def _unopposed(first: bool, rule: PromotionConfig) -> Decision | None:
-    if first and not rule.require_beats_naive:
-        return Decision(True, "Promoted: the first version, and the settings ask for no comparison with the baseline")
-    return None
-
-
-def _unanswered(candidate: npt.ArrayLike, opponent: npt.ArrayLike) -> Decision | None:
-    """A candidate without a finite answer where the opponent has one loses: leaving such steps out would reward it."""
-    x, y = np.asarray(candidate, dtype=np.float64), np.asarray(opponent, dtype=np.float64)
-    if x.shape != y.shape or not (missing := int((np.isfinite(y) & ~np.isfinite(x)).sum())):
-        return None
-    reason = f"Not promoted: the candidate gives no finite answer at {missing:,} steps where the opponent does"
-    return Decision(False, reason, {"unanswered": missing})
-
-
-def _too_few(candidate: Floats, least: int, numbers: Numbers) -> Decision | None:
-    if candidate.size >= least:
-        return None
-    return Decision(
-        False, f"Not promoted: only {candidate.size} steps to compare on, at least {least} are needed", numbers
-    )
-
-
-def _numbers(candidate: Floats, other: Floats, as_of: AsOf, as_of_champion: AsOf) -> Numbers:
-    numbers: Numbers = {"steps": candidate.size}
-    if candidate.size:
-        numbers |= {"candidate": float(candidate.mean()), "opponent": float(other.mean())}
-    days = {"as_of_candidate": as_of, "as_of_champion": as_of_champion}
-    return numbers | {name: _day(day) for name, day in days.items() if day is not None}
-
-
-def _paired(a: npt.ArrayLike, b: npt.ArrayLike, *, absolute: bool) -> tuple[Floats, Floats]:
-    """Make both one number per step where both are known: mean absolute values over regions, or sums."""
-    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if x.shape != y.shape or x.ndim not in (1, 2):
-        raise PromotionError(
-            f"candidate and opponent have the shapes {x.shape} and {y.shape}",
-            expected="one shape, (T,) or (T, R), of the same forecasts or steps",
-            remedy="score both on the same test window",
-        )
-    if x.ndim == 1:
-        x, y = x[:, None], y[:, None]
-    known = np.isfinite(x) & np.isfinite(y)
-    keep = known.any(axis=1)
-    x, y = (np.where(known, values, np.nan)[keep] for values in (x, y))
-    if absolute:
-        return np.nanmean(np.abs(x), axis=1), np.nanmean(np.abs(y), axis=1)
-    return np.nansum(x, axis=1), np.nansum(y, axis=1)
 
 
 def _relative(gain: float, base: float) -> float:

@@ -50,11 +50,8 @@ _OF_FILE = ("file", "sha256", "version")
 class ModelRegistry:
     """Versions and champions of all models below one folder, safe for many threads, processes and sudden deaths.
 
-    Parameters
-    ----------
-    registry_path : the registry's file; artefacts live in the folders beside it. Need not exist yet.
-    lock_timeout : seconds to wait for other writers before RegistryError. Readers never wait.
-    clock : the present time, aware; for tests.
+    Artefacts live in the folders beside ``registry_path``, which need not exist yet. Writers wait ``lock_timeout``
+    seconds for others, then RegistryError; readers never wait. ``clock``: the present time, aware; for tests.
 
     Entries are plain dicts, ``artifacts.Model`` and ``artifacts.Version``. Every method raises RegistryError for a
     damaged ``registry.json`` or one whose paths lead out of its folder, and ArtifactError when the disk refuses;
@@ -90,7 +87,7 @@ class ModelRegistry:
 
     def model(self, model_id: str) -> Model:
         """The entry of one model. Raises UnknownModelError when nothing of that name is registered."""
-        return _model(self._read(), model_id)
+        return model_of(self._read()["models"], model_id)
 
     def get_latest_version(self, model_id: str) -> Version | None:
         """The entry of the newest registered version, champion or not; None when there is none."""
@@ -186,10 +183,9 @@ class ModelRegistry:
         ----------
         model_type : the folder beside the registry, ``price_prediction`` or ``rl_battery``.
         model_id : ``price_prediction_{h}m`` or ``battery_policy``; further ids are welcome.
-        version : ``v%Y%m%d_%H%M%S``, see ``new_version``.
-        filepath : the artefact, wherever it lies; it is read once and copied.
+        version : see ``new_version``.
+        filepath : the artefact, wherever it lies; it is read once, and must be of ``sha256`` where that is given.
         metadata : what should be known about it: ``as_of``, ``metrics``, provenance. Must have a JSON form.
-        sha256 : what the file must be; by default it is trusted as it is.
 
         Registering the same bytes as the same version again changes nothing (and restores a lost copy). Raises as
         ``read_artifact``, and RegistryError when names are impossible or the version is taken by other bytes.
@@ -255,7 +251,7 @@ class ModelRegistry:
         its place meanwhile, the decision is void: PromotionError, compare again.
         """
         with self._changing() as registry:
-            model = _model(registry, model_id)
+            model = model_of(registry["models"], model_id)
             entry, plain = _find(model, model_id, version), artifacts.to_jsonable(dataclasses.asdict(decision))
             if decision.promote:
                 if model["champion"] not in (against, version):
@@ -276,7 +272,7 @@ class ModelRegistry:
         Raises PromotionError when there is none, or when it was pruned.
         """
         with self._changing() as registry:
-            model = _model(registry, model_id)
+            model = model_of(registry["models"], model_id)
             before = model["champions"] if model["champion"] is None else model["champions"][:-1]
             if not before:
                 others = [version for version in model["versions"] if version != model["champion"]]
@@ -295,7 +291,7 @@ class ModelRegistry:
         Its versions stay. Raises PromotionError when there is no champion.
         """
         with self._changing() as registry:
-            model = _model(registry, model_id)
+            model = model_of(registry["models"], model_id)
             if model["champion"] is None:
                 raise PromotionError(
                     f"{model_id} has no champion", expected="a model that serves", remedy="see `energy-ml models list`"
@@ -315,7 +311,7 @@ class ModelRegistry:
         if max_backups < 0:
             raise RegistryError(f"max_backups is {max_backups}", expected="0 or more", remedy="correct the setting")
         with self._changing() as registry:
-            model = _model(registry, model_id)
+            model = model_of(registry["models"], model_id)
             others = [version for version in model["versions"] if version != model["champion"]]
             names = [version for version in reversed(others[max_backups:]) if version not in model["champions"][-2:]]
             if not names:
@@ -478,13 +474,13 @@ class ModelRegistry:
         if len(registry["history"]) > HISTORY_TAIL:
             older = registry["history"][: -(HISTORY_TAIL // 2)]
             name = f"events-{older[0]['seq']:09d}-{older[-1]['seq']:09d}.json"
-            artifacts.write_atomically(self._segments / name, _lines(older).encode(), temp_prefix=_TEMP)
+            artifacts.write_atomically(self._segments / name, _laid_out(older).encode(), temp_prefix=_TEMP)
             registry["history"] = registry["history"][len(older) :]
         if self.path.exists():
             # A copy, not a link: someone who edits registry.json in place would edit the backup with it.
             backup = self.path.with_name(self.path.name + ".bak")
             artifacts.write_atomically(backup, self.path.read_bytes(), temp_prefix=_TEMP, durable=False)
-        artifacts.write_atomically(self.path, _render(registry).encode(), temp_prefix=_TEMP)
+        artifacts.write_atomically(self.path, f"{_laid_out(registry)}\n".encode(), temp_prefix=_TEMP)
 
     def _promote(
         self,
@@ -495,7 +491,7 @@ class ModelRegistry:
         who: str,
         decision: dict[str, object] | None = None,
     ) -> Version:
-        model = _model(registry, model_id)
+        model = model_of(registry["models"], model_id)
         entry = _find(model, model_id, version)
         if model["champion"] == version and self._digest_of(model["champion_path"]) == entry["sha256"]:
             return entry
@@ -664,19 +660,21 @@ def _new_model(registry: Registry, model_type: str, model_id: str) -> Model:
 
 
 def _order(model: Model) -> None:
-    """``versions`` and ``latest`` as ``details`` has them."""
-    model["versions"] = sorted(model["details"], reverse=True)
-    model["latest"] = model["versions"][0] if model["versions"] else None
+    """``details`` newest first, ``versions`` and ``latest`` as it has them."""
+    model["details"] = dict(sorted(model["details"].items(), reverse=True))
+    model["versions"] = list(model["details"])
+    model["latest"] = next(iter(model["versions"]), None)
 
 
-def _model(registry: Registry, model_id: str) -> Model:
-    if model_id not in registry["models"]:
+def model_of(models: Mapping[str, Model], model_id: str) -> Model:
+    """The entry of one of the registry's models. Raises UnknownModelError."""
+    if model_id not in models:
         raise UnknownModelError(
             f"There is no model {model_id!r}",
-            expected=f"one of {', '.join(sorted(registry['models'])) or 'none: nothing is registered yet'}",
-            remedy="see `energy-ml models list`, or train first (energy-ml retrain)",
+            expected=f"one of {', '.join(sorted(models)) or 'none: nothing is registered yet'}",
+            remedy="see `energy-ml models list` or GET /api/v1/models, or train first (energy-ml retrain)",
         )
-    return registry["models"][model_id]
+    return models[model_id]
 
 
 def _find(model: Model, model_id: str, version: str) -> Version:
@@ -699,22 +697,12 @@ def _differs(path: str, found: str | None) -> str:
     return f"{path} is missing or unreadable" if found is None else f"{path} has another SHA-256 ({found})"
 
 
-def _lines(items: list[Event], indent: str = "") -> str:
-    """A JSON array with one item per line: readable, diffable, and encoded by the fast encoder."""
-    rows = ",\n".join(f"{indent}  {json.dumps(item, ensure_ascii=False)}" for item in items)
-    return f"[\n{rows}\n{indent}]" if items else "[]"
-
-
-def _render(registry: Registry) -> str:
-    models = []
-    for model_id, model in sorted(registry["models"].items()):
-        fields = [f"      {json.dumps(k)}: {json.dumps(v)}" for k, v in model.items() if k != "details"]
-        details = [
-            f"        {json.dumps(v)}: {json.dumps(model['details'][v], ensure_ascii=False)}" for v in model["versions"]
-        ]
-        fields.append('      "details": {\n' + ",\n".join(details) + "\n      }" if details else '      "details": {}')
-        models.append(f"    {json.dumps(model_id)}: {{\n" + ",\n".join(fields) + "\n    }")
-    parts = ['  "models": {\n' + ",\n".join(models) + "\n  }" if models else '  "models": {}']
-    parts += [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in registry.items() if k not in ("models", "history")]
-    parts.append(f'  "history": {_lines(registry["history"], "  ")}')
-    return "{\n" + ",\n".join(parts) + "\n}\n"
+def _laid_out(value: object, depth: int = 4, indent: str = "\n") -> str:
+    """JSON with a line for each event and version: readable, diffable, and mostly encoded by the fast encoder."""
+    inner = f"{indent}  "
+    if isinstance(value, dict) and depth and value:
+        items = [f"{json.dumps(name)}: {_laid_out(held, depth - 1, inner)}" for name, held in value.items()]
+        return f"{{{inner}{f',{inner}'.join(items)}{indent}}}"
+    if isinstance(value, list) and depth > 1 and value:
+        return f"[{inner}{f',{inner}'.join(json.dumps(item, ensure_ascii=False) for item in value)}{indent}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -168,6 +168,11 @@ def _of_each(what: str, horizons: Iterable[int]) -> dict[str, str]:
     return {f"{what}_{h}": f"price_prediction/{what}_{h}min" for h in horizons}
 
 
+def _file(name: str) -> tuple[str, str]:
+    """An output whose key is the file's name without its ending."""
+    return name.rpartition(".")[0], name
+
+
 def _model_key(horizon: int) -> str:
     return f"price_prediction/{price_model_name(horizon)}"
 
@@ -181,10 +186,7 @@ def _feature_steps(settings: Settings) -> list[Step]:
             day.price_features,
             {"pandas", "parquet"},
             **files,
-            beside={
-                "data": ("features/data", "features/data.json"),
-                "history": ("features/price_history", "features/price_history.parquet"),
-            },
+            beside={"data": _file("features/data.json"), "history": _file("features/price_history.parquet")},
             checks={
                 "window_complete": "The window is readable, on one interval, and holds enough of each region.",
                 "few_repairs": "Under 1 % of the window's prices weren't measured.",
@@ -226,14 +228,8 @@ def _model_step(horizon: int) -> Step:
         {"xgboost", "python"},
         inputs={"price_features": _FEATURES, "price_history": "features/price_history", "time_split": _SPLIT},
         beside={
-            "forecasts": (
-                f"price_prediction/forecasts_{horizon}min",
-                f"price_prediction/forecasts_{horizon}min.parquet",
-            ),
-            "importance": (
-                f"price_prediction/importance_{horizon}min",
-                f"price_prediction/importance_{horizon}min.parquet",
-            ),
+            "forecasts": _file(f"price_prediction/forecasts_{horizon}min.parquet"),
+            "importance": _file(f"price_prediction/importance_{horizon}min.parquet"),
             "provenance": (f"price_prediction/provenance_{horizon}min", f"price_prediction/{name}.json"),
         },
         checks={
@@ -261,7 +257,7 @@ def _policy_step() -> Step:
             "forecasts": _FORECASTS,
         },
         beside={
-            "learning": ("rl_battery/learning", "rl_battery/learning.parquet"),
+            "learning": _file("rl_battery/learning.parquet"),
             "provenance": ("rl_battery/provenance", f"rl_battery/{POLICY_ID}.json"),
         },
         checks={
@@ -304,7 +300,7 @@ def _evaluation_steps() -> list[Step]:
                 "forecasts": _FORECASTS,
                 "battery_policy": "rl_battery/battery_policy",
             },
-            beside={"summary": ("evaluation/battery_summary", "evaluation/battery_summary.json")},
+            beside={"summary": _file("evaluation/battery_summary.json")},
             checks={
                 "within_limits": "No strategy ever leaves the charge limits.",
                 "beats_threshold_rule": "The policy earns more than the threshold rule.",

@@ -15,22 +15,3 @@ from dagster._core.instance.ref import InstanceRef  # an instance configured by 
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus  # what the daemon asks about a run's process
 from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-
-__all__ = [
-    "SINGLETON_REPOSITORY_NAME",
-    "CheckRunHealthResult",
-    "ClickException",
-    "ExecutionPlan",
-    "InMemoryJob",
-    "InstanceRef",
-    "LoadableTargetOrigin",
-    "ManagedGrpcPythonEnvCodeLocationOrigin",
-    "PlanOrchestrationContext",
-    "ReconstructableJob",
-    "ReconstructableRepository",
-    "RemoteJobOrigin",
-    "RemoteRepositoryOrigin",
-    "WorkerStatus",
-    "execute_run_iterator",
-    "get_current_context",
-]

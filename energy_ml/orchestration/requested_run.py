@@ -7,14 +7,12 @@ SIGUSR1 cancels the job, on Dagster's record too. (SIGTERM ends it as well, but 
 and failures alert people.)
 """
 
-import argparse
 import datetime as dt
 import json
 import os
 import signal
 import sys
 import threading
-from pathlib import Path
 
 import dagster as dg
 
@@ -24,7 +22,7 @@ from energy_ml.orchestration.instance import project_instance
 from energy_ml.training_window import deployment
 
 
-def run(job: str, as_of: dt.date, run_id: str, tags: dict[str, str]) -> str | None:
+def _run(job: str, as_of: dt.date, run_id: str, tags: dict[str, str]) -> str | None:
     """Run ``job`` for one as-of date on the configured executor; None if all went well, else what went wrong."""
     # Only here: closing a record needs none of the graph, whose loading takes seconds.
     from energy_ml.orchestration.launch import by_name, execute, what_failed
@@ -44,30 +42,24 @@ def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point; 0 if the run succeeded or dead ones were closed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    starting = commands.add_parser("run")
-    starting.add_argument("--job", required=True)
-    starting.add_argument("--as-of", required=True, type=dt.date.fromisoformat)
-    starting.add_argument("--run-id", required=True)
-    starting.add_argument("--outcome", required=True, type=Path, help="file that gets {state, error} at the end")
-    starting.add_argument("--tags", type=json.loads, default={})
-    commands.add_parser("close", help="put runs whose process is gone on record as ended")
-    given = parser.parse_args(arguments)
-    if given.command == "close":
+def _main(asked: str | None = None) -> int:
+    """Run what is asked for, as JSON, and write to its ``outcome`` how it ended; by default close dead runs.
+
+    0 if all went well.
+    """
+    if asked is None:
         with project_instance():  # whoever looks closes them
             return 0
+    given = json.loads(asked)
     error: str | None
     try:
-        error = run(given.job, given.as_of, given.run_id, given.tags)
+        error = _run(given["job"], dt.date.fromisoformat(given["as_of"]), given["run_id"], given["tags"])
     except EnergyMLError as problem:
         error = str(problem)
     except Exception as problem:
         error = f"{type(problem).__name__}: {problem}"
     write_json(
-        given.outcome,
+        given["outcome"],
         {
             "state": "failed" if error else "completed",
             "error": error,
@@ -78,4 +70,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main(*sys.argv[1:]))

@@ -59,7 +59,7 @@ log = logging.getLogger("energy_ml")
 
 ForecastRow = dict[str, Any]
 """One forecast with its interval; see ``PricePredictor.predict_with_confidence``."""
-METHOD = (
+_METHOD = (
     "multi-quantile gradient boosting on the arcsinh price change, conformalised per region, "
     "corrected online by the outcomes of the last two days"
 )
@@ -516,7 +516,7 @@ class PricePredictor:
                     "spike_probability": None if np.isnan(spike[i]) else float(spike[i]),
                     "spike_price": None if np.isnan(limit[i]) else float(limit[i]),
                     "level": level,
-                    "method": METHOD,
+                    "method": _METHOD,
                     "region": name,
                     "horizon": horizon,
                     "timestamp": time,

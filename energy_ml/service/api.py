@@ -53,7 +53,6 @@ from energy_ml.artifacts import to_jsonable
 from energy_ml.config import ServiceSettings, Settings
 from energy_ml.names import IS_FILLED, PRICE, REGION, TIMESTAMP
 from energy_ml.price_prediction.model import PricePredictionModel, family_of
-from energy_ml.price_prediction.predictor import METHOD
 from energy_ml.service.connections import Server, bounded
 from energy_ml.service.events import Client, Hub
 from energy_ml.service.ml_service import MOST_MINUTES, MLService
@@ -72,7 +71,8 @@ _REPORT_HEADERS = {
     "img-src data: blob:; font-src data:; sandbox allow-scripts allow-downloads; frame-ancestors 'none'"
 }
 _MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-_FORECAST = tuple(answers.ForecastOut.__annotations__)
+_FORECAST = answers.ForecastOut.__annotations__.keys()
+_OF_ALL = schemas.PredictOut.__annotations__.keys()
 _B = TypeVar("_B", bound=BaseModel)
 _T = TypeVar("_T")
 
@@ -232,12 +232,7 @@ def _answers(routes: _Routes, service: MLService, limits: ServiceSettings, monit
         return {
             "forecasts": [{name: value for name, value in row.items() if name in _FORECAST} for row in rows],
             "as_of": first["timestamp"],
-            "late_regions": first["late_regions"],
-            "source": first["source"],
-            "data_age_minutes": first["data_age_minutes"],
-            "stale": first["stale"],
-            "method": METHOD,
-            "left_out": first["left_out"],
+            **{name: value for name, value in first.items() if name in _OF_ALL},
         }
 
     @routes.post("/models/predict", response_model=schemas.PredictOut, **told_of(schemas.PredictRequest))

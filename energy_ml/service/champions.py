@@ -20,6 +20,7 @@ import numpy as np
 
 from energy_ml.artifacts import Model, Version, load_champion, lost_champion, read_registry, version_of
 from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError
+from energy_ml.model_management.registry import model_of
 from energy_ml.names import REGISTRY_FILE
 from energy_ml.price_prediction.model import PricePredictionModel
 from energy_ml.price_prediction.predictor import PricePredictor
@@ -56,19 +57,9 @@ class ChampionSet:
     problems: Mapping[str, str] = field(default_factory=dict)
     """Model id, or ``registry``, -> what is wrong, in words."""
 
-    def entry(self, model_id: str) -> Model:
-        """The registry's entry of a model. Raises ModelNotFoundError."""
-        if model_id not in self.listed:
-            raise ModelNotFoundError(
-                f"there is no model {model_id!r}",
-                expected=f"one of {', '.join(sorted(self.listed))}" if self.listed else "a trained model; none yet",
-                remedy="see GET /api/v1/models, or train first (energy-ml retrain)",
-            )
-        return self.listed[model_id]
-
     def promoted(self, model_id: str) -> Version:
         """The registry's entry of a model's champion. Raises ModelNotFoundError."""
-        entry = self.entry(model_id)
+        entry = model_of(self.listed, model_id)
         if (version := champion_of(entry)) is None:
             retired = entry.get("retired")
             raise ModelNotFoundError(
@@ -217,18 +208,16 @@ class Champions:
 
     def _load_one(self, model_id: str) -> Champion:
         for _ in range(_ATTEMPTS):
-            entry = self._entry(model_id)
-            if entry is None or (version := champion_of(entry)) is None:
-                raise ModelNotFoundError(f"the registry has no champion of {model_id}", remedy="train first")
+            known = self._known()
+            version, entry = known.promoted(model_id), known.listed[model_id]
             loaded = load_champion(self.folder, entry["champion_path"])
-            again = self._entry(model_id)
-            if again is not None and again["champion"] == entry["champion"]:
+            if self._known().promoted(model_id)["version"] == version["version"]:
                 return Champion(model_id, entry["type"], _checked(model_id, loaded), version)
         raise ArtifactError(f"{model_id} was promoted {_ATTEMPTS} times while it was loaded", remedy="wait a moment")
 
-    def _entry(self, model_id: str) -> Model | None:
+    def _known(self) -> ChampionSet:
         registry = read_registry(self._registry)
-        return None if registry is None else registry["models"].get(model_id)
+        return ChampionSet(listed={} if registry is None else registry["models"])
 
     def _problem(self, what: str, text: str) -> None:
         before = self._set

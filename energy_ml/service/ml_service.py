@@ -40,6 +40,7 @@ from energy_ml.market_data.rows import infer_interval
 from energy_ml.market_data.schema import utc
 from energy_ml.market_data.window import read_recent_prices
 from energy_ml.model_management.comparison import numbers_of
+from energy_ml.model_management.registry import model_of
 from energy_ml.names import (
     ACTIONS,
     HORIZON,
@@ -191,7 +192,7 @@ class MLService:
     def get_model(self, model_id: str) -> ModelDetail:
         """One model with its versions, newest last. Raises ModelNotFoundError."""
         now = self.champions.current()
-        entry = now.entry(model_id)
+        entry = model_of(now.listed, model_id)
         history: list[dict[str, object]] = [
             {
                 **{name: value for name, value in version.items() if name in _REGISTRY_FIELDS and value is not None},
@@ -214,17 +215,9 @@ class MLService:
         return {name: float(value) for name, value in numbers.items()}
 
     def get_feature_importance(self, model_id: str, *, method: str = "gain") -> dict[str, float]:
-        """Share of each input column, largest first.
+        """Share of each input column, largest first; ``method`` is ``gain`` or ``shap`` (mean absolute SHAP values).
 
-        Parameters
-        ----------
-        method
-            ``gain``, or ``shap`` (mean absolute SHAP values).
-
-        Raises
-        ------
-        ModelNotFoundError, ServiceError
-            Where there is no such model, or it has no inputs to weigh.
+        Raises ModelNotFoundError, and ServiceError where the model has no inputs to weigh.
         """
         champion = self.champions.get(model_id)
         if not isinstance(champion.model, PricePredictionModel):
@@ -257,37 +250,35 @@ class MLService:
         region: str | None = None,
         level: float | None = None,
     ) -> ForecastAnswer | ActionAnswer:
-        """One answer of one model.
+        """One answer of one model: what ``forecast`` gives per row, or what ``act`` gives.
 
         Parameters
         ----------
-        model_id
-            ``price_prediction_{h}m`` or ``battery_policy``.
-        timestamp
-            The interval that is known last, UTC; None is the newest. Prices after it are refused.
-        features
-            By name. For a price model ``region``, ``level`` and ``prices``, or recent prices themselves as a frame
-            (columns timestamp, region, real_time_price); prices left out are those of the data folder. For the policy
-            ``charge_level`` (MWh), and if it isn't to look at the market itself ``current_price``,
+        model_id : ``price_prediction_{h}m`` or ``battery_policy``.
+        timestamp : the interval that is known last, UTC; None is the newest. Prices after it are refused.
+        features : by name. For a price model ``region``, ``level`` and ``prices``, or recent prices themselves as a
+            frame (columns timestamp, region, real_time_price); prices left out are those of the data folder. For the
+            policy ``charge_level`` (MWh), and if it isn't to look at the market itself ``current_price``,
             ``price_forecast_1m``, ``_5m``, ``_15m`` and ``hour``; or what ``act`` takes.
-        region
-            Needed where a price model's prices hold several.
-        level
-            Coverage of a forecast's interval.
+        region : needed where a price model's prices hold several.
+        level : coverage of a forecast's interval.
 
-        Returns
-        -------
-        dict
-            What ``forecast`` gives per row, or what ``act`` gives.
-
-        Raises
-        ------
-        EnergyMLError
-            One of the named errors of ``energy_ml.errors``; ServiceError for a feature that is unknown or no number.
+        Raises named errors of ``energy_ml.errors``; ServiceError for a feature that is unknown or no number.
         """
         question = question_of(model_id, features)
         if isinstance(question, PolicyQuestion):
-            return self._act_on(question, timestamp, region)
+            name = region or question.region or (question.battery and self._own_battery(question.battery).region)
+            at = pd.Timestamp.now(tz="UTC") if timestamp is None else _utc(timestamp)
+            return self.act(
+                question.charge_level_mwh,
+                battery=question.battery,
+                region=name,
+                prices=question.market(self.champions.get(POLICY_ID).model.agent(name).region, at),
+                forecasts=question.forecasts,
+                capacity_mwh=question.capacity_mwh,
+                power_mw=question.power_mw,
+                timestamp=timestamp,
+            )
         champion = self.champions.get(model_id)
         regions = [name for name in (region or question.region,) if name is not None]
         level = question.level if level is None else level
@@ -310,13 +301,9 @@ class MLService:
         level: float | None = None,
         timestamp: pd.Timestamp | str | None = None,
     ) -> list[ForecastAnswer]:
-        """Forecasts with intervals, one dict per horizon and region.
+        """Forecasts with intervals, one dict per horizon and region, as the predictor gives them and from what.
 
-        ``price, lower, upper, level, region, horizon, timestamp, target_time, price_now, known_region, recent_missing,
-        late_regions, penalty`` as the predictor gives them (of the lake, regions without any recent price are late as
-        well), with ``model_id, version, source`` (request or lake), ``data_age_minutes, stale``, and ``left_out``:
-        which models can't serve from these prices and why, where no horizons are named.
-
+        Of the lake, regions without any recent price are late as well. Models are left out where no horizons are named.
         Given prices are served by the champions as they were trained; those of the lake also by what the outcomes since
         then have taught their calibration. A past ``timestamp`` never uses anything after it.
         """
@@ -343,54 +330,33 @@ class MLService:
     def act(self, charge_level_mwh: float | None = None, **more: Unpack[PolicyAsked]) -> ActionAnswer:
         """The battery's action for the newest interval.
 
-        Parameters
-        ----------
-        charge_level_mwh : energy in the cells, MWh; None takes what the telemetry of ``battery`` says.
-        more : see ``PolicyAsked``.
-
-        Returns ``action, q_values, power_mw, energy_mwh, charge_after_mwh, why`` (see BatteryPolicy), and ``battery,
-        region, timestamp, acts_at, price, forecasts, forecast_source, bounds_mwh, recent_missing, version, source,
-        data_age_minutes, stale``. ``acts_at``: the interval that the action is for. ``recent_missing``: how many of the
-        last two days' prices weren't measured, or given.
+        ``charge_level_mwh``: energy in the cells; None takes what the telemetry of ``battery`` says. For what else may
+        be said see ``PolicyAsked``.
         """
         asked = self._asked(charge_level_mwh, **more)
-        answer, known = asked.policy.act(asked.known), asked.known
-        return {
-            "action": answer["action"],
-            "q_values": {str(k): float(v) for k, v in answer["q_values"].items()},
-            "power_mw": float(answer["power_mw"]),
-            "energy_mwh": float(answer["energy_mwh"]),
-            "charge_after_mwh": float(answer["charge_after_mwh"]),
-            "why": answer["why"],
-            "price": known.price,
-            "forecasts": {int(h): float(v) for h, v in known.forecasts.items()},
-            "charge_level_mwh": known.charge,
+        answer = asked.policy.act(asked.known)
+        own = {
+            "price": asked.known.price,
+            "forecasts": {horizon: float(price) for horizon, price in answer.pop("forecasts_used").items()},
+            "charge_level_mwh": asked.known.charge,
             "bounds_mwh": [asked.battery.low_mwh, asked.battery.high_mwh],
-            **asked.facts,
         }
+        return cast(ActionAnswer, {**answer, **own, **asked.facts})
 
     def plan(self, charge_level_mwh: float | None = None, **more: Unpack[PolicyAsked]) -> PlanAnswer:
         """What the battery means to do over the coming day, if prices come as its policy expects them.
 
-        Takes what ``act`` takes, and its first step is what ``act`` answers. Returns ``steps`` (``timestamp, minutes,
-        price, action, power_mw, energy_mwh, charge_after_mwh, cash``: minutes long at first, hours at the end),
-        ``cash`` (of all of them) and what ``act`` says of region, times, version and age.
+        Takes what ``act`` takes, and its first step is what ``act`` answers. Steps are minutes long at first, hours at
+        the end.
         """
         asked = self._asked(charge_level_mwh, **more)
         planned = asked.policy.plan(asked.known)
-        steps: list[PlannedAction] = [
-            {
-                "timestamp": asked.facts["acts_at"] + pd.Timedelta(minutes=step.begin - planned[0].begin),
-                "action": ACTIONS[0 if step.energy_mwh > 0 else 2 if step.energy_mwh < 0 else 1],
-                "minutes": step.minutes,
-                "price": step.price,
-                "power_mw": step.power_mw,
-                "energy_mwh": step.energy_mwh,
-                "charge_after_mwh": step.charge_after_mwh,
-                "cash": step.cash,
-            }
-            for step in planned
-        ]
+        steps: list[PlannedAction] = []
+        for step in planned:
+            told = step._asdict()
+            told["timestamp"] = asked.facts["acts_at"] + pd.Timedelta(minutes=told.pop("begin") - planned[0].begin)
+            told["action"] = ACTIONS[0 if step.energy_mwh > 0 else 2 if step.energy_mwh < 0 else 1]
+            steps.append(cast(PlannedAction, told))
         return {
             "steps": steps,
             "cash": sum(step.cash for step in planned),
@@ -491,23 +457,6 @@ class MLService:
             **age,
         }
         return _Asked(policy, known, physical, facts)
-
-    def _act_on(
-        self, question: PolicyQuestion, timestamp: pd.Timestamp | str | None, region: str | None
-    ) -> ActionAnswer:
-        name = region or question.region or (question.battery and self._own_battery(question.battery).region)
-        at = pd.Timestamp.now(tz="UTC") if timestamp is None else _utc(timestamp)
-        policy: BatteryPolicy = self.champions.get(POLICY_ID).model
-        return self.act(
-            question.charge_level_mwh,
-            battery=question.battery,
-            region=name,
-            prices=question.market(policy.agent(name).region, at),
-            forecasts=question.forecasts,
-            capacity_mwh=question.capacity_mwh,
-            power_mw=question.power_mw,
-            timestamp=timestamp,
-        )
 
     def prices_of(self, file: str | Path) -> pd.DataFrame:
         """The recent prices in a parquet file, as ``forecast`` and ``act`` take them. Raises DataErrors."""

@@ -91,7 +91,11 @@ class RecentMarket:
         )
         for covariate, horizons in covariates:
             frame = add_covariates(frame, self.lake, [covariate], horizons)
-        return _recent(frame, self.outlook(frame))
+        stamps = pd.DatetimeIndex(frame[TIMESTAMP])  # of a whole grid that ends with a price
+        newest, times = stamps[-1], stamps.unique()
+        at = frame[(stamps == newest) & frame[PRICE].notna().to_numpy()]
+        step = (times[-1] - times[-2]) // pd.Timedelta(minutes=1) if len(times) > 1 else 0
+        return RecentPrices(frame, newest, int(step), tuple(str(r) for r in at[REGION]), self.outlook(frame))
 
     def outlook(self, prices: pd.DataFrame) -> pd.DataFrame:
         """What prices known ahead say of the hours after each region's newest price."""
@@ -131,13 +135,3 @@ class RecentMarket:
 
     def _marks(self, kind: str) -> tuple[str, ...]:
         return tuple(f.fingerprint for f in self.lake.inventory() if f.kind == kind)
-
-
-def _recent(frame: pd.DataFrame, told: pd.DataFrame) -> RecentPrices:
-    """Of a whole grid that ends with a price."""
-    stamps = pd.DatetimeIndex(frame[TIMESTAMP])
-    newest = stamps[-1]
-    at = frame[(stamps == newest) & frame[PRICE].notna().to_numpy()]
-    times = stamps.unique()
-    minutes = (times[-1] - times[-2]) // pd.Timedelta(minutes=1) if len(times) > 1 else 0
-    return RecentPrices(frame, newest, int(minutes), tuple(str(r) for r in at[REGION]), told)

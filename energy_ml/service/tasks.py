@@ -32,17 +32,8 @@ def _task(kind: str) -> Callable[[_F], _F]:
 def train_price_prediction(training_id: str, request_dict: Mapping[str, object]) -> TrainingOut:
     """Train features, price models and their evaluation; returns the training's state at its end.
 
-    Parameters
-    ----------
-    training_id
-        A new id, or that of a training to wait for.
-    request_dict
-        ``as_of``, ``horizons``, ``regions``; see ``TrainingRequest``.
-
-    Raises
-    ------
-    EnergyMLError
-        What ``Trainings.start`` raises; ModelError if the training failed.
+    ``training_id`` is a new one, or that of a training to wait for; ``request_dict`` as ``TrainingRequest``, without
+    its type. Raises what ``Trainings.start`` raises, and ModelError if the training failed.
     """
     return _run(PRICE_PREDICTION, training_id, request_dict)
 

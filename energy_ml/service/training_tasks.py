@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -61,6 +61,7 @@ _HANDED_ON = (
     *("horizons", "regions", "executor"),
 )
 """Settings that a training's process is told in its environment."""
+_IN_ANOTHER_PROCESS = (sys.executable, "-m", "energy_ml.orchestration.requested_run")
 _GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.5
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
@@ -81,17 +82,8 @@ class _Record(TrainingFacts):
 class TrainingRequest:
     """What to train.
 
-    Parameters
-    ----------
-    type
-        price_prediction, rl_battery or all.
-    as_of
-        UTC day; None is the newest complete one.
-    horizons, regions
-        Minutes ahead, and names: they narrow a training; its results then lie in a folder of their own and disturb
-        nobody's.
-    idempotency_key
-        The same key finds the training that it started.
+    ``as_of`` None is the newest complete day. ``horizons`` and ``regions`` narrow a training; its results then lie in a
+    folder of their own and disturb nobody's. The same ``idempotency_key`` finds the training that it started.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -231,12 +223,14 @@ class Trainings:
             record = json.loads(path.read_bytes())
             write_json(path, {**record, "cancelled": True})
         if record["pid"] is not None and self._alive(training_id):
-            self._signal(os.kill, record["pid"], signal.SIGUSR1)  # ends its own helpers, and says so on record
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(record["pid"], signal.SIGUSR1)  # ends its own helpers, and says so on record
             deadline = time.monotonic() + _GRACE_SECONDS
             while self._alive(training_id) and time.monotonic() < deadline:
                 time.sleep(0.05)
-            if self._alive(training_id):
-                self._signal(os.killpg, record["pid"], signal.SIGKILL)  # it leads a session of its own
+            with contextlib.suppress(ProcessLookupError):
+                if self._alive(training_id):
+                    os.killpg(record["pid"], signal.SIGKILL)  # it leads a session of its own
             while self._alive(training_id) and time.monotonic() < deadline + _GRACE_SECONDS:
                 time.sleep(0.05)
         return self.get(training_id)
@@ -306,17 +300,18 @@ class Trainings:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ENERGY_ML_API_")}
         own = self._settings_of(record)
         environment |= {variable(Settings, name): text_of(getattr(own, name)) for name in _HANDED_ON}
-        command = [sys.executable, "-m", "energy_ml.orchestration.requested_run", "run", "--job", record["job"]]
-        command += ["--as-of", record["as_of"], "--run-id", record["run_id"]]
-        command += ["--outcome", str(self.folder / f"{training_id}.outcome.json")]
-        command += ["--tags", json.dumps({"energy_ml/training_id": training_id})]
+        asked = {
+            **{name: record[name] for name in ("job", "as_of", "run_id")},
+            "outcome": str(self.folder / f"{training_id}.outcome.json"),
+            "tags": {"energy_ml/training_id": training_id},
+        }
         lock = os.open(self.folder / f"{training_id}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             write_json(path, record)  # only now, when the lock says that it lives, may others see it
             with (self.folder / f"{training_id}.log").open("ab") as output:
                 process = subprocess.Popen(
-                    command,
+                    [*_IN_ANOTHER_PROCESS, json.dumps(asked)],
                     cwd=project_root(),
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -393,10 +388,9 @@ class Trainings:
 
     def _close_dead_runs(self) -> None:
         """Let Dagster's record say so too, in a process of its own: loading Dagster takes seconds."""
-        command = [sys.executable, "-m", "energy_ml.orchestration.requested_run", "close"]
         quiet = subprocess.DEVNULL
         process = subprocess.Popen(
-            command, cwd=project_root(), stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+            _IN_ANOTHER_PROCESS, cwd=project_root(), stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
         )
         threading.Thread(target=process.wait, daemon=True).start()  # somebody must collect its end
 
@@ -410,17 +404,11 @@ class Trainings:
             return False
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
         except BlockingIOError:
             return True
-        else:
-            return False
         finally:
             os.close(lock)
-
-    @staticmethod
-    def _signal(send: Callable[[int, int], None], pid: int, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            send(pid, number)
 
     def _records(self) -> list[_Record]:
         records = []
