@@ -6,7 +6,9 @@ does (``energy_ml.day``), and how it becomes an asset (``steps``).
 
 import datetime as dt
 import functools
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import dagster as dg
 import pandas as pd
@@ -39,7 +41,6 @@ _PRICES = """Real-time prices, one row per interval and region: `timestamp` (sta
 reports which days the files cover."""
 _TELEMETRY = """Battery telemetry: `timestamp`, `battery_id`, `charge_level_mwh`, `capacity_mwh`, optionally `region`
 and `power_mw`. Optional: without it the policy is judged on the reference battery alone."""
-_FEATURES, _SPLIT, _FORECASTS = "features/price_features", "features/time_split", "price_prediction/forecasts"
 
 
 def all_assets(settings: Settings) -> list[dg.AssetSpec | dg.AssetsDefinition]:
@@ -100,11 +101,11 @@ def _fetched_prices(settings: Settings, spec: dg.AssetSpec) -> dg.AssetsDefiniti
 def day_steps(settings: Settings) -> list[Step]:
     """The steps of one as-of date, in the order of the day."""
     horizons = settings.horizons
-    return [
+    steps = [
         *_feature_steps(settings),
         *(_model_step(horizon) for horizon in horizons),
         Step(
-            _FORECASTS,
+            "price_prediction/forecasts",
             FORECASTS_FILE,
             day.forecasts,
             {"pandas", "parquet"},
@@ -122,13 +123,7 @@ def day_steps(settings: Settings) -> list[Step]:
             "model_management/decisions.json",
             day.decide,
             {"json", "python"},
-            inputs={
-                "price_features": _FEATURES,
-                "time_split": _SPLIT,
-                "forecasts": _FORECASTS,
-                "policy_provenance": "rl_battery/provenance",
-                **_of_each("provenance", horizons),
-            },
+            inputs={"policy_provenance": "rl_battery/provenance", **_of_each("provenance", horizons)},
             after=(
                 *(_model_key(h) for h in horizons),
                 "rl_battery/battery_policy",
@@ -145,22 +140,19 @@ def day_steps(settings: Settings) -> list[Step]:
             REPORT_FILE,
             day.report,
             {"html"},
-            inputs={
-                "battery_policy": "rl_battery/battery_policy",
-                "forecasts": _FORECASTS,
-                "time_split": _SPLIT,
-                "price_evaluation": "evaluation/price_evaluation",
-                "battery_backtest": "evaluation/battery_backtest",
-                "battery_summary": "evaluation/battery_summary",
-                "learning": "rl_battery/learning",
-                "registry_entry": "model_management/registry_entry",
-                **_of_each("provenance", horizons),
-                **_of_each("importance", horizons),
-            },
+            inputs={**_of_each("provenance", horizons), **_of_each("importance", horizons)},
             beside={"metrics": ("evaluation/metrics", METRICS_FILE)},
             share=3.0,
         ),
     ]
+    made = {path.rpartition("/")[2]: path for step in steps for path, _ in step.outputs.values()}
+    return [replace(step, inputs={**_called_as(step, made), **step.inputs}) for step in steps]
+
+
+def _called_as(step: Step, made: Mapping[str, str]) -> dict[str, str]:
+    """The arguments of the step's function that are called as what a step has ``made``."""
+    told = inspect.signature(step.run).parameters.values()
+    return {one.name: made[one.name] for one in told if one.name in made and one.kind is not one.VAR_KEYWORD}
 
 
 def _of_each(what: str, horizons: Iterable[int]) -> dict[str, str]:
@@ -181,8 +173,7 @@ def _feature_steps(settings: Settings) -> list[Step]:
     files = {"raw": MARKET_PRICES} if settings.operations.market is None else {"after": ("raw/market_prices",)}
     return [
         Step(
-            _FEATURES,
-            "features/price_features.parquet",
+            *_file("features/price_features.parquet"),
             day.price_features,
             {"pandas", "parquet"},
             **files,
@@ -199,20 +190,16 @@ def _feature_steps(settings: Settings) -> list[Step]:
             gate="window_complete",
         ),
         Step(
-            "features/battery_features",
-            "features/battery_features.parquet",
+            *_file("features/battery_features.parquet"),
             day.battery_features,
             {"pandas", "parquet"},
-            inputs={"price_features": _FEATURES},
             raw=BATTERY_TELEMETRY,
             checks={"telemetry_plausible": "No charge above capacity, no jump beyond power."},
         ),
         Step(
-            _SPLIT,
-            "features/time_split.json",
+            *_file("features/time_split.json"),
             day.time_split,
             {"json"},
-            inputs={"price_features": _FEATURES, "data": "features/data"},
             checks={"parts_filled": "Every part has rows at every horizon after the purge."},
             must_pass=frozenset({"parts_filled"}),
         ),
@@ -226,7 +213,6 @@ def _model_step(horizon: int) -> Step:
         f"price_prediction/{name}.pkl",
         functools.partial(day.train_price, horizon=horizon),
         {"xgboost", "python"},
-        inputs={"price_features": _FEATURES, "price_history": "features/price_history", "time_split": _SPLIT},
         beside={
             "forecasts": _file(f"price_prediction/forecasts_{horizon}min.parquet"),
             "importance": _file(f"price_prediction/importance_{horizon}min.parquet"),
@@ -250,12 +236,6 @@ def _policy_step() -> Step:
         f"rl_battery/{POLICY_FILE}",
         day.train_policy,
         {"numba", "python"},
-        inputs={
-            "price_features": _FEATURES,
-            "battery_features": "features/battery_features",
-            "time_split": _SPLIT,
-            "forecasts": _FORECASTS,
-        },
         beside={
             "learning": _file("rl_battery/learning.parquet"),
             "provenance": ("rl_battery/provenance", f"rl_battery/{POLICY_ID}.json"),
@@ -273,12 +253,10 @@ def _policy_step() -> Step:
 def _evaluation_steps() -> list[Step]:
     return [
         Step(
-            "evaluation/price_evaluation",
-            "evaluation/price_evaluation.json",
+            *_file("evaluation/price_evaluation.json"),
             day.evaluate,
             {"pandas", "json"},
-            inputs={"forecasts": _FORECASTS},
-            after=(_SPLIT,),
+            after=("features/time_split",),
             checks={
                 "metrics_finite": "Every horizon has an error.",
                 "intervals_honest": "Intervals cover about as much as they promise, at every horizon.",
@@ -293,13 +271,6 @@ def _evaluation_steps() -> list[Step]:
             BACKTEST_FILE,
             day.backtest,
             {"pandas", "parquet"},
-            inputs={
-                "price_features": _FEATURES,
-                "battery_features": "features/battery_features",
-                "time_split": _SPLIT,
-                "forecasts": _FORECASTS,
-                "battery_policy": "rl_battery/battery_policy",
-            },
             beside={"summary": _file("evaluation/battery_summary.json")},
             checks={
                 "within_limits": "No strategy ever leaves the charge limits.",

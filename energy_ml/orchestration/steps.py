@@ -49,12 +49,12 @@ ROLE = "energy_ml/role"
 class Step:
     """One asset of the day.
 
-    ``key`` names its main output, ``file`` where that lies. ``inputs`` map the function's arguments to outputs of other
-    steps; ``after`` are steps that must have run, ``raw`` the external asset whose trailing window is read. ``beside``
-    are its further outputs: the name in ``Made.files`` to key and file. ``checks`` map a name to its description; those
-    of ``must_pass`` stop what comes after, others warn unless the settings say otherwise. ``gate`` is the check that
-    fails when the data is refused; ``told_as`` the model whose progress ends when training fails; ``share`` about how
-    much of a night's time it takes beside the others.
+    ``key`` names its main output, ``file`` where that lies. The function's arguments are outputs of other steps by
+    their names, or as ``inputs`` say; ``after`` are steps that must have run, ``raw`` the external asset whose trailing
+    window is read. ``beside`` are its further outputs: the name in ``Made.files`` to key and file. ``checks`` map a
+    name to its description; those of ``must_pass`` stop what comes after, others warn unless the settings say
+    otherwise. ``gate`` is the check that fails when the data is refused; ``told_as`` the model whose progress ends when
+    training fails; ``share`` about how much of a night's time it takes beside the others.
     """
 
     key: str

@@ -12,19 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 
-from energy_ml.errors import (
-    ArtifactError,
-    BatteryError,
-    ConfigError,
-    DataError,
-    EnergyMLError,
-    HorizonError,
-    ModelNotFoundError,
-    NoDataError,
-    RegistryError,
-    ServiceError,
-    StaleDataError,
-)
+from energy_ml.errors import EnergyMLError, ModelNotFoundError, NoDataError, RegistryError, ServiceError, StaleDataError
 
 MEDIA_TYPE = "application/problem+json"
 _FIELDS = {"HorizonError": "horizons", "UnknownRegionError": "regions", "BatteryError": "charge_level_mwh"}
@@ -32,11 +20,6 @@ _STATUS: tuple[tuple[type[EnergyMLError], int], ...] = (
     (ModelNotFoundError, 404),
     (NoDataError, 404),
     (StaleDataError, 409),
-    (HorizonError, 422),
-    (DataError, 422),
-    (BatteryError, 422),
-    (ConfigError, 422),
-    (ArtifactError, 503),
     (RegistryError, 503),
 )
 
@@ -47,13 +30,6 @@ def _clean(text: str) -> str:
 
 
 _Text = Annotated[str, AfterValidator(_clean)]
-
-
-def _status_of(error: EnergyMLError) -> int:
-    """The HTTP status of a named error; 422 for those that no rule names, since the request led to them."""
-    if isinstance(error, ServiceError):
-        return error.status
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 422)
 
 
 class FieldError(BaseModel):
@@ -88,8 +64,12 @@ def in_words(error: ValidationError) -> str:
 
 def problem_of(error: EnergyMLError) -> Problem:
     """The problem document of a named error."""
-    status, name = _status_of(error), type(error).__name__
-    title = http.HTTPStatus(status).phrase if isinstance(error, ServiceError) else _words(name)
+    name = type(error).__name__
+    if isinstance(error, ServiceError):
+        status, title = error.status, http.HTTPStatus(error.status).phrase
+    else:  # the request led to those that no rule names
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 422)
+        title = re.sub(r"(?<!^)(?=[A-Z])", " ", name.removesuffix("Error")).capitalize()
     column = getattr(error, "column", None)
     field = f"prices.{column}" if column else _FIELDS.get(name)
     detail = str(error.args[0]) if error.args else error.found
@@ -104,7 +84,3 @@ def problem_of(error: EnergyMLError) -> Problem:
         expected=error.expected or None,
         remedy=error.remedy or None,
     )
-
-
-def _words(name: str) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", " ", name.removesuffix("Error")).capitalize()
