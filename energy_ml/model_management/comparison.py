@@ -57,8 +57,8 @@ def compare_price_models(
     Parameters
     ----------
     errors_candidate, errors_champion, errors_naive : forecast errors (currency/MWh) of the same forecasts in time
-        order, shape (T,) or (T, R) for R regions; pairs in which the opponent's isn't finite are left out. The
-        champion's are None when there is no champion; "price stays" is then the opponent.
+        order, shape (T,) or (T, R) for R regions; pairs in which the opponent's isn't finite are left out. None for the
+        champion when there is none.
     horizon_steps : how many steps ahead was forecast, for the test's overlap.
     as_of_candidate, as_of_champion : the days they were trained for.
 
@@ -79,9 +79,9 @@ def compare_price_models(
         return test.p_value / 2 if test.statistic < 0 else 1 - test.p_value / 2
 
     return _compare(
-        np.abs(errors_candidate),
-        None if errors_champion is None else np.abs(errors_champion),
-        None if errors_naive is None else np.abs(errors_naive),
+        errors_candidate,
+        errors_champion,
+        errors_naive,
         days=(as_of_candidate, as_of_champion),
         rule=rule,
         least=max(rule.min_observations, horizon_steps + 1),
@@ -104,9 +104,7 @@ def compare_policies(
     ----------
     profit_candidate, profit_champion : money earned (currency, after wear and fees) at each step of the same backtest,
         shape (T,), or (T, R) for R regions or batteries, which are summed. A step may be an interval or a day; finer
-        steps leave the test more to work with. None for the champion when there is none: holding, which earns nothing,
-        is then the opponent.
-    as_of_candidate, as_of_champion : the days they were trained for.
+        steps leave the test more to work with. None for the champion when there is none.
 
     The p-value is the share of resampled series (blocks of √T steps) in which the candidate earns no more. Raises
     PromotionError when shapes differ.
@@ -119,7 +117,7 @@ def compare_policies(
         return draws.p_value(own - other)
 
     return _compare(
-        np.asarray(profit_candidate),
+        profit_candidate,
         profit_champion,
         np.zeros(np.shape(profit_candidate)),
         days=(as_of_candidate, as_of_champion),
@@ -205,11 +203,11 @@ def _compare(
     if missing := int((np.isfinite(y) & ~np.isfinite(x)).sum()):
         reason = f"Not promoted: the candidate gives no finite answer at {missing:,} steps where the opponent does"
         return Decision(False, reason, {"unanswered": missing})
-    x, y = (np.atleast_2d(values.T).T for values in (x, y))
-    known = np.isfinite(x) & np.isfinite(y)
     what, holder, test_name = words
     sums = what == "profit"
     of_regions, of_steps = (np.nansum, np.sum) if sums else (np.nanmean, np.mean)
+    x, y = (np.atleast_2d((values if sums else np.abs(values)).T).T for values in (x, y))
+    known = np.isfinite(x) & np.isfinite(y)
     own, other = (of_regions(np.where(known, v, np.nan)[known.any(axis=1)], axis=1) for v in (x, y))
     numbers: Numbers = {"steps": own.size}
     if own.size:

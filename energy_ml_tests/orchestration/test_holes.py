@@ -43,7 +43,7 @@ def holed(project: Project) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, pd.DataFrame]:
-    project = Project.make(tmp_path_factory.mktemp("holed"), PROMOTION_REQUIRE_BEATS_NAIVE="false")
+    project = Project.make(tmp_path_factory.mktemp("holed"), PROMOTION_REQUIRE_BEATS_NAIVE="false", HORIZONS="60")
     measured = holed(project)
     project.night(project.day(DAYS))
     return project, measured
@@ -94,7 +94,7 @@ def test_it_is_said_in_the_report_and_by_the_window(trained: tuple[Project, pd.D
     assert [problem["rows"] for problem in holes] == [24]
     opened = open_day(project.settings, ParquetLake(project.settings.data_dir), day)
     assert "the first FR from 2026-01-05 00:00:00" in opened.window.holes
-    left_out = project.store.read(day, "price_prediction/model_30min.json")
+    left_out = project.store.read(day, "price_prediction/model_60min.json")
     assert left_out["data_fingerprint"] == opened.window.fingerprint
 
 
