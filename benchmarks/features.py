@@ -189,8 +189,7 @@ def measure(
     medians = {}
     for name, (run, columns) in candidates.items():
         seconds, busy = medians[name] = statistics.median(wall[name]), statistics.median(cpu[name])
-        fresh = 0 if name.endswith("reused") else rows * columns * 4
-        extra = extra_memory(run, fresh) / (rows * columns * 4)
+        extra = extra_memory(run, rows * columns * 4) / (rows * columns * 4)
         print(
             f"  {name:<46}{columns:>8}{seconds:>9.4f}{min(wall[name]):>9.4f}{busy:>9.4f}"
             f"{rows / seconds / 1e6:>9.2f}{extra:>10.2f}x"
@@ -234,10 +233,6 @@ def run(rows: int, regions: int, repeats: int, with_pandas: bool) -> None:
             "mlforecast + spreads by hand, 2 threads": (lambda: peer(2), default - 1),
             "energy_ml build_price_features (DataFrame)": (lambda: price_features(frame, DEFAULT), default),
             "energy_ml price_feature_cube (array)": (lambda: price_feature_cube(panel, DEFAULT), default),
-            "energy_ml price_feature_cube, array reused": (
-                lambda: price_feature_cube(panel, DEFAULT, out=cube),
-                default,
-            ),
         },
         rows,
         repeats,

@@ -1,6 +1,6 @@
 """How compiled code is compiled and kept; what is private of numba stands here: look here first after an upgrade.
 
-What belongs here: the two decorators. What doesn't: any function of the domain.
+What belongs here: the two decorators, and what several rooms have compiled. What doesn't: any function of the domain.
 
 Much of what compiling a small function takes is wrapping it for callers: from Python, and as a callback of C, which
 nobody asks for. Division by zero gives an infinity or NaN, as in NumPy. Code is kept beside the package.
@@ -14,6 +14,8 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.runtime.nrt import rtsys
+
+from energy_ml.arrays import Floats
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
@@ -40,3 +42,26 @@ def _load(cache: Any, signature: object, context: object) -> object:
     rtsys.initialize(context)
     with cache._guard_against_spurious_io_errors():
         return cache._load_overload(signature, context)
+
+
+@part
+def exchange(ordered: Floats, known: int, old: float, new: float) -> int:
+    """Put ``new`` in the place of ``old`` among ascending numbers, of which the first ``known`` count.
+
+    NaN is none: a number then comes in, or goes. Returns how many count then.
+    """
+    place, stop = (0, known) if old == old else (known, known)
+    while place < stop:  # by hand: numba takes a second to compile np.searchsorted
+        middle = (place + stop) // 2
+        if ordered[middle] < old:
+            place = middle + 1
+        else:
+            stop = middle
+    while place > 0 and ordered[place - 1] > new:
+        ordered[place] = ordered[place - 1]
+        place -= 1
+    while place + 1 < known and (ordered[place + 1] < new or new != new):
+        ordered[place] = ordered[place + 1]
+        place += 1
+    ordered[place] = new
+    return known + (new == new) - (old == old)

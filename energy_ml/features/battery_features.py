@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from energy_ml.arrays import Floats, Integers
-from energy_ml.errors import DuplicateError, NoDataError, SchemaError, ValueRangeError
+from energy_ml.errors import DuplicateError, ValueRangeError
 from energy_ml.features.market_state_features import DAY_MINUTES, steps_of
-from energy_ml.features.panel import NS_PER_MINUTE, numeric, timestamps_ns, to_panel
+from energy_ml.features.panel import NS_PER_MINUTE, numeric, require_columns, timestamps_ns, to_panel
 from energy_ml.features.rolling_features import rolling_sum
 from energy_ml.names import POWER, PRICE, RATED_POWER, REGION
 
@@ -66,16 +66,7 @@ def build_battery_features(
     SchemaError, NoDataError, DuplicateError, ValueRangeError (a capacity of zero or less), and those of ``to_panel``.
     """
     keys = [timestamp_col, battery_id_col]
-    missing = [name for name in [*keys, battery_col, capacity_col] if name not in df.columns]
-    if missing:
-        raise SchemaError(
-            "battery telemetry lacks columns",
-            column=missing[0],
-            expected=f"{', '.join([*keys, battery_col, capacity_col])}; found {', '.join(map(str, df.columns))}",
-            remedy="rename the columns or name them in the call",
-        )
-    if not len(df):
-        raise NoDataError("the battery frame has no rows", expected="at least one row", remedy="ask for another window")
+    require_columns(df, [*keys, battery_col, capacity_col])
     stamps = timestamps_ns(df[timestamp_col])
     batteries, _ = pd.factorize(df[battery_id_col])
     charge = numeric(df, battery_col)
@@ -191,8 +182,8 @@ def _prices_at(stamps: Integers, regions: pd.Series | None, price_df: pd.DataFra
     known = rolling_sum((~np.isnan(price)).astype(np.float64), day, before=0.0)
     with np.errstate(invalid="ignore"):
         day_mean = rolling_sum(filled, day, before=0.0) / known
-    low = _extreme(np.where(np.isnan(price), np.inf, price), day, np.minimum)
-    high = _extreme(np.where(np.isnan(price), -np.inf, price), day, np.maximum)
+    last_day = pd.DataFrame(price).rolling(day, min_periods=1)
+    low, high = last_day.min().to_numpy(), last_day.max().to_numpy()
 
     instant = np.minimum((stamps - panel.times_ns[0]) // step, n_times - 1)
     usable = has_region & (stamps >= panel.times_ns[0])
@@ -212,14 +203,3 @@ def _prices_at(stamps: Integers, regions: pd.Series | None, price_df: pd.DataFra
         "price_spread_day_mean": current - day_mean[at, column],
         "price_day_position": np.where(fresh, position, np.nan),
     }
-
-
-def _extreme(values: Floats, window: int, function: np.ufunc) -> Floats:
-    """Rolling minimum or maximum of what there is of the window, by doubling: halves may overlap."""
-    result, width = values.copy(), 1
-    while width < window:
-        shift = min(width, window - width)
-        doubled = result.copy()
-        function(result[shift:], result[:-shift] if shift else result, out=doubled[shift:])
-        result, width = doubled, width + shift
-    return result

@@ -17,7 +17,7 @@ import numpy as np
 from energy_ml.arrays import Floats, Floats32, Integers
 from energy_ml.features.lag_features import read_only
 from energy_ml.features.rolling_features import sum_windows, window_tree
-from energy_ml.kernels import kernel, part
+from energy_ml.kernels import exchange, kernel, part
 
 DAY_MINUTES = 1440
 _VOL_MINUTES = (60, 180, DAY_MINUTES)
@@ -223,7 +223,7 @@ def _in_day(price: Floats, at: int, whole: int, ordered: Floats, out: Floats32) 
         known += number == number
     for i in range(at, len(price)):
         if i > whole:
-            known = _exchange(ordered, known, price[i - day], price[i])
+            known = exchange(ordered, known, price[i - day], price[i])
         low, middle, high, now = np.nan, np.nan, np.nan, price[i]
         if i >= whole and known >= math.ceil(_DAY_KNOWN * day):
             low = _order_statistic(ordered, known, _DAY_QUANTILES[0])
@@ -234,28 +234,6 @@ def _in_day(price: Floats, at: int, whole: int, ordered: Floats, out: Floats32) 
             position = 0.5
         out[0, i - at] = min(max(position, -5.0), 6.0) if position == position else np.nan
         out[1, i - at], out[2, i - at] = high - low, now - middle
-
-
-@part
-def _exchange(ordered: Floats, known: int, old: float, new: float) -> int:
-    """Exchange a number among ascending ones, of which ``known`` come before NaN; returns how many are known then."""
-    place, stop = 0, known if old == old else 0
-    if old != old:
-        place = known
-    while place < stop:
-        middle = (place + stop) // 2
-        if ordered[middle] < old:
-            place = middle + 1
-        else:
-            stop = middle
-    while place > 0 and new == new and not ordered[place - 1] <= new:
-        ordered[place] = ordered[place - 1]
-        place -= 1
-    while place + 1 < len(ordered) and (ordered[place + 1] < new or (new != new and place + 1 < known)):
-        ordered[place] = ordered[place + 1]
-        place += 1
-    ordered[place] = new
-    return known + (new == new) - (old == old)
 
 
 @part

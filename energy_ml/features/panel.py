@@ -13,15 +13,8 @@ import pandas as pd
 
 from energy_ml.arrays import Floats, Integers
 from energy_ml.config import SUPPORTED_INTERVALS
-from energy_ml.errors import (
-    DuplicateError,
-    IntervalError,
-    NoDataError,
-    SchemaError,
-    TimestampError,
-    ValueRangeError,
-)
-from energy_ml.market_data.rows import most_cells
+from energy_ml.errors import DuplicateError, IntervalError, NoDataError, SchemaError, TimestampError, ValueRangeError
+from energy_ml.market_data.rows import infer_interval, most_cells, unsupported_interval
 from energy_ml.names import ONE_REGION, REGION, TIMESTAMP
 
 NS_PER_MINUTE = 60_000_000_000
@@ -78,12 +71,7 @@ def with_region(df: pd.DataFrame, name: str = ONE_REGION) -> pd.DataFrame:
     return df if REGION in df.columns else df.assign(**{REGION: name})
 
 
-def to_panel(
-    df: pd.DataFrame,
-    value_cols: Sequence[str],
-    *,
-    interval_minutes: int | None = None,
-) -> Panel:
+def to_panel(df: pd.DataFrame, value_cols: Sequence[str], *, interval_minutes: int | None = None) -> Panel:
     """Lay a long frame (one row per timestamp and region, any order, any gaps) out on a grid.
 
     Parameters
@@ -97,9 +85,7 @@ def to_panel(
     IntervalError (no interval, or rows between its grid), DuplicateError (two rows of a timestamp and region),
     ValueRangeError (infinite values).
     """
-    _require_columns(df, [TIMESTAMP, REGION, *value_cols])
-    if not len(df):
-        raise NoDataError("the frame has no rows", expected="at least one row", remedy="ask for a window with data")
+    require_columns(df, [TIMESTAMP, REGION, *value_cols])
     stamps = timestamps_ns(df[TIMESTAMP])
     columns = {name: numeric(df, name) for name in value_cols}
     grid = _grid_of_sorted_rows(stamps, df[REGION], interval_minutes)
@@ -159,7 +145,8 @@ def timestamps_ns(column: pd.Series) -> Integers:
     return np.asarray(stamps.view(np.int64))
 
 
-def _require_columns(df: pd.DataFrame, names: Sequence[str]) -> None:
+def require_columns(df: pd.DataFrame, names: Sequence[str]) -> None:
+    """Refuse a frame that lacks one of ``names`` or has no rows. Raises SchemaError, NoDataError."""
     missing = [name for name in names if name not in df.columns]
     if missing:
         raise SchemaError(
@@ -168,6 +155,8 @@ def _require_columns(df: pd.DataFrame, names: Sequence[str]) -> None:
             expected=f"columns {', '.join(names)}; found {', '.join(map(str, df.columns))}",
             remedy="rename the columns",
         )
+    if not len(df):
+        raise NoDataError("the frame has no rows", expected="at least one row", remedy="ask for a window with data")
 
 
 def numeric(df: pd.DataFrame, name: str) -> Floats:
@@ -200,37 +189,20 @@ def _show(stamp: int | np.int64) -> str:
 
 
 def _interval(unique_stamps: Integers, given: int | None) -> int:
-    steps = np.diff(unique_stamps)
-    if given is None:
-        if not len(steps):
-            raise IntervalError(
-                "one timestamp only, no interval can be inferred",
-                example=_show(unique_stamps[0]),
-                expected="at least two timestamps",
-                remedy="pass more rows, or interval_minutes",
-            )
-        lengths, counts = np.unique(steps, return_counts=True)
-        step = int(lengths[counts.argmax()])
-    else:
-        step = given * NS_PER_MINUTE
-    if step not in _SUPPORTED_NS:
-        raise IntervalError(
-            f"the interval is {step / NS_PER_MINUTE:g} minutes",
-            example=_show(unique_stamps[0]),
-            expected=f"one of {', '.join(map(str, SUPPORTED_INTERVALS))} minutes",
-            remedy="resample the data, or pass interval_minutes if most rows are missing",
-        )
-    off = steps % step != 0
+    interval = infer_interval([unique_stamps]) if given is None else given
+    if interval not in SUPPORTED_INTERVALS:
+        raise unsupported_interval([unique_stamps], given)
+    off = np.diff(unique_stamps) % (interval * NS_PER_MINUTE) != 0
     if off.any():
         first = int(off.argmax())
         raise IntervalError(
             "rows lie between the grid's instants",
             rows=int(off.sum()),
             example=f"{_show(unique_stamps[first + 1])} after {_show(unique_stamps[first])}",
-            expected=f"distances that are multiples of {step // NS_PER_MINUTE} minutes",
+            expected=f"distances that are multiples of {interval} minutes",
             remedy="clean the frame first, or pass interval_minutes",
         )
-    return step // NS_PER_MINUTE
+    return interval
 
 
 def _grid_of_sorted_rows(
@@ -255,9 +227,8 @@ def _grid_of_sorted_rows(
     wanted = tuple(sorted(names))
     if len(set(names)) < n_regions or not _repeats(region_column, n_regions):
         return None
-    step = int(steps[0]) if len(steps) else None
-    if interval_minutes is None and step in _SUPPORTED_NS:
-        interval_minutes = step // NS_PER_MINUTE
+    if interval_minutes is None and len(steps) and steps[0] in _SUPPORTED_NS:
+        interval_minutes = int(steps[0]) // NS_PER_MINUTE
     elif interval_minutes not in SUPPORTED_INTERVALS:
         interval_minutes = _interval(times, interval_minutes)
     order = None if wanted == names else np.array([names.index(name) for name in wanted], dtype=np.int64)

@@ -220,7 +220,6 @@ def price_feature_cube(
     spec: PriceFeatureSpec,
     *,
     last: int | None = None,
-    out: Floats32 | None = None,
     reference: Floats | None = None,
 ) -> tuple[list[str], Floats32]:
     """All features of a panel, without any frame.
@@ -229,7 +228,6 @@ def price_feature_cube(
     ----------
     panel : prices are its first column; ``spec.extra_columns`` must be among the others.
     last : only the last so many instants (the predictor asks for 1); None for all.
-    out : a (F, instants, R) float32 array to fill again instead of a new one.
     reference : (T,) prices of the reference region where the panel is a part of the market without it.
 
     Returns
@@ -240,14 +238,7 @@ def price_feature_cube(
     n_times, n_regions = values.shape
     first = 0 if last is None else max(n_times - last, 0)
     names = feature_names(spec, panel.interval_minutes)
-    shape = (len(names), n_times - first, n_regions)
-    if out is None:
-        out = np.empty(shape, dtype=np.float32)
-    elif out.shape != shape or out.dtype != np.float32:
-        raise ConfigError(
-            f"out is {out.dtype} {out.shape}", expected=f"float32 {shape}", remedy="pass an array of that shape"
-        )
-    cube: Floats32 = out
+    cube: Floats32 = np.empty((len(names), n_times - first, n_regions), dtype=np.float32)
     used = 0
 
     def take(count: int) -> Floats32:

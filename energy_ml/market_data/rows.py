@@ -62,13 +62,15 @@ def unsupported_interval(series: Sequence[Integers], given: int | None = None, f
     values, counts = np.unique(np.concatenate([np.diff(times) for times in series]), return_counts=True)
     most = f"{values[np.argmax(counts)] / MINUTE:.6g} minutes" if len(values) else "unknown: one row per region"
     return IntervalError(
-        f"the interval is {given if given is not None else most}",
+        f"the interval is {most if given is None else f'{given} minutes'}",
         file=file,
         column=TIMESTAMP,
         rows=sum(map(len, series)),
         example=pd.Timestamp(int(series[0][0]), tz="UTC"),
         expected=f"one of {', '.join(map(str, SUPPORTED_INTERVALS))} minutes",
-        remedy="resample the prices to one of these, or round the timestamps to the interval's start",
+        remedy="resample the prices to one of these, or round the timestamps to the interval's start"
+        if len(values)
+        else "give more rows, or say the interval",
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from energy_ml.arrays import Floats, Integers
 from energy_ml.errors import ConfigError
-from energy_ml.kernels import kernel, part
+from energy_ml.kernels import exchange, kernel
 
 LEVELS = (0.80, 0.90, 0.95)
 """Levels that are calibrated by themselves; others lie between them on the normal scale."""
@@ -173,7 +173,7 @@ def _run(
                     moved = miss[r, level] + rate * target * (target - outside)
                     miss[r, level] = min(max(moved, WIDEST * target), TIGHTEST * target)
                     score = max(due[levels - 1 - level] - actual, actual - due[levels + 1 + level])
-                    _replace(scores[r, level], filled[r], history[r, level, slot], score)
+                    exchange(scores[r, level], filled[r], history[r, level, slot], score)
                     history[r, level, slot] = score
                 filled[r] = min(filled[r] + 1, memory)
                 next_slot[r] = (slot + 1) % memory
@@ -187,26 +187,3 @@ def _run(
             for level in range(levels):
                 pending[r, steps - 1, width + 2 * level] = out[r, t, level, 0]
                 pending[r, steps - 1, width + 2 * level + 1] = out[r, t, level, 1]
-
-
-@part
-def _replace(ordered: Floats, filled: int, old: float, new: float) -> None:
-    """Put ``new`` into the ascending array in place of ``old`` (NaN: there is room for one more)."""
-    hole = filled
-    if old == old:
-        # By hand: numba takes a second to compile np.searchsorted, half of what all of this module takes.
-        hole, above = 0, filled
-        while hole < above:
-            middle = (hole + above) // 2
-            if ordered[middle] < old:
-                hole = middle + 1
-            else:
-                above = middle
-    while hole > 0 and ordered[hole - 1] > new:
-        ordered[hole] = ordered[hole - 1]
-        hole -= 1
-    last = ordered.shape[0] - 1 if old != old else filled - 1
-    while hole < last and ordered[hole + 1] < new:
-        ordered[hole] = ordered[hole + 1]
-        hole += 1
-    ordered[hole] = new

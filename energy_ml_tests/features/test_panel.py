@@ -111,7 +111,7 @@ def test_several_columns_share_the_grid():
 
 def test_a_given_interval_serves_where_none_can_be_inferred():
     frame = long_frame(price_matrix(1, 2, 1))
-    with pytest.raises(errors.IntervalError, match="one timestamp only"):
+    with pytest.raises(errors.IntervalError, match=r"one row per region.* say the interval"):
         to_panel(frame, PRICE)
     assert to_panel(frame, PRICE, interval_minutes=15).interval_minutes == 15
     sparse = long_frame(price_matrix(5, 2, 1), 30)

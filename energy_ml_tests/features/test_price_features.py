@@ -275,17 +275,6 @@ def test_spec_follows_the_config_and_survives_json():
         PriceFeatureSpec(windows=(5, 5))
 
 
-def test_an_output_array_may_be_used_again():
-    panel = to_panel(long_frame(price_matrix(100, 2, 1)), PRICE)
-    spec = PriceFeatureSpec()
-    _, fresh = price_feature_cube(panel, spec)
-    again = np.full_like(fresh, 7)
-    assert price_feature_cube(panel, spec, out=again)[1] is again
-    np.testing.assert_array_equal(again, fresh)
-    with pytest.raises(ConfigError, match="float32"):
-        price_feature_cube(panel, spec, out=fresh[:, :5])
-
-
 def test_an_interval_out_of_the_ordinary_is_refused():
     with pytest.raises(IntervalError, match="7 minutes"):
         build_price_features(long_frame(price_matrix(10, 2, 1), 7))
