@@ -344,19 +344,21 @@ def importance_chart(table: pd.DataFrame) -> Chart:
     best = shares.groupby([data["feature"], data["family"]]).sum() / data[HORIZON].nunique()
     rows = best.nlargest(12, "share").reset_index()
     gain = [mark("tick", {"x": {"field": "gain"}}, color=ORANGE, thickness=3)] if "gain" in both else []
-    rows["what"] = rows["feature"].map(feature_description)
+    rows["what"], rows["end"] = rows["feature"].map(feature_description), rows[[*both]].max(axis=1)
     names = {"feature": "feature", "family": "family", "what": "what it is"}
+    beyond = {"x": {"field": "end"}, "text": {"field": "share", "format": ".1%"}}
+    room = {"domainMax": 1.16 * float(rows["end"].max())}
     of = "mean absolute SHAP value" if measure == "shap" else "all importance"
     spec = layered(
         mark("bar", color=BLUE),
-        mark("text", {"text": {"field": "share", "format": ".1%"}}, align="left", dx=4, color=INK),
+        mark("text", beyond, align="left", dx=5, color=INK),
         *gain,
         height=24 * len(rows),
         title=["Top features, mean over horizons", *(["the mark: share of gain"] if gain else [])],
         data=inline(rows),
         encoding={
             "y": channel("feature", "nominal", sort=None, axis={"labelLimit": 220}),
-            "x": channel("share", title=f"share of {of}", axis={"format": ".0%", "tickMinStep": 0.01}),
+            "x": channel("share", title=f"share of {of}", axis={"format": ".0%", "tickMinStep": 0.01}, scale=room),
             "tooltip": says(names) + says(both, ".1%"),
         },
     )
@@ -395,22 +397,13 @@ def split_timeline(split: Mapping[str, object], horizons: Sequence[int]) -> Char
     edges = [pd.Timestamp(str(split[name])) for name in ("start", "train_end", "val_end", "end")]
     names, times = ("train", "validation", "test"), to_ms(edges)
     parts = pd.DataFrame({"part": names, "from": times[:-1], "to": times[1:]})
-    parts["label"] = [
-        f"{name}\n{days:.1f} d" if days >= 3 else f"{name}\n{days * 24:.0f} h"
-        for name, days in zip(names, np.diff(times) / 86_400_000, strict=True)
-    ]
-
-    def named(align: str, of: Sequence[str], end: str, dx: int) -> Spec:
-        """The last part's name at its right end: a phone's last two would touch."""
-        text: Spec = {"x": time_axis(name=end), "text": {"field": "label"}}
-        given = {"transform": [{"filter": {"field": "part", "oneOf": of}}]}
-        return given | mark("text", text, align=align, dx=dx, dy=-6, lineBreak="\n", color="black")
-
+    lasts = np.diff(times) / 86_400_000
+    parts["lasts"] = [f"{days:.1f} d" if days >= 3 else f"{days * 24:.0f} h" for days in lasts]
     parts_scale = {"domain": [*names], "range": [SKY, ORANGE, GREEN]}
     whole = layered(
-        mark("bar", {"x2": {"field": "to"}, "color": channel("part", "nominal", scale=parts_scale, legend=None)}),
-        *(named("left", names[:-1], "from", 3), named("right", names[-1:], "to", -3)),
-        height=34,
+        mark("bar", {"x2": {"field": "to"}, "color": channel("part", "nominal", scale=parts_scale)}),
+        mark("text", {"text": {"field": "lasts"}}, align="left", dx=3, color="black"),
+        height=26,
         data=inline(parts),
         encoding={"x": time_axis(name="from")},
     )
@@ -557,6 +550,7 @@ def share_of_optimum(pooled: pd.DataFrame) -> Chart:
     known = {"transform": [{"filter": "isValid(datum.share_low)"}]}
     value = {"text": {"field": "share", "format": ".1%"}, "x": {"value": "width"}}
     title = ["share of the perfect-foresight profit", "(dashed line: all of it)"]
+    axis = {"labelExpr": "datum.value > 1 ? '' : datum.label", "format": ".0%", "labelFlush": False}
     spec = layered(
         mark("bar", {"color": channel("colour", "nominal", scale=None), "tooltip": tips}),
         mark("rule", ends, color=INK, strokeWidth=1.4) | known,
@@ -565,7 +559,7 @@ def share_of_optimum(pooled: pd.DataFrame) -> Chart:
         data=inline(rows),
         encoding={
             "y": channel("name", "nominal", sort=list(rows["name"]), axis={"labelLimit": 200}),
-            "x": channel("share", title=title, axis={"format": ".0%"}, scale={"domainMax": 1.3}),
+            "x": channel("share", title=title, axis=axis, scale={"domainMax": 1.3}),
         },
         apart=line_at("x", 1.0),
     )
@@ -609,7 +603,7 @@ def action_map(table: PolicyTable, *, title: str) -> Chart:
     legend = {"labelExpr": "datum.value < 0 ? 'sells' : datum.value > 0 ? 'buys' : 'waits'"}
     colour = channel("cell", "ordinal", scale={"domain": [-1, 0, 1], "range": [RED, "#C9D1D9", GREEN]}, legend=legend)
     x: Spec = {"title": "gap: planned value minus price, in price levels"}
-    return _heat(table["action"], table["gap"], table["charge"], f"{title}: action (-1 sells, 1 buys)", x, colour)
+    return _heat(table["action"], table["gap"], table["charge"], f"{title}: action", x, colour)
 
 
 def learning_curve(curve: pd.DataFrame) -> Chart:

@@ -627,6 +627,13 @@ def test_markdown_image_is_a_png():
     assert match and base64.b64decode(match[1]).startswith(b"\x89PNG\r\n")
 
 
+def test_the_share_of_a_feature_stands_beyond_its_mark_of_gain():
+    table = pd.DataFrame({"feature": ["a", "b"], "family": "lags", "shap": [0.7, 0.3], "gain": [0.2, 0.8]})
+    spec = charts.importance_chart(table).spec
+    assert [row["end"] for row in spec["data"]["values"]] == pytest.approx([0.7, 0.8])
+    assert spec["layer"][1]["encoding"]["x"] == {"field": "end"}
+
+
 def test_split_timeline_draws_the_purge_to_scale():
     _, purge = charts.split_timeline(SPLIT.to_dict(), [15, 60]).spec["vconcat"]
     purged = [row for row in purge["data"]["values"] if row["part"] == "purged"]
