@@ -181,8 +181,8 @@ class BatteryAgent(Complete):
     value of each action. It is in price levels x ``reward_scale``.
 
     Intervals are ``interval_minutes`` long; prices are looked at, and learning walks, in steps of ``dispatch_minutes``.
-    ``horizons`` (minutes) are those of the forecasts in training. ``delay`` is the execution delay (intervals) that it
-    was trained for.
+    ``horizons`` (minutes) and the execution ``delay`` (intervals) are those of training. ``typical_plan`` (24, slices):
+    mean planned value in training by UTC hour, the backdrop of the heat maps.
     """
 
     region: str
@@ -196,17 +196,6 @@ class BatteryAgent(Complete):
     delay: int
     reward_scale: float
     typical_plan: Floats
-    """(24, slices): mean planned value in training by UTC hour, the backdrop of the heat maps."""
-
-    @property
-    def q_table(self) -> Floats:
-        """The table's values with one axis per entry of ``axes``."""
-        return self.table.values
-
-    @property
-    def axes(self) -> dict[str, object]:
-        """Names and labels of the axes of ``q_table``, in order."""
-        return self.table.axes()
 
     @property
     def eyes(self) -> Eyes:

@@ -25,6 +25,7 @@ from energy_ml.rl_battery.battery import Physics, step
 from energy_ml.rl_battery.state_space import Places
 
 _TINY = 1e-9
+_RATE_POWER = 0.7
 
 
 class Moves(NamedTuple):
@@ -85,9 +86,6 @@ class Schedule(NamedTuple):
     learning_rate: float
     discount: float
     trace: float
-
-
-_RATE_POWER = 0.7
 
 
 @kernel

@@ -250,14 +250,8 @@ class BatteryPolicy:
         recent_prices : prices before this interval, one per interval, oldest first; two days are used.
         forecasts : minutes ahead -> price, for any horizons up to a day, those of training or others.
 
-        Works with any of the optional ones missing. Each forecast counts for what it says; horizons of training that
-        aren't given are filled in from the others. As in backtests, it looks back in steps of the agent's
-        ``dispatch_minutes``.
-
-        Returns
-        -------
-        dict with ``action`` (charge, hold, discharge), ``q_values`` (action -> currency x reward_scale, above the empty
-        battery; impossible actions left out), ``power_mw`` (at the grid, positive buys), ``energy_mwh`` (at the grid),
+        Returns a dict with ``action`` (charge, hold, discharge), ``q_values`` (action -> currency x reward_scale, above
+        the empty battery; impossible actions left out), ``power_mw`` and ``energy_mwh`` (at the grid, positive buys),
         ``charge_after_mwh``, ``forecasts_used`` (minutes ahead -> price) and ``why`` (one sentence).
 
         Raises BatteryError (charge outside 0..capacity, or what can't be a price), UnknownRegionError, ModelError.

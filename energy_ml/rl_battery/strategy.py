@@ -99,10 +99,7 @@ class Strategy(Protocol):
         ...
 
     def actions(self, context: Context) -> Floats:
-        """Requested power in each interval of the span: (T,) MW at the grid, positive buys.
-
-        Requests beyond the limits are allowed; the physics clips them (``±power_mw`` means "as much as goes").
-        """
+        """Requested power in each interval of the span: (T,) MW at the grid, positive buys; the physics clips it."""
         ...
 
 

@@ -86,7 +86,7 @@ def test_invented_prices_change_no_strategy_and_no_learned_value(delay):
         prices, split, forecasts = holed(invented, ("FR", "DE"))
         trained = BatteryRLTrainer(config).train_all(prices=prices, forecasts=forecasts, split=split)
         assert trained["finite"]
-        tables.append({region: agent.q_table for region, agent in trained["agents"].items()})
+        tables.append({region: agent.table.values for region, agent in trained["agents"].items()})
         policy: BatteryPolicy = trained["policy"]
         strategies = [policy, *baselines(with_forecasts=True)]
         units = reference_units(["DE", "FR"], Battery.from_config(config.rl_battery), delay)

@@ -25,8 +25,8 @@ def test_taking_parts_away_costs_what_they_are_worth():
     assert 0.7 < table["share"][OURS] < 1
     assert (table["share"] + table["worth"]).to_numpy() == pytest.approx(table["share"][OURS])
     assert table["worth"][f"{OURS}_without_forecasts"] > 0
-    assert (policy.without_table().agent("FR").q_table == 0).all()
-    assert (policy.agent("FR").q_table != 0).any()
+    assert (policy.without_table().agent("FR").table.values == 0).all()
+    assert (policy.agent("FR").table.values != 0).any()
 
 
 def test_policies_learn_from_the_forecasts_that_the_setting_names():
