@@ -16,7 +16,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -75,7 +75,6 @@ from energy_ml.names import (
     price_model_name,
 )
 from energy_ml.parts import Frames, chosen, frames_of, in_memory, write_parts
-from energy_ml.price_prediction import PricePredictionModel, PricePredictionTrainer
 from energy_ml.progress import ProgressLog
 from energy_ml.provenance import provenance
 from energy_ml.results import ResultsStore
@@ -86,6 +85,9 @@ from energy_ml.rl_battery.policy import LearnedPolicy
 from energy_ml.rl_battery.strategy import Blind, planned_on
 from energy_ml.splits import PARTS, TimeSplit, window_of
 from energy_ml.training_window import newest, open_day, policy_regions, split_of
+
+if TYPE_CHECKING:  # XGBoost and all that it loads make up a third of loading the asset graph
+    from energy_ml.price_prediction import PricePredictionModel, PricePredictionTrainer
 
 __all__ = [
     "Made",

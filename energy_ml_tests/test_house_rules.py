@@ -77,6 +77,13 @@ def test_only_orchestration_loads_dagster() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_the_graph_is_loaded_without_what_trains() -> None:
+    """Code server, daemon and each look at the definitions wait for it: a third of their start."""
+    code = "import energy_ml.definitions, sys; print({'xgboost', 'sklearn', 'scipy.stats'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_assets_are_thin() -> None:
     """An asset hands over and records; what a step does stands in ``day``."""
     for name in ("assets", "steps"):
