@@ -270,54 +270,43 @@ def expected_paths(
 
 
 @kernel
-def plan_slopes(lengths: Floats, delay: int, paths: Floats, physics: Physics, hours: float, slices: int) -> Floats:
-    """What a MWh in the cells is worth after each interval if prices follow its path: (N, slices) currency/MWh.
+def slopes_on_the_way(lengths: Floats, delay: int, path: Floats, physics: Physics, hours: float, cells: int) -> Floats:
+    """What a MWh in the cells is worth before each step of a plan and after the last one if prices follow the path:
+    (S - delay + 1, cells) currency/MWh, from empty to full.
 
-    ``paths`` (N, S) currency/MWh, of steps of ``lengths`` (S,) intervals, ``delay`` of which come before the plan;
-    ``hours``: length of an interval. The charge range is cut into equal slices, from
-    empty to full; the plan itself is made on cells at most a ``CELLS``-th of it. What is left after a day is worth the
-    path's mean price.
+    ``path`` (S,) currency/MWh, of steps of ``lengths`` (S,) intervals, ``delay`` of which come before the plan;
+    ``hours``: length of an interval. What is left after a day is worth the path's mean price.
 
     With prices known, a step back in time moves slopes: where a MWh is worth more than buying one costs the battery
     charges, so that the slope there is that of the charge it arrives at, but not below the cost; and the other way
     round for selling (Zheng, Jaworski and Xu, arXiv 2108.06000). Nothing is optimised.
     """
-    n, steps = paths.shape
-    each = -(-CELLS // slices)
-    cells = slices * each
-    width = (physics.high - physics.low) / cells
-    out = np.zeros((n, slices))
-    slope, new = np.empty(cells), np.empty(cells)
-    for t in range(n):
-        slope[:] = _left_over(lengths, delay, paths[t], physics)
-        for i in range(steps - 1, delay - 1, -1):
-            _plan_back(paths[t, i], hours * lengths[i] / width, physics, slope, new)
-            slope, new = new, slope
-        for c in range(cells):
-            out[t, c // each] += slope[c] / each
-    return out
-
-
-@kernel
-def slopes_on_the_way(look: Lookahead, path: Floats, physics: Physics, hours: float) -> Floats:
-    """The same after each step of one path (S,), by cells: (S - delay, CELLS) currency/MWh."""
-    steps, width = len(path) - look.delay, (physics.high - physics.low) / CELLS
-    out = np.empty((steps, CELLS))
-    out[steps - 1] = _left_over(look.lengths, look.delay, path, physics)
-    for i in range(steps - 1, 0, -1):
-        at = i + look.delay
-        _plan_back(path[at], hours * look.lengths[at] / width, physics, out[i], out[i - 1])
-    return out
-
-
-@part
-def _left_over(lengths: Floats, delay: int, path: Floats, physics: Physics) -> float:
-    total, mean = 0.0, 0.0
+    total, mean, width = 0.0, 0.0, (physics.high - physics.low) / cells
     for i in range(delay, len(path)):
         total += lengths[i]
     for i in range(delay, len(path)):
         mean += path[i] * lengths[i] / total
-    return float(max(0.0, mean) * physics.discharge_eff)
+    out = np.empty((len(path) - delay + 1, cells))
+    for c in range(cells):
+        out[-1, c] = max(0.0, mean) * physics.discharge_eff
+    for i in range(len(path) - 1, delay - 1, -1):
+        _plan_back(path[i], hours * lengths[i] / width, physics, out[i - delay + 1], out[i - delay])
+    return out
+
+
+@kernel
+def plan_slopes(lengths: Floats, delay: int, paths: Floats, physics: Physics, hours: float, slices: int) -> Floats:
+    """The same before the first step of each of many paths (N, S), by equal slices of the charge range: (N, slices).
+
+    The plan itself is made on cells at most a ``CELLS``-th of the range.
+    """
+    each = -(-CELLS // slices)
+    out = np.zeros((len(paths), slices))
+    for t in range(len(paths)):
+        first = slopes_on_the_way(lengths, delay, paths[t], physics, hours, slices * each)[0]
+        for c in range(slices * each):
+            out[t, c // each] += first[c] / each
+    return out
 
 
 @part

@@ -21,7 +21,7 @@ from energy_ml.names import ACTIONS, AS_USUAL, OUR_POLICY, PLAN_ALONE, POLICY_FI
 from energy_ml.rl_battery.agent import HISTORY_MINUTES, BatteryAgent, Brain, act_now
 from energy_ml.rl_battery.battery import Battery, Physics, step
 from energy_ml.rl_battery.learning import decide
-from energy_ml.rl_battery.lookahead import PATH_HOURS, slopes_on_the_way
+from energy_ml.rl_battery.lookahead import CELLS, PATH_HOURS, slopes_on_the_way
 from energy_ml.rl_battery.strategy import Context
 
 
@@ -306,7 +306,7 @@ class BatteryPolicy:
         moment, first = self._moment(known), self.act(known)
         agent, physics, dispatch = moment.agent, moment.physics, moment.agent.dispatch_minutes
         path = agent.expected_path(moment.prices, moment.minute, *moment.given)
-        slopes = slopes_on_the_way(agent.look, path, physics, dispatch / 60.0)
+        slopes = slopes_on_the_way(agent.look.lengths, agent.delay, path, physics, dispatch / 60.0, CELLS)
         # What can be acted in comes after the delay; until then other actions are under way.
         delay, begin = agent.delay, agent.delay * agent.interval_minutes
         lengths = [agent.interval_minutes, *np.rint(agent.look.lengths[delay:] * dispatch).astype(int).tolist()]
@@ -315,7 +315,7 @@ class BatteryPolicy:
         for i, (minutes, price) in enumerate(zip(lengths, prices, strict=True)):
             hours, power = minutes / 60.0, first["power_mw"]
             if i:
-                values = np.concatenate([[0.0], slopes[i - 1].cumsum()]) * (physics.high - physics.low) / len(slopes[0])
+                values = np.concatenate([[0.0], slopes[i].cumsum()]) * (physics.high - physics.low) / len(slopes[0])
                 power, *_ = decide(physics, charge, hours, price, values, allowance)
             charge, energy, cash, allowance = step(physics, charge, power, hours, price, allowance)
             steps.append(PlannedStep(begin, minutes, price, energy / hours, energy, charge, cash))
