@@ -92,7 +92,7 @@ def in_memory(frames: Frames, where: Where | None = None) -> pd.DataFrame:
     return found if isinstance(found, pd.DataFrame) else found.whole()
 
 
-def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> Parts:
+def write_parts(path: Path, frames: Iterable[pd.DataFrame], compression: str = "zstd") -> Parts:
     """Write frames of the same columns, whole or not at all, each as it comes."""
 
     def write(handle: BinaryIO) -> None:
@@ -101,7 +101,7 @@ def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> Parts:
             table = pa.Table.from_pandas(frame, preserve_index=False)
             if writer is None:
                 schema = table.schema.with_metadata({**(table.schema.metadata or {}), _MARK: b"1"})
-                writer = pq.ParquetWriter(handle, schema, compression="zstd")
+                writer = pq.ParquetWriter(handle, schema, compression=compression)
             writer.write_table(table.cast(writer.schema), row_group_size=max(len(frame), 1))
         if writer is not None:
             writer.close()

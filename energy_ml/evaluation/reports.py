@@ -228,7 +228,7 @@ def _judged(split: Record, regions: Sequence[str], history: Record) -> str:
     start, val_end, end = (pd.Timestamp(split[name]) for name in ("start", "val_end", "end"))
     hours = (end - val_end) / pd.Timedelta(hours=1)
     days = (end - start) / pd.Timedelta(days=1)
-    names = ", ".join(regions) if len(regions) <= 8 else f"{len(regions)} regions"
+    names = ", ".join(regions) if len(regions) <= 8 else f"{len(regions):,}"
     taught = ""
     if history.get("rows"):
         since = shown().local(pd.Timestamp(history["from"]))

@@ -433,7 +433,7 @@ class PricePredictionTrainer:
             return frame
 
         blocks = (of_block(block) for block in range(len(window.rows.blocks)))
-        raw = [*blocks] if kept_in is None else write_parts(kept_in / "uncalibrated.parquet", blocks)
+        raw = [*blocks] if kept_in is None else write_parts(kept_in / "uncalibrated.parquet", blocks, "none")
         line = _spike_line(raw, spikes)
         name = SPIKE_PROBABILITY
         frames = (frame.assign(**{name: recalibrated(frame[name].to_numpy(), line)}) for frame in raw)
