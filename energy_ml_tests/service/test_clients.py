@@ -22,7 +22,7 @@ from energy_ml_tests.orchestration.servers import browser_window
 from energy_ml_tests.service.conftest import HORIZONS, REPOSITORY, TOKEN, TRAIN_TOKEN, Server, promote
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 TEXT = (REPOSITORY / "docs/clients.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
@@ -166,6 +166,28 @@ def test_the_page_by_keyboard(server: Server, page: Page) -> None:
         polled()
         expect(page.get_by_label(chart)).to_be_focused()
         expect(reading).not_to_contain_text("Point at the chart")
+
+
+@pytest.mark.servers
+def test_of_a_thousand_regions_one_is_typed_and_none_listed(server: Server, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    def many(route: Route) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        found["regions"] |= {f"N{number:04}": found["regions"]["DE"] for number in range(1000)}
+        route.fulfill(response=answer, json=found)
+
+    page.route("**/api/v1/prices*", many)
+    page.get_by_placeholder("ENERGY_ML_API_TOKEN").fill(TRAIN_TOKEN)
+    page.keyboard.press("Enter")
+    field = page.get_by_label(re.compile("One of 1,?0.* regions"))
+    expect(field).to_have_value("FR")
+    assert not page.locator("#regions button").count()
+    field.fill("N00")  # no region yet
+    expect(page.get_by_role("img", name="Price of FR and forecasts")).to_be_visible()
+    field.fill("DE")
+    expect(page.get_by_role("img", name="Price of DE and forecasts")).to_be_visible()
 
 
 @pytest.mark.servers

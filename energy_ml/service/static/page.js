@@ -1,6 +1,6 @@
 "use strict";
 // One page, no build step, nothing from elsewhere. All text reaches the page as text, never as markup.
-const API = "/api/v1", SHOWN_MINUTES = 180, MOST_BATTERIES = 20, POLL_MS = 5000, SVG = "http://www.w3.org/2000/svg";
+const API = "/api/v1", SHOWN_MINUTES = 180, MOST_BATTERIES = 20, MOST_REGIONS = 16, POLL_MS = 5000, SVG = "http://www.w3.org/2000/svg";
 const state = { region: null, prices: null, forecasts: [], batteries: [], reference: null, battery: "", charge: 0.5, plan: null, results: { reports: [], earned: [] }, runs: new Map(), socket: null, read: {} };
 const $ = (id) => document.getElementById(id);
 const number = (v, digits = 2) => (v === null || v === undefined || Number.isNaN(v) ? "–" : v.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
@@ -175,8 +175,15 @@ function choose(region, battery = "") {
   Object.assign(state, { region, battery, read: {} });
   refresh();
 }
+// A few regions are buttons; of many one is typed and found.
+function regions(names) {
+  if (names.length <= MOST_REGIONS) return names.map((name) => make("button", { type: "button", "aria-pressed": String(name === state.region), onclick: () => choose(name) }, name));
+  const field = make("input", { type: "search", value: state.region, "aria-label": `One of ${names.length} regions`, oninput: ({ target }) => names.includes(target.value) && choose(target.value) });
+  field.setAttribute("list", "every");
+  return [field, make("datalist", { id: "every" }, ...names.map((name) => make("option", { value: name })))];
+}
 function header(prices) {
-  show($("regions"), ...Object.keys(prices.regions).map((name) => make("button", { type: "button", "aria-pressed": String(name === state.region), onclick: () => choose(name) }, name)));
+  show($("regions"), ...regions(Object.keys(prices.regions)));
   const newest = prices.timestamps[prices.timestamps.length - 1], age = prices.data_age_minutes;
   const old = age < 120 ? `${Math.round(age)} min old` : age < 2880 ? `${Math.round(age / 60)} h old` : `${Math.round(age / 1440)} days old`;
   show($("asof"), new Text(`prices up to ${day(newest)} ${clock(newest)} ${prices.zone} `), make("span", { className: prices.stale ? "pill stale" : "pill on" }, prices.stale ? `stale: ${old}` : old));
