@@ -133,7 +133,7 @@ def save_training_results(
 
 def to_jsonable(value: object) -> Any:
     """The same value in JSON's own types. Raises TypeError for what has no plain form."""
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, (bool, int, str)):  # quicker than a union, and a report has many
         return value
     if isinstance(value, np.generic):
         return to_jsonable(value.item())
@@ -146,6 +146,10 @@ def to_jsonable(value: object) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f":
+            plain = value.astype(object)
+            plain[~np.isfinite(value)] = None
+            return plain.tolist()
         return to_jsonable(value.tolist())
     if isinstance(value, Mapping):
         return {str(key): to_jsonable(item) for key, item in value.items()}

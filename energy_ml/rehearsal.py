@@ -17,6 +17,7 @@ import pandas as pd
 
 from energy_ml.config import MLConfig, PricePredictionConfig, RLBatteryConfig
 from energy_ml.evaluation.backtest_evaluator import backtest, reference_units
+from energy_ml.evaluation.vega import drawing_script
 from energy_ml.market_data.simulator import simulate_market
 from energy_ml.names import TIMESTAMP
 from energy_ml.price_prediction import PricePredictionTrainer, PricePredictor
@@ -50,6 +51,7 @@ def rehearse() -> None:
     policy.plan(Known(0.5, 50.0, 12.0))
     units = reference_units(_REGIONS, Battery.from_config(config.rl_battery), config.rl_battery.execution_delay)
     backtest(prices, [policy, *baselines(with_forecasts=True)], units, split, forecasts=forecasts)
+    drawing_script()
 
 
 if __name__ == "__main__":

@@ -164,6 +164,12 @@ JSON_LIKE = st.recursive(
 )
 
 
+def test_arrays_are_lists_and_what_is_no_number_is_null() -> None:
+    whole, half = np.array([[1.5, np.nan], [np.inf, -0.0]]), np.array([0.1, np.nan], dtype=np.float32)
+    assert to_jsonable({"a": whole, "b": half}) == {"a": [[1.5, None], [None, 0.0]], "b": [float(half[0]), None]}
+    assert to_jsonable(np.array(2.5)) == 2.5 and to_jsonable(np.array([1, 2])) == [1, 2]
+
+
 @settings(max_examples=50)
 @given(JSON_LIKE)
 def test_plain_values_are_unchanged(value):

@@ -10,17 +10,21 @@ readers can tell apart; the page maps inks to those of its theme.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from energy_ml.arrays import Integers
-from energy_ml.artifacts import to_jsonable
+from energy_ml.artifacts import to_jsonable, write_atomically
 from energy_ml.display import shown
+from energy_ml.errors import EnergyMLError
 from energy_ml.names import BATTERY_ID, HORIZON, REGION
 
 Spec = dict[str, object]
@@ -115,10 +119,19 @@ def to_markdown_image(chart: Chart) -> str:
 
 @functools.cache
 def drawing_script() -> str:
-    """The script that draws charts in a page: Vega, Vega-Lite and vega-embed, which is left in ``window``."""
+    """The script that draws charts in a page: Vega, Vega-Lite and vega-embed, which is left in ``window``.
+
+    Bundling takes more than a second: the script is kept beside the package, as compiled code is.
+    """
     import vl_convert
 
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    kept = Path(__file__).with_name("__pycache__") / f"vega-{version('vl-convert-python')}.js"
+    with contextlib.suppress(OSError):
+        return kept.read_text("utf-8")
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    with contextlib.suppress(EnergyMLError):  # where nothing can be kept
+        write_atomically(kept, script.encode())
+    return script
 
 
 def inline(frame: pd.DataFrame) -> Spec:

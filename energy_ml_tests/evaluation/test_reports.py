@@ -627,6 +627,12 @@ def test_markdown_image_is_a_png():
     assert match and base64.b64decode(match[1]).startswith(b"\x89PNG\r\n")
 
 
+def test_the_script_that_draws_is_bundled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = vega.drawing_script()
+    monkeypatch.setattr("vl_convert.javascript_bundle", None)
+    assert vega.drawing_script.__wrapped__() == first and "vegaEmbed" in first
+
+
 def test_the_share_of_a_feature_stands_beyond_its_mark_of_gain():
     table = pd.DataFrame({"feature": ["a", "b"], "family": "lags", "shap": [0.7, 0.3], "gain": [0.2, 0.8]})
     spec = charts.importance_chart(table).spec
