@@ -80,9 +80,7 @@ def regions_present(settings: Settings, prices: pd.DataFrame, problems: Sequence
     total = len(found) + len(absent)
     words = f"{len(found)} of {total} regions in the window: {shown_names(found)}"
     return Check(
-        "regions_present",
-        not absent,
-        words if not absent else f"{words}; without prices: {shown_names(absent)}",
+        "regions_present", not absent, words if not absent else f"{words}; without prices: {shown_names(absent)}"
     )
 
 

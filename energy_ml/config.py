@@ -424,8 +424,7 @@ class OperationsConfig:
     ENV: ClassVar[str] = ""
 
     nightly_at: str = setting(
-        "01:30",
-        "Local time of the nightly retraining, HH:MM; until the day's data is there it looks again every hour.",
+        "01:30", "Local time of the nightly retraining, HH:MM; until the day's data is there it looks again every hour."
     )
     nightly_zone: str = setting("UTC", "IANA time zone of nightly_at. As-of dates stay UTC days.")
     sensor_seconds: int = setting(30, "Seconds between two looks into the data folder.", ">= 1")
@@ -437,9 +436,7 @@ class OperationsConfig:
         None, "Where people open the service, such as https://prices.example; Dagster links reports there."
     )
     celery_broker: str = setting(
-        "redis://localhost:6379/0",
-        "Where the celery executor puts its tasks; must be the workers' own.",
-        secret=True,
+        "redis://localhost:6379/0", "Where the celery executor puts its tasks; must be the workers' own.", secret=True
     )
     celery_backend: str = setting("redis://localhost:6379/1", "Where celery workers put their results.", secret=True)
     blocking_checks: tuple[str, ...] = setting(
@@ -455,9 +452,7 @@ class OperationsConfig:
     )
     max_coverage_gap: float = setting(0.05, "Distance between nominal and found coverage of the intervals.", "> 0")
     market: str | None = setting(
-        None,
-        "Market whose prices Dagster fetches by itself; none leaves the files to you.",
-        choices=MARKET_NAMES,
+        None, "Market whose prices Dagster fetches by itself; none leaves the files to you.", choices=MARKET_NAMES
     )
     fetch_minutes: int = setting(30, "Minutes between two fetches of the market.", ">= 5, <= 60")
     market_mirror: str | None = setting(
@@ -616,8 +611,7 @@ class Settings:
             operations=OperationsConfig(**of("operations")),
             models=MLConfig(
                 price_prediction=PricePredictionConfig(
-                    covariates=_listed("covariate", Covariate, environ),
-                    **of("prices"),
+                    covariates=_listed("covariate", Covariate, environ), **of("prices")
                 ),
                 rl_battery=RLBatteryConfig(**of("rl_battery")),
                 batteries=_listed("battery", BatteryEntry, environ),
@@ -666,10 +660,7 @@ class Settings:
             models_path=self.models_dir,
             results_path=self.results_dir,
             price_prediction=replace(
-                self.models.price_prediction,
-                data_path=self.data_dir,
-                horizons=list(self.horizons),
-                preset=self.preset,
+                self.models.price_prediction, data_path=self.data_dir, horizons=list(self.horizons), preset=self.preset
             ),
             promotion=self.promotion,
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from energy_ml.config import OperationsConfig, PricePredictionConfig, Settings, resolve_path
+from energy_ml.config import PricePredictionConfig, Settings, resolve_path
 from energy_ml.errors import DataError
 from energy_ml.features import WARM_UP_MINUTES, PriceFeatureSpec, feature_columns
 from energy_ml.features.covariates import add_covariates
@@ -166,19 +166,15 @@ def newest_as_of(settings: Settings, lake: ParquetLake | None = None) -> dt.date
     return settings.check_as_of(newest(settings, lake))
 
 
-def expected_day(operations: OperationsConfig, now: dt.datetime) -> dt.date:
-    """The UTC day that was over at the last nightly time up to ``now`` (aware)."""
-    local = now.astimezone(zoneinfo.ZoneInfo(operations.nightly_zone))
-    hour, minute = map(int, operations.nightly_at.split(":"))
+def due_day(settings: Settings, now: dt.datetime) -> dt.date:
+    """The day that should be there by ``now`` (aware): the UTC day that was over at the last nightly time up to it, but
+    no later than data that has ended."""
+    local = now.astimezone(zoneinfo.ZoneInfo(settings.operations.nightly_zone))
+    hour, minute = map(int, settings.operations.nightly_at.split(":"))
     nightly = local.replace(hour=hour, minute=minute, second=0, microsecond=0)
     if nightly > local:
         nightly -= dt.timedelta(days=1)
-    return nightly.astimezone(dt.UTC).date() - dt.timedelta(days=1)
-
-
-def due_day(settings: Settings, now: dt.datetime) -> dt.date:
-    """The day that should be there by ``now``: ``expected_day``, but no later than data that has ended."""
-    day = expected_day(settings.operations, now)
+    day = nightly.astimezone(dt.UTC).date() - dt.timedelta(days=1)
     return min(day, settings.end_date or day)
 
 

@@ -86,10 +86,7 @@ def build_battery_features(
         "room_mwh": capacity - charge,
         "hour": (stamps // (60 * NS_PER_MINUTE) % 24).astype(np.float64),
     }
-    order = np.lexsort((stamps, batteries))
-    columns |= _unsort(
-        _charge_history(stamps[order], batteries[order], charge[order], capacity[order], df, order), order
-    )
+    columns |= _charge_history(stamps, batteries, charge, capacity, df)
     columns |= _prices_at(stamps, df[REGION] if REGION in df.columns else None, price_df)
     matrix = np.stack([columns[name] for name in BATTERY_COLUMNS]).astype(np.float32)
     frame = pd.DataFrame(matrix.T, columns=list(BATTERY_COLUMNS), index=df.index, copy=False)
@@ -100,59 +97,36 @@ def build_battery_features(
     return frame
 
 
-def _unsort(columns: dict[str, Floats], order: Integers) -> dict[str, Floats]:
-    result = {}
-    for name, values in columns.items():
-        result[name] = np.empty_like(values)
-        result[name][order] = values
-    return result
-
-
 def _charge_history(
-    stamps: Integers,
-    batteries: Integers,
-    charge: Floats,
-    capacity: Floats,
-    df: pd.DataFrame,
-    order: Integers,
+    stamps: Integers, batteries: Integers, charge: Floats, capacity: Floats, df: pd.DataFrame
 ) -> dict[str, Floats]:
-    """Columns from each battery's past; rows sorted by battery, then time."""
-    n = len(stamps)
-    follows = np.zeros(n, dtype=bool)
-    follows[1:] = batteries[1:] == batteries[:-1]
-    repeated = follows & (np.diff(stamps, prepend=stamps[0] - 1) == 0)
+    """Columns from each battery's past."""
+    at, minute = pd.DatetimeIndex(stamps.view("M8[ns]")), pd.Timedelta(minutes=1)
+    rows = pd.DataFrame({"battery": batteries, "at": at, "charge": charge, "still": _STILL * capacity})
+    repeated = rows.duplicated(["battery", "at"]).to_numpy()
     if repeated.any():
         raise DuplicateError(
             "several rows share their battery and timestamp",
             rows=int(repeated.sum()),
-            example=df.iloc[int(order[repeated.argmax()])].to_dict(),
+            example=df.iloc[int(repeated.argmax())].to_dict(),
             expected="one row per battery and timestamp",
             remedy="clean the frame first (energy_ml.market_data.cleaning)",
         )
-    change = np.full(n, np.nan)
-    minutes = np.full(n, np.nan)
-    change[1:] = np.where(follows[1:], np.diff(charge), np.nan)
-    minutes[1:] = np.where(follows[1:], np.diff(stamps) / NS_PER_MINUTE, np.nan)
-
-    row = np.arange(n)
-    start = np.maximum.accumulate(np.where(follows, 0, row))
-    acted = np.abs(change) > _STILL * capacity
-    last = np.maximum.accumulate(np.where(acted, row, -1))
-    seen = last >= start
-    at = np.maximum(last, 0)
-
-    # Row at or before an hour ago: batteries lie one after another, so one search over shifted stamps serves all.
-    span = int(stamps.max() - stamps.min()) + _CHARGE_WINDOW_MINUTES * NS_PER_MINUTE + 1
-    line = stamps - stamps.min() + batteries * span
-    back = np.searchsorted(line, line - _CHARGE_WINDOW_MINUTES * NS_PER_MINUTE, side="right") - 1
-    whole = back >= start
-    return {
+    rows = rows.sort_values("at")
+    own = rows.groupby("battery")
+    change = own["charge"].diff()
+    acted = change.abs() > rows["still"]
+    last = pd.DataFrame({"move": change, "at": rows["at"]}).where(acted).groupby(rows["battery"]).ffill()
+    before = rows[["battery", "at"]].assign(at=rows["at"] - _CHARGE_WINDOW_MINUTES * minute)
+    then = pd.merge_asof(before, rows[["battery", "at", "charge"]], on="at", by="battery")["charge"].to_numpy()
+    columns = {
         "charge_change_mwh": change,
-        "charge_rate_mw": change / minutes * 60.0,
-        "charge_change_60m_mwh": np.where(whole, charge - charge[np.maximum(back, 0)], np.nan),
-        "last_action": np.where(seen, np.sign(change[at]), np.nan),
-        "minutes_since_action": np.where(seen, (stamps - stamps[at]) / NS_PER_MINUTE, np.nan),
+        "charge_rate_mw": change / (own["at"].diff() / minute) * 60.0,
+        "charge_change_60m_mwh": rows["charge"] - then,
+        "last_action": np.sign(last["move"]),
+        "minutes_since_action": (rows["at"] - last["at"]) / minute,
     }
+    return {name: column.sort_index().to_numpy() for name, column in columns.items()}
 
 
 def _prices_at(stamps: Integers, regions: pd.Series | None, price_df: pd.DataFrame) -> dict[str, Floats]:
@@ -163,43 +137,30 @@ def _prices_at(stamps: Integers, regions: pd.Series | None, price_df: pd.DataFra
         known = ~np.isnan(price)
         number = known.sum(axis=1, keepdims=True).astype(np.float64)
         number[number == 0] = np.nan
-        price = np.where(known, price, 0.0).sum(axis=1, keepdims=True) / number
-        column = np.zeros(len(stamps), dtype=np.int64)
-        has_region = np.ones(len(stamps), dtype=bool)
+        price, place = np.where(known, price, 0.0).sum(axis=1, keepdims=True) / number, np.zeros(len(stamps))
     else:
-        place = {name: code for code, name in enumerate(panel.regions)}
-        mapped = regions.map(place).to_numpy(dtype=np.float64, na_value=np.nan)
-        has_region = ~np.isnan(mapped)
-        column = np.where(has_region, mapped, 0).astype(np.int64)
-
-    step = panel.interval_minutes * NS_PER_MINUTE
-    n_times = len(price)
-    # The newest known price at each instant, and its row.
-    row = np.arange(n_times)[:, None]
-    newest = np.maximum.accumulate(np.where(np.isnan(price), -1, row), axis=0)
-    day = steps_of(DAY_MINUTES, panel.interval_minutes)
-    filled = np.where(np.isnan(price), 0.0, price)
-    known = rolling_sum((~np.isnan(price)).astype(np.float64), day, before=0.0)
+        codes = {name: code for code, name in enumerate(panel.regions)}
+        place = regions.map(codes).to_numpy(dtype=np.float64, na_value=-1.0)
+        used = np.unique(place[place >= 0]).astype(np.int64)
+        price, place = price[:, used], np.where(place >= 0, np.searchsorted(used, place), -1)
+    day, (n_times, width) = steps_of(DAY_MINUTES, panel.interval_minutes), price.shape
+    known, last_day = ~np.isnan(price), pd.DataFrame(price).rolling(day, min_periods=1)
     with np.errstate(invalid="ignore"):
-        day_mean = rolling_sum(filled, day, before=0.0) / known
-    last_day = pd.DataFrame(price).rolling(day, min_periods=1)
-    low, high = last_day.min().to_numpy(), last_day.max().to_numpy()
-
-    instant = np.minimum((stamps - panel.times_ns[0]) // step, n_times - 1)
-    usable = has_region & (stamps >= panel.times_ns[0])
-    at = np.where(usable, newest[np.maximum(instant, 0), column], -1)
-    age = (stamps - panel.times_ns[np.maximum(at, 0)]) / NS_PER_MINUTE
-    fresh = (at >= 0) & (age <= _PRICE_MAX_AGE_MINUTES)
-    at = np.maximum(at, 0)
-    current = np.where(fresh, price[at, column], np.nan)
-    previous = np.where(fresh & (at > 0), price[np.maximum(at - 1, 0), column], np.nan)
-    width = high[at, column] - low[at, column]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        position = np.where(width > 0, (current - low[at, column]) / width, 0.5)
-    return {
-        "price": current,
-        "price_age_minutes": np.where(fresh, age, np.nan),
-        "price_change": current - previous,
-        "price_spread_day_mean": current - day_mean[at, column],
-        "price_day_position": np.where(fresh, position, np.nan),
+        mean = rolling_sum(np.where(known, price, 0.0), day, before=0.0) / rolling_sum(known * 1.0, day, before=0.0)
+    at = pd.DatetimeIndex(panel.times_ns.view("M8[ns]")).repeat(width)
+    table = {"price": price, "change": np.diff(price, axis=0, prepend=np.nan), "mean": mean}
+    table |= {"low": last_day.min().to_numpy(), "high": last_day.max().to_numpy()}
+    prices = pd.DataFrame({name: values.reshape(-1) for name, values in table.items()})
+    prices = prices.assign(at=at, since=at, place=np.tile(np.arange(width), n_times)).dropna(subset="price")
+    rows = pd.DataFrame({"at": stamps.view("M8[ns]"), "place": place.astype(np.int64)}).sort_values("at")
+    fresh = pd.Timedelta(minutes=_PRICE_MAX_AGE_MINUTES)
+    found = pd.merge_asof(rows, prices, on="at", by="place", tolerance=fresh).set_index(rows.index).sort_index()
+    above, width = found["price"] - found["low"], found["high"] - found["low"]
+    columns = {
+        "price": found["price"],
+        "price_age_minutes": (found["at"] - found["since"]) / pd.Timedelta(minutes=1),
+        "price_change": found["change"],
+        "price_spread_day_mean": found["price"] - found["mean"],
+        "price_day_position": (above / width).where(width > 0, 0.5).where(found["price"].notna()),
     }
+    return {name: column.to_numpy() for name, column in columns.items()}

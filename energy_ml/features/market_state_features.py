@@ -39,7 +39,7 @@ def steps_of(minutes: int, interval_minutes: int) -> int:
     return max(1, round(minutes / interval_minutes))
 
 
-def usable_horizons(horizons: Sequence[int], interval_minutes: int) -> list[int]:
+def _usable_horizons(horizons: Sequence[int], interval_minutes: int) -> list[int]:
     """Those of ``horizons`` (minutes) that the grid can tell apart and that lie within a day."""
     return [h for h in horizons if h % interval_minutes == 0 and h <= DAY_MINUTES]
 
@@ -47,7 +47,7 @@ def usable_horizons(horizons: Sequence[int], interval_minutes: int) -> list[int]
 @lru_cache(maxsize=64)
 def market_state_columns(horizons: tuple[int, ...], interval_minutes: int) -> tuple[str, ...]:
     """Names of the columns, in the order of ``write_market_state``."""
-    usable = usable_horizons(horizons, interval_minutes)
+    usable = _usable_horizons(horizons, interval_minutes)
     return (
         "vol",
         *(f"abs_change_mean_{minutes}m" for minutes in _ACTIVITY_MINUTES),
@@ -82,7 +82,7 @@ def _lengths(
         return tuple(steps_of(length, interval_minutes) for length in minutes)
 
     activity = tuple(window_tree((window,))[0] for window in steps(_ACTIVITY_MINUTES))
-    usable = steps(usable_horizons(horizons, interval_minutes))
+    usable = steps(_usable_horizons(horizons, interval_minutes))
     jumps = np.array(steps(_JUMP_MINUTES), dtype=np.int64)
     return *window_tree(steps(_VOL_MINUTES)), activity, jumps, np.array(usable, dtype=np.int64)
 

@@ -50,10 +50,7 @@ _NEAR_CHANGES = (1, 2, 3, 6, 12)
 _DISTANCES = ("mean", "min", "max")
 
 FEATURES: dict[str, dict[str, str]] = {
-    "lags": {
-        r"price_now": "The price now, currency/MWh",
-        r"price_lag_(\d+)": "The price {0} intervals ago",
-    },
+    "lags": {r"price_now": "The price now, currency/MWh", r"price_lag_(\d+)": "The price {0} intervals ago"},
     "changes": {
         r"change_(\d+)": "The price now minus that {0} intervals ago",
         r"last_change": "The last move that wasn't zero, within a day",
@@ -216,11 +213,7 @@ def required_history(spec: PriceFeatureSpec, interval_minutes: int) -> int:
 
 
 def price_feature_cube(
-    panel: Panel,
-    spec: PriceFeatureSpec,
-    *,
-    last: int | None = None,
-    reference: Floats | None = None,
+    panel: Panel, spec: PriceFeatureSpec, *, last: int | None = None, reference: Floats | None = None
 ) -> tuple[list[str], Floats32]:
     """All features of a panel, without any frame.
 

@@ -14,13 +14,7 @@ import pandas as pd
 
 from energy_ml.arrays import Booleans, Floats, Integers
 from energy_ml.config import SUPPORTED_INTERVALS, PricePredictionConfig
-from energy_ml.errors import (
-    IntervalError,
-    NoDataError,
-    TimestampError,
-    UnknownRegionError,
-    ValueRangeError,
-)
+from energy_ml.errors import IntervalError, NoDataError, TimestampError, UnknownRegionError, ValueRangeError
 from energy_ml.market_data.rows import (
     MINUTE,
     Rows,

@@ -340,12 +340,7 @@ class ParquetLake:
         return table
 
     def _refuse_unreadable(
-        self,
-        frame: pd.DataFrame,
-        footers: list[Footer],
-        start: pd.Timestamp,
-        end: pd.Timestamp,
-        regions: set[str],
+        self, frame: pd.DataFrame, footers: list[Footer], start: pd.Timestamp, end: pd.Timestamp, regions: set[str]
     ) -> None:
         """Raise if an unreadable file may hold rows of the window; else note it among the frame's problems.
 

@@ -126,14 +126,7 @@ class Rows:
         return len(self.times)
 
     def note(
-        self,
-        kind: str,
-        message: str,
-        mask: Booleans,
-        column: str,
-        *,
-        repaired: bool = True,
-        value: bool = False,
+        self, kind: str, message: str, mask: Booleans, column: str, *, repaired: bool = True, value: bool = False
     ) -> None:
         """List the rows of ``mask`` (n,), if there are any; ``value`` shows the column's in the example."""
         if mask.any():

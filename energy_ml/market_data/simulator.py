@@ -529,11 +529,7 @@ def _stream(
         capacity = np.array([s.capacity_mwh for s in specs])
         yield (
             pa.table(
-                {
-                    TIMESTAMP: _stamps(times, len(names)),
-                    REGION: _repeat(names, len(times)),
-                    PRICE: prices.reshape(-1),
-                }
+                {TIMESTAMP: _stamps(times, len(names)), REGION: _repeat(names, len(times)), PRICE: prices.reshape(-1)}
             ),
             pa.table(
                 {

@@ -48,7 +48,7 @@ _WAYS = tuple(rf"^\s*{way}\s*$" for way in _ways())
 
 
 @dataclass(frozen=True)
-class ReadTexts:
+class _ReadTexts:
     """Instants of n texts: ``utc`` (n,) datetime64[ns], ``offset_minutes`` (n,) ahead of UTC, NaN without a zone.
 
     Or, if they can't be read, ``problem`` in words, ``bad`` (n,) the texts that it is about, what was ``expected`` and
@@ -63,7 +63,7 @@ class ReadTexts:
     remedy: str = _REMEDY
 
 
-def parse_texts(texts: pa.Array) -> ReadTexts:
+def parse_texts(texts: pa.Array) -> _ReadTexts:
     """Read texts (n,), all written in one way.
 
     Read are ISO 8601 and other dates with the year first; day and month before the year where the column itself shows
@@ -95,11 +95,11 @@ def parse_texts(texts: pa.Array) -> ReadTexts:
     return _instants(pc.extract_regex(texts, best))
 
 
-def _refused(n: int, problem: str, bad: Booleans, expected: str = _EXPECTED, remedy: str = _REMEDY) -> ReadTexts:
-    return ReadTexts(np.full(n, np.datetime64("NaT", "ns")), np.full(n, np.nan), problem, bad, expected, remedy)
+def _refused(n: int, problem: str, bad: Booleans, expected: str = _EXPECTED, remedy: str = _REMEDY) -> _ReadTexts:
+    return _ReadTexts(np.full(n, np.datetime64("NaT", "ns")), np.full(n, np.nan), problem, bad, expected, remedy)
 
 
-def _instants(found: pa.StructArray) -> ReadTexts:
+def _instants(found: pa.StructArray) -> _ReadTexts:
     n, names = len(found), [found.type.field(i).name for i in range(found.type.num_fields)]
 
     def text(name: str) -> pa.Array:
@@ -145,7 +145,7 @@ def _instants(found: pa.StructArray) -> ReadTexts:
     nanoseconds = ((hour * 60 + minute) * 60 + second) * 10**9 + digits
     offset = _offsets(text("zone"))
     ahead = np.where(np.isnan(offset), 0, offset).astype(np.int64) * 60 * 10**9
-    return ReadTexts(date.astype("datetime64[ns]") + (nanoseconds - ahead), offset)
+    return _ReadTexts(date.astype("datetime64[ns]") + (nanoseconds - ahead), offset)
 
 
 def _offsets(zones: pa.Array) -> Floats:

@@ -167,10 +167,7 @@ def _day_digests(info: FileInfo, zone: str | None) -> dict[str, str]:
 
 
 def _changes(
-    lake: ParquetLake,
-    infos: Mapping[str, FileInfo],
-    before: Mapping[str, _KnownFile],
-    after: Mapping[str, _KnownFile],
+    lake: ParquetLake, infos: Mapping[str, FileInfo], before: Mapping[str, _KnownFile], after: Mapping[str, _KnownFile]
 ) -> tuple[DayChange, ...]:
     old, new = _by_day(before), _by_day(after)
     days_of_file, changes = functools.cache(lake.days_of_file), []

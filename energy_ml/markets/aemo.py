@@ -40,14 +40,14 @@ def fetch(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], sessio
     return rows[[TIMESTAMP, REGION]].assign(**{PRICE: pd.to_numeric(rows["RRP"])})
 
 
-def p5min(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
+def _p5min(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
     """What each five-minute run said of [start, end): prices and demand of the hour from it on."""
     rows = _table("P5MIN_REGIONSOLUTION", start, end, regions, session, _STEP)
     rows = rows if rows.empty else rows[pd.to_numeric(rows["INTERVENTION"]) == 0]
     return _told(rows, {"RRP": "p5min_price", "TOTALDEMAND": "p5min_demand"})
 
 
-def predispatch(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
+def _ahead(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
     """What each half-hourly run said of [start, end), up to the end of the next trading day.
 
     The archive holds a run in its own month's file, so that a month's first days need the month before.
@@ -58,8 +58,8 @@ def predispatch(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], 
 
 
 FEEDS = (
-    Feed("p5min", ("p5min_price", "p5min_demand"), 5, "each run as it came, an hour ahead", p5min),
-    Feed("predispatch", ("predispatch_price",), 30, "each run as it came, up to 40 hours ahead", predispatch),
+    Feed("p5min", ("p5min_price", "p5min_demand"), 5, "each run as it came, an hour ahead", _p5min),
+    Feed("predispatch", ("predispatch_price",), 30, "each run as it came, up to 40 hours ahead", _ahead),
 )
 
 

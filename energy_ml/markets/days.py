@@ -185,12 +185,7 @@ def _whole(info: FileInfo) -> bool:
 
 
 def _ask(
-    market: Market,
-    files: _Files,
-    start: pd.Timestamp,
-    regions: list[str],
-    session: MarketSession,
-    now: pd.Timestamp,
+    market: Market, files: _Files, start: pd.Timestamp, regions: list[str], session: MarketSession, now: pd.Timestamp
 ) -> pd.DataFrame:
     """The day's rows by the contract, in order. Raises MarketError naming the day, why, and what to do."""
     end = start + pd.Timedelta(days=1)

@@ -38,19 +38,19 @@ def fetch(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], sessio
     return pd.concat(frames[1:] or frames)
 
 
-def day_ahead(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
+def _day_ahead(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
     """Prices of the coupled auction for [start, end): out at 13:00 in Brussels, late ones by 14:00."""
     answers = _answers("query_day_ahead_prices", start, end, regions, session)
     return _told([(zone, "Europe/Brussels", {"day_ahead_price": found}) for zone, _, found in answers], 14)
 
 
-def load(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
+def _load(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
     """Forecasts of load that are due by noon of the day before, MW."""
     answers = _answers("query_load_forecast", start, end, regions, session)
     return _told([(zone, of, {"load_forecast": found.iloc[:, 0]}) for zone, of, found in answers], 12)
 
 
-def wind_solar(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
+def _wind_solar(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
     """Forecasts of wind and sun that are due by 18:00 of the day before, MW."""
     parts = []
     for zone, of, found in _answers("query_wind_and_solar_forecast", start, end, regions, session):
@@ -62,9 +62,9 @@ def wind_solar(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], s
 
 
 FEEDS = (
-    Feed("day_ahead", ("day_ahead_price",), 60, "14:00 of the day before", day_ahead),
-    Feed("load", ("load_forecast",), 60, "noon of the day before", load),
-    Feed("wind_solar", ("wind_forecast", "solar_forecast"), 60, "18:00 of the day before", wind_solar),
+    Feed("day_ahead", ("day_ahead_price",), 60, "14:00 of the day before", _day_ahead),
+    Feed("load", ("load_forecast",), 60, "noon of the day before", _load),
+    Feed("wind_solar", ("wind_forecast", "solar_forecast"), 60, "18:00 of the day before", _wind_solar),
 )
 
 

@@ -15,19 +15,7 @@ from energy_ml.markets.feed import Feed, day_before
 from energy_ml.markets.session import MarketSession
 from energy_ml.names import AVAILABLE_AT, PRICE, REGION, TIMESTAMP
 
-REGIONS = (
-    "CAPITL",
-    "CENTRL",
-    "DUNWOD",
-    "GENESE",
-    "HUD VL",
-    "LONGIL",
-    "MHK VL",
-    "MILLWD",
-    "N.Y.C.",
-    "NORTH",
-    "WEST",
-)
+REGIONS = ("CAPITL", "CENTRL", "DUNWOD", "GENESE", "HUD VL", "LONGIL", "MHK VL", "MILLWD", "N.Y.C.", "NORTH", "WEST")
 """The load zones; the files also hold the neighbours' prices at the border."""
 _ZONE = "America/New_York"
 _POSTINGS = "https://oasis-postings.prod.nysdi.com"
@@ -54,7 +42,7 @@ def fetch(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], sessio
     return rows[rows[REGION].isin(list(regions))]
 
 
-def day_ahead(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
+def _day_ahead(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], session: MarketSession) -> pd.DataFrame:
     """Hourly prices of the auction for [start, end), stamped by the hour's start; posted by 11:00 of the day before."""
     files = [f"DAM_LBMP_ZONE/CSV/{day:%Y/%m/%d}/damlbmp_zone-{day:%Y%m%d}.csv" for day in _local_days(start, end)]
     texts = [text for name in files if (text := session.read(f"{_POSTINGS}/{name}")) is not None]
@@ -63,7 +51,7 @@ def day_ahead(start: pd.Timestamp, end: pd.Timestamp, regions: Sequence[str], se
     return rows.assign(**{AVAILABLE_AT: day_before(pd.to_datetime(rows[TIMESTAMP], utc=True), _ZONE, 11)})
 
 
-FEEDS = (Feed("day_ahead", ("day_ahead_price",), 60, "11:00 of the day before", day_ahead),)
+FEEDS = (Feed("day_ahead", ("day_ahead_price",), 60, "11:00 of the day before", _day_ahead),)
 
 
 def _local_days(start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:

@@ -12,7 +12,6 @@ from energy_ml.features.market_state_features import (
     market_state_columns,
     market_state_history,
     steps_of,
-    usable_horizons,
     write_market_state,
 )
 from energy_ml_tests.features.frames import price_matrix
@@ -151,5 +150,5 @@ def test_volatility_scales_with_prices_and_is_not_ruled_by_one_spike():
 
 def test_history_bounds_and_horizons():
     assert market_state_history(5) == 5 * 288 + 1
-    assert usable_horizons((1, 5, 15, 60, 1440, 2000), 5) == [5, 15, 60, 1440]
-    assert usable_horizons((1, 5, 15, 30, 60), 60) == [60]
+    moves = [name for name in market_state_columns((1, 5, 15, 60, 1440, 2000), 5) if name.startswith("yesterday_move")]
+    assert moves == [f"yesterday_move_{minutes}m" for minutes in (5, 15, 60, 1440)]

@@ -36,6 +36,7 @@ def run(
             "REGIONS": "WEST",
             "HORIZONS": "60",
             "PRESET": "fast",
+            "PRICES_N_ESTIMATORS": "20",
             "TRAINING_WINDOW_DAYS": "3",
             "HISTORY_DAYS": "0",
         }

@@ -14,7 +14,7 @@ from energy_ml.orchestration.build import build_definitions
 from energy_ml.orchestration.schedules import NIGHTLY, build_schedules
 from energy_ml.orchestration.triggers import VERSION_TAG, short_days
 from energy_ml.results import ResultsStore
-from energy_ml.training_window import expected_day
+from energy_ml.training_window import due_day
 from energy_ml_tests.orchestration.folder import day, prices, put, settings_for
 
 
@@ -63,7 +63,7 @@ def night(tmp_path: Path, instance: dg.DagsterInstance) -> Night:
 )
 def test_the_day_that_is_over(at: str, zone: str, now: str, expected: str) -> None:
     moment = dt.datetime.fromisoformat(now).replace(tzinfo=dt.UTC)
-    assert str(expected_day(OperationsConfig(nightly_at=at, nightly_zone=zone), moment)) == expected
+    assert str(due_day(Settings(operations=OperationsConfig(nightly_at=at, nightly_zone=zone)), moment)) == expected
 
 
 def test_one_run_per_day_however_often_it_ticks(night: Night, tmp_path: Path) -> None:

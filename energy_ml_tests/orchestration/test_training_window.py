@@ -57,7 +57,7 @@ def test_a_trainer_alone_learns_from_the_rows_of_the_nightly_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The window's first rows have whole lags, from the warm-up before it; so have the trainer's."""
-    project = Project.make(tmp_path / "whole")
+    project = Project.make(tmp_path / "whole", HORIZONS="60", PRICES_N_ESTIMATORS="20")
     project.enter(monkeypatch)
     project.night(project.day(DAYS))
     kept = ResultsStore(project.settings.results_dir)
