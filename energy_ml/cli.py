@@ -11,6 +11,7 @@ import getpass
 import json
 import re
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -344,12 +345,6 @@ def _retrain(
     from energy_ml.training_window import newest_as_of
 
     as_of = as_of or newest_as_of(settings)
-    _run_with_progress(settings, as_of)
-    _show_results(settings, as_of, as_json)
-
-
-def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
-    import uuid
 
     from energy_ml.orchestration.assets import day_steps
     from energy_ml.orchestration.instance import how_to_look
@@ -367,6 +362,7 @@ def _run_with_progress(settings: Settings, as_of: dt.date) -> None:
             f"the run for {as_of} failed: {what_failed(result.all_events)}",
             remedy=f"see run {run_id} in the UI ({how_to_look()})",
         )
+    _show_results(settings, as_of, as_json)
 
 
 def _show_results(settings: Settings, as_of: dt.date, as_json: bool) -> None:

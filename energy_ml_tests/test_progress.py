@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from energy_ml.progress import ProgressLog, progress_folder, recent_runs
+from energy_ml.config import Settings
+from energy_ml.progress import ProgressLog, progress_place, recent_runs
 from energy_ml.screen import NightScreen
 
 
@@ -90,8 +91,8 @@ def test_only_runs_with_news_are_recent(tmp_path: Path) -> None:
 
 
 def test_logs_lie_with_the_results_or_on_the_local_disk() -> None:
-    assert progress_folder("/srv/results") == Path("/srv/results/.progress")
-    first, second = progress_folder("s3://bucket/a"), progress_folder("s3://bucket/b")
+    assert progress_place(Settings(results_dir="/srv/results")) == "/srv/results/.progress"
+    first, second = (Path(progress_place(Settings(results_dir=f"s3://bucket/{name}"))) for name in "ab")
     assert first != second and first.is_absolute() and "s3" not in str(first)
 
 

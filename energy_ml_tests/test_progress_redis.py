@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from energy_ml.config import Settings
-from energy_ml.progress import open_progress, progress_folder, progress_place, recent_runs
+from energy_ml.progress import open_progress, progress_place, recent_runs
 from energy_ml.service.events import Hub
 from energy_ml.service.training_tasks import Trainings
 from energy_ml_tests.orchestration.servers import missing, redis
@@ -71,7 +71,7 @@ def test_a_worker_without_our_folders_is_seen(server: str, tmp_path: Path) -> No
     newest = log.latest()
     assert newest["price_prediction_15m"].state == "completed" and newest["battery_policy"].progress == 0.4
     assert recent_runs(place, 60) == ["run-1"] and recent_runs(place, -60) == []
-    assert not progress_folder(settings.results_dir).exists()
+    assert not Path(settings.results_dir, ".progress").exists()
 
     # A server that starts now, and its clients, are told the present state at once.
     hub, heard = Hub(Trainings(settings)), {}

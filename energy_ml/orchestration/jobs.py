@@ -20,7 +20,7 @@ def build_jobs(settings: Settings) -> list[Any]:
     leaderboard = dg.AssetSelection.assets(["evaluation", "leaderboard"])
     features = dg.AssetSelection.groups("features")
     prices = features | dg.AssetSelection.groups("price_prediction")
-    return [
+    jobs: list[Any] = [
         dg.define_asset_job(
             RETRAIN,
             selection=dg.AssetSelection.groups(
@@ -46,18 +46,9 @@ def build_jobs(settings: Settings) -> list[Any]:
             selection=leaderboard,
             description="The leaderboard over all as-of dates; the sensor of the same name keeps it up to date.",
         ),
-        *_fetching(settings),
     ]
-
-
-def _fetching(settings: Settings) -> list[Any]:
-    if settings.operations.market is None:
-        return []
-    return [
-        dg.define_asset_job(
-            FETCH_PRICES,
-            selection=dg.AssetSelection.assets(["raw", "market_prices"]),
-            description=f"Prices of {settings.operations.market}, up to an as-of date; the schedule of the same name "
-            "keeps them up to date.",
-        )
-    ]
+    if (market := settings.operations.market) is not None:
+        told = f"Prices of {market}, up to an as-of date; the schedule of the same name keeps them up to date."
+        fetched = dg.AssetSelection.assets(["raw", "market_prices"])
+        jobs.append(dg.define_asset_job(FETCH_PRICES, selection=fetched, description=told))
+    return jobs

@@ -4,14 +4,13 @@ What belongs here: events, their logs, and where these lie. What doesn't: drawin
 """
 
 from energy_ml.progress.log import ProgressCallback, ProgressEvent, ProgressLog
-from energy_ml.progress.place import open_progress, progress_folder, progress_place, recent_runs
+from energy_ml.progress.place import open_progress, progress_place, recent_runs
 
 __all__ = [
     "ProgressCallback",
     "ProgressEvent",
     "ProgressLog",
     "open_progress",
-    "progress_folder",
     "progress_place",
     "recent_runs",
 ]

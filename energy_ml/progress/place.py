@@ -18,26 +18,20 @@ from energy_ml.progress.log import ProgressLog
 _REDIS_SCHEMES = ("redis://", "rediss://")
 
 
-def progress_folder(results_dir: str) -> Path:
-    """Where the logs of runs that write to ``results_dir`` lie: inside it, or on the local disk for an object store.
-
-    Object stores can't append; with one, and without Celery, progress is seen on the machine that trains.
-    """
-    if "://" not in results_dir:
-        return Path(results_dir) / ".progress"
-    return Path(tempfile.gettempdir()) / "energy_ml_progress" / hashlib.sha256(results_dir.encode()).hexdigest()[:16]
-
-
 def progress_place(settings: Settings) -> str:
-    """Where progress of runs with these settings is kept: a folder, or the URL of the Redis that Celery uses.
+    """Where progress of runs with these settings is kept: a folder of the results, or the Redis that Celery uses.
 
-    With Celery but without any Redis it is the folder, which then has to be shared.
+    With Celery but without any Redis it is the folder, which then has to be shared. Object stores can't append: beside
+    one it is a folder of the local disk, so that progress is seen on the machine that trains.
     """
+    results = settings.results_dir
     if settings.executor == "celery":
         for url in (settings.operations.celery_broker, settings.operations.celery_backend):
             if url.startswith(_REDIS_SCHEMES):
                 return url
-    return str(progress_folder(settings.results_dir))
+    if "://" not in results:
+        return f"{results}/.progress"
+    return f"{tempfile.gettempdir()}/energy_ml_progress/{hashlib.sha256(results.encode()).hexdigest()[:16]}"
 
 
 def open_progress(place: str, run_id: str) -> ProgressLog:

@@ -88,7 +88,8 @@ class Hub:
                         self._latest[key] = event
                         for client in self.clients:
                             client.offer(key, event)
-                self._forget({key for key, _ in found})
+                present = {key for key, _ in found}
+                self._latest = {key: event for key, event in self._latest.items() if key in present}
             except (EnergyMLError, OSError, ValueError):
                 log.exception("looking at the trainings failed")
             await asyncio.sleep(_POLL_SECONDS)
@@ -117,10 +118,6 @@ class Hub:
                     error = model["metrics"].get("error")
                     told = None if error is None else str(error)
                     yield (run_id, model_id), _model_event(None, run_id, model_id, model, told)
-
-    def _forget(self, present: set[Key]) -> None:
-        for key in [key for key in self._latest if key not in present]:
-            del self._latest[key]
 
 
 def events_of(state: TrainingOut) -> list[tuple[Key, Event]]:

@@ -190,11 +190,8 @@ def patient(seconds: float) -> type[APIRoute]:
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer as JSON."""
-    return Response(_dump(value), status, headers, "application/json")
-
-
-def _dump(value: object) -> bytes:
-    return json.dumps(value, default=to_jsonable, separators=(",", ":"), allow_nan=False).encode()
+    text = json.dumps(value, default=to_jsonable, separators=(",", ":"), allow_nan=False)
+    return Response(text, status, headers, "application/json")
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -203,14 +200,14 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _STATUS_WORDS[status], "content": content} for status in statuses}
 
 
-class Told(TypedDict):
+class _Told(TypedDict):
     """What OpenAPI is told of a route, as FastAPI takes it."""
 
     responses: dict[int | str, dict[str, Any]]
     openapi_extra: dict[str, Any]
 
 
-def told_of(shape: type[BaseModel], *more: int) -> Told:
+def told_of(shape: type[BaseModel], *more: int) -> _Told:
     """A route that parses its body itself, for OpenAPI; ``more`` refusals beside those that any body may meet."""
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": _SCHEMAS + shape.__name__}}}}
     responses = refusals(400, 401, 404, 408, 409, 413, 415, 422, 503, *more)

@@ -109,29 +109,27 @@ class RecentMarket:
         with self._lock:
             marks = self._marks("batteries")
             if self._batteries is None or self._batteries[0] != marks:
-                lasts = [f.last for f in self.lake.inventory() if f.kind == "batteries" and f.last is not None]
-                if not lasts:
-                    self._batteries = (marks, pd.DataFrame(columns=[BATTERY_ID]))
-                    return self._batteries[1]
-                last = max(lasts)
-                frame = self.lake.read_batteries(last - _RATING_SPAN, last + pd.Timedelta(nanoseconds=1))
-                frame = frame.sort_values(TIMESTAMP)
-                newest = frame[frame[TIMESTAMP] >= last - _MARGIN].groupby(BATTERY_ID, sort=True).tail(1)
-                # The same rule as in the backtest, so that page and report advise the same power.
-                rated = {
-                    name: rated_power(rows.get(POWER), rows.get(RATED_POWER))
-                    for name, rows in frame.groupby(BATTERY_ID, sort=False)
-                }
-                falls = -frame.groupby(BATTERY_ID)[CHARGE].diff().clip(upper=0.0)
-                today = falls[frame[TIMESTAMP] > last.floor("D")].groupby(frame[BATTERY_ID]).sum()
-                newest = newest.assign(
-                    **{
-                        RATED_POWER: newest[BATTERY_ID].map(rated).astype("float64"),
-                        DISCHARGED: newest[BATTERY_ID].map(today).astype("float64").fillna(0.0),
-                    }
-                )
-                self._batteries = (marks, newest.sort_values(BATTERY_ID, ignore_index=True))
+                self._batteries = marks, self._read_batteries()
             return self._batteries[1]
+
+    def _read_batteries(self) -> pd.DataFrame:
+        lasts = [f.last for f in self.lake.inventory() if f.kind == "batteries" and f.last is not None]
+        if not lasts:
+            return pd.DataFrame(columns=[BATTERY_ID])
+        last = max(lasts)
+        frame = self.lake.read_batteries(last - _RATING_SPAN, last + pd.Timedelta(nanoseconds=1))
+        frame = frame.sort_values(TIMESTAMP)
+        newest = frame[frame[TIMESTAMP] >= last - _MARGIN].groupby(BATTERY_ID, sort=True).tail(1)
+        by_battery = frame.groupby(BATTERY_ID, sort=False)
+        # The same rule as in the backtest, so that page and report advise the same power.
+        rated = {name: rated_power(rows.get(POWER), rows.get(RATED_POWER)) for name, rows in by_battery}
+        falls = -by_battery[CHARGE].diff().clip(upper=0.0)
+        today = falls[frame[TIMESTAMP] > last.floor("D")].groupby(frame[BATTERY_ID]).sum()
+        made = {
+            RATED_POWER: newest[BATTERY_ID].map(rated).astype("float64"),
+            DISCHARGED: newest[BATTERY_ID].map(today).astype("float64").fillna(0.0),
+        }
+        return newest.assign(**made).sort_values(BATTERY_ID, ignore_index=True)
 
     def _marks(self, kind: str) -> tuple[str, ...]:
         return tuple(f.fingerprint for f in self.lake.inventory() if f.kind == kind)

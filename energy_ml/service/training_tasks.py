@@ -45,7 +45,7 @@ from energy_ml.names import (
     TRAIN_RL_BATTERY,
     price_model_id,
 )
-from energy_ml.progress import ProgressEvent, ProgressLog, open_progress, progress_place
+from energy_ml.progress import ProgressEvent, open_progress, progress_place
 from energy_ml.service.answers import ModelProgress, TrainingFacts, TrainingOut
 from energy_ml.service.problems import in_words
 from energy_ml.training_window import deployment, newest
@@ -338,7 +338,8 @@ class Trainings:
         models: dict[str, ModelProgress] = {
             name: {"state": "waiting", "progress": 0.0, "epoch": None, "metrics": {}} for name in _models(record)
         }
-        for name, event in self._log(record).latest().items():
+        place = progress_place(self._settings_of(record))
+        for name, event in open_progress(place, record["run_id"]).latest().items():
             models[name] = model_state(event)
         for model in models.values():
             if record["state"] != "running" and model["state"] == "running":
@@ -437,9 +438,6 @@ class Trainings:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._threads, FileLock(self.folder / ".starting.lock", timeout=30):
             yield
-
-    def _log(self, record: _Record) -> ProgressLog:
-        return open_progress(progress_place(self._settings_of(record)), record["run_id"])
 
     def _settings_of(self, record: _Record) -> Settings:
         """Narrowed trainings stay on this machine: workers elsewhere know neither their folder nor their horizons."""
