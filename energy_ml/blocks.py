@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-import numpy as np
-
-from energy_ml.arrays import Floats
 from energy_ml.errors import needing
+
+if TYPE_CHECKING:
+    from energy_ml.arrays import Floats
 
 BACKENDS = {"threads": "threading", "processes": "loky", "dask": "dask", "ray": "ray"}
 """Joblib's names of what ENERGY_ML_PARALLEL may be."""
@@ -43,7 +43,7 @@ def map(
         return cast(Iterable[Result], joblib.Parallel()(jobs))
 
 
-class Kept(Sequence[Floats]):
+class Kept(Sequence["Floats"]):
     """Arrays in files, each read when it is asked for."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -53,7 +53,9 @@ class Kept(Sequence[Floats]):
         return len(self._paths)
 
     def __getitem__(self, place: int) -> Floats:  # type: ignore[override]
-        return cast(Floats, np.load(self._paths[place]))
+        import numpy as np  # here, as joblib below
+
+        return cast("Floats", np.load(self._paths[place]))
 
 
 def kept(
@@ -96,6 +98,8 @@ def _made(function: Callable[[Block], Floats], task: tuple[Block, Path | None]) 
 
 
 def _save(array: Floats, path: Path) -> None:
+    import numpy as np
+
     from energy_ml.artifacts import write_atomically
 
     write_atomically(path, lambda handle: np.save(handle, array), durable=False)
