@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._utils.schedules import schedule_execution_time_iterator
 
 from energy_ml.config import OperationsConfig, Settings
 from energy_ml.errors import ConfigError
@@ -158,8 +159,11 @@ def test_the_schedule_in_its_definitions(tmp_path: Path, instance: dg.DagsterIns
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED, (
         "a fresh clone doesn't begin failing every night"
     )
-    first, others = schedule.cron_schedule
-    assert first == "45 2 * * *" and others.startswith("45 0,1,3,4,") and schedule.execution_timezone == "Europe/Paris"
+    assert schedule.cron_schedule == ["45 2 * * *", "45 * * * *"] and schedule.execution_timezone == "Europe/Paris"
+    ticks = schedule_execution_time_iterator(
+        dt.datetime(2026, 1, 5, tzinfo=dt.UTC).timestamp(), schedule.cron_schedule, schedule.execution_timezone
+    )
+    assert [next(ticks).hour for _ in range(4)] == [1, 2, 3, 4], "the night's own is one tick"
     assert "02:45 Europe/Paris" in (schedule.description or "")
     context = dg.build_schedule_context(
         instance,
