@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-demo
 EXTRAS := celery k8s postgres s3 markets
 INSTALLED_TEST := $(VENV)/.installed-test
+REHEARSED := $(VENV)/.rehearsed
 
 .DEFAULT_GOAL := demo
 .PHONY: help demo test lint docs pictures ui audit lock clean
@@ -13,8 +14,10 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## install, train and judge on the sample
-	@echo 'training on the sample and judging: a minute or two on two cores; the first time it also compiles, beside it'
-	@$(BIN)/python -m energy_ml.rehearsal 2>/dev/null & $(BIN)/energy-ml retrain --date latest; code=$$?; wait; exit $$code
+	@echo 'training on the sample and judging: a minute or two on two cores; what is new of the code compiles beside it'
+	@test -e $(REHEARSED) && test -z "$$(find energy_ml -name '*.py' -newer $(REHEARSED))" || \
+	{ $(BIN)/python -m energy_ml.rehearsal 2>/dev/null && touch $(REHEARSED); } & \
+	$(BIN)/energy-ml retrain --date latest; code=$$?; wait; exit $$code
 
 test: $(INSTALLED_TEST) ## every test
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -93,6 +93,32 @@ def test_no_picture_is_older_than_what_it_shows() -> None:
     assert kept.keys() == digests.keys() == {path.name for path in script.parent.glob("*.png")}
 
 
+def test_the_demo_compiles_beside_the_night_only_what_is_new(tmp_path: Path) -> None:
+    """With programs that only say that they ran; a night that fails makes the command fail."""
+    (tmp_path / "bin").mkdir()
+    said, night = tmp_path / "said", tmp_path / "bin/energy-ml"
+    for program in (tmp_path / "bin/python", night):
+        program.write_text(f'#!/bin/sh\necho "$*" >> {said}\n')
+        program.chmod(0o755)
+    (tmp_path / ".installed-demo").touch()
+
+    def demo() -> tuple[int, list[str]]:
+        said.unlink(missing_ok=True)
+        command = ["make", "demo", f"VENV={tmp_path}"]
+        done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=False)
+        return done.returncode, sorted(said.read_text().splitlines())
+
+    both = ["-m energy_ml.rehearsal", "retrain --date latest"]
+    assert demo() == (0, both)
+    assert demo() == (0, both[1:]), "nothing is left to compile"
+    os.utime(tmp_path / ".rehearsed", (0, 0))
+    assert demo() == (0, both), "code has changed since"
+    night.write_text("#!/bin/sh\nexit 1\n")
+    said.touch()
+    done = subprocess.run(["make", "demo", f"VENV={tmp_path}"], cwd=project_root(), capture_output=True, check=False)
+    assert done.returncode == 2
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
 

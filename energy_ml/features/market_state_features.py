@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from energy_ml.arrays import Floats, Floats32, Integers
+from energy_ml.arrays import ZERO, Floats, Floats32, Integers
 from energy_ml.features.lag_features import read_only
 from energy_ml.features.rolling_features import sum_windows, window_tree
 from energy_ml.kernels import exchange, kernel, part
@@ -132,7 +132,8 @@ def _write(
         for i in range(at, n):
             out[0, i - at, r] = vol[i]
         column = 1
-        nodes[0] = size
+        for i in range(n):  # a slice would compile how its error is worded: a second
+            nodes[0, i] = size[i]
         for tree in activity:
             steps = tree[-1, 0] if len(tree) else 1
             sum_windows(nodes, tree, max(at - steps + 1, 0), np.nan)
@@ -161,7 +162,7 @@ def _volatility(
         known = size[i] == size[i]
         nodes[0, i] = size[i] if known else 0.0
         counted[i + 1] = counted[i] + known
-    sum_windows(nodes, tree, 0, 0.0)
+    sum_windows(nodes, tree, ZERO, 0.0)
     for i in range(start, len(size)):
         root = 0.0
         for k in range(len(ends)):
@@ -218,7 +219,7 @@ def _since(price: float, i: int, last: int, day: int, young: bool) -> float:
 def _in_day(price: Floats, at: int, whole: int, ordered: Floats, out: Floats32) -> None:
     """Where each price from ``at`` on stands among those of its day, which are ``ordered`` (day,) at ``whole``, where
     the first day is whole."""
-    day, known = len(ordered), 0
+    day, known = len(ordered), ZERO
     for number in ordered:
         known += number == number
     for i in range(at, len(price)):

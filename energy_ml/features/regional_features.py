@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from energy_ml.arrays import Booleans, Floats, Floats32, Integers
+from energy_ml.arrays import ZERO, Booleans, Floats, Floats32, Integers
 from energy_ml.features.lag_features import read_only
 from energy_ml.features.neighbours import Compared
 from energy_ml.features.rolling_features import sum_windows, window_tree
@@ -152,7 +152,7 @@ def _nearest(price: Floats, candidates: Integers, tree: Integers, window: int, h
             for i in range(n):
                 gap[i] = price[min(own, peer), i] - price[max(own, peer), i]
                 nodes[0, i] = abs(gap[i])
-            sum_windows(nodes, tree, 0, np.nan)
+            sum_windows(nodes, tree, ZERO, np.nan)
             for i in range(halo, n):
                 signed, distance = sign * gap[i], nodes[-1, i] / window
                 cheaper[i] += signed > 0

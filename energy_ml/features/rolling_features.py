@@ -122,9 +122,10 @@ def _write(
     for start in range(first, n_times, block):
         size = (min(block, n_times - start) + halo) * width
         unknown = max(halo - start, 0) * width
-        mean[0, :unknown] = np.nan
-        mean[0, unknown:size] = flat[max(start - halo, 0) * width :][: size - unknown]
-        low[0], high[0] = mean[0], mean[0]
+        begin = (start - halo) * width
+        for i in range(size):
+            number = flat[begin + i] if i >= unknown else np.nan
+            mean[0, i], low[0, i], high[0, i] = number, number, number
         for step in range(len(tree)):
             window, a, own, other = tree[step, 0], tree[step, 1], tree[step, 2], tree[step, 3]
             begin, back, node = (window - 1) * width, a * width, step + 1

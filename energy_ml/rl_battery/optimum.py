@@ -178,7 +178,7 @@ def _general_step(
     left, n, gain = max(low, x[0] - c), ZERO, 0.0
     out_x[0] = left
     while left < high:
-        right, lines = high, 0
+        right, lines = high, ZERO
         for way in range(3):
             shift, cash = ways[way]
             i = passed[way]
