@@ -313,7 +313,7 @@ def _champion_bytes(folder: PathLike, relative: str, registry: Registry) -> byte
         if served is None:
             read_artifact(path)  # says in words that it is missing
         raise _unknown(path, "a file of a model that the registry lists")
-    champion = version_of(model, model["champion"])
+    champion = champion_of(model)
     known = {version["sha256"] for version in model["details"].values()}
     if champion is None:
         if served is None or "retired" in model:
@@ -338,7 +338,7 @@ def _champion_bytes(folder: PathLike, relative: str, registry: Registry) -> byte
 
 def lost_champion(folder: PathLike, model: Model) -> str | None:
     """In words, that a champion's file is gone and its copy under ``versions/`` serves; None while it is there."""
-    path, champion = inside(folder, model["champion_path"]), version_of(model, model["champion"])
+    path, champion = inside(folder, model["champion_path"]), champion_of(model)
     if champion is None or path.exists():
         return None
     return f"{path} is missing; {champion['filepath']} serves in its place; put it back with `energy-ml models repair`"
@@ -352,9 +352,9 @@ def _unknown(path: Path, expected: str, found: str | None = None) -> ArtifactErr
     )
 
 
-def version_of(model: Model, version: str | None) -> Version | None:
-    """The entry of a version of ``model``; None where there is none."""
-    return None if version is None else model["details"].get(version)
+def champion_of(model: Model) -> Version | None:
+    """The entry of the version that serves; None where there is none."""
+    return None if model["champion"] is None else model["details"].get(model["champion"])
 
 
 def champion_path(model_type: str, model_id: str) -> str:

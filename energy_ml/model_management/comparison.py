@@ -128,24 +128,22 @@ def compare_policies(
     )
 
 
-def compare_metadata(a: Mapping[str, object], b: Mapping[str, object]) -> dict[str, dict[str, float | None]]:
-    """Put every number of two versions' metadata side by side, by dotted name: ``a``, ``b``, ``difference`` (b − a)."""
-    first, second = numbers_of(a), numbers_of(b)
-    rows: dict[str, dict[str, float | None]] = {}
+def compare_metadata(
+    a: Mapping[str, object], b: Mapping[str, object]
+) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, object]]]:
+    """Two versions' metadata side by side, by dotted name: every number (``a``, ``b``, ``difference``, b − a), and what
+    else differs (``a``, ``b``); None where there is none."""
+    first, second = dict(_leaves(a)), dict(_leaves(b))
+    numbers: dict[str, dict[str, float | None]] = {}
+    others: dict[str, dict[str, object]] = {}
     for name in sorted(first.keys() | second.keys()):
         x, y = first.get(name), second.get(name)
-        rows[name] = {"a": x, "b": y, "difference": None if x is None or y is None else y - x}
-    return rows
-
-
-def other_differences(a: Mapping[str, object], b: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    """What isn't a number and differs between two versions' metadata, by dotted name: ``a``, ``b``, None if absent."""
-    first, second = dict(_leaves(a)), dict(_leaves(b))
-    return {
-        name: {"a": first.get(name), "b": second.get(name)}
-        for name in sorted(first.keys() | second.keys())
-        if first.get(name) != second.get(name) and not (_is_number(first.get(name)) or _is_number(second.get(name)))
-    }
+        if _is_number(x) or _is_number(y):
+            m, n = x if _is_number(x) else None, y if _is_number(y) else None
+            numbers[name] = {"a": m, "b": n, "difference": None if m is None or n is None else n - m}
+        elif x != y:
+            others[name] = {"a": x, "b": y}
+    return numbers, others
 
 
 def numbers_of(value: object) -> dict[str, float]:

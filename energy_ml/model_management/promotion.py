@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from energy_ml.artifacts import Version, version_of
+from energy_ml.artifacts import Version, champion_of
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError
 from energy_ml.model_management.comparison import Decision
 from energy_ml.model_management.registry import ModelRegistry
@@ -70,7 +70,7 @@ def retire_unfit(
     """
     retired = {}
     for model in registry.list_models():
-        champion, horizon = version_of(model, model["champion"]), horizon_of_id(model["model_id"])
+        champion, horizon = champion_of(model), horizon_of_id(model["model_id"])
         if champion is None or str(champion["metadata"].get("as_of") or "") > as_of:
             continue
         try:

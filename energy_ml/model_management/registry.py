@@ -33,7 +33,7 @@ from energy_ml import artifacts
 from energy_ml.artifacts import Event, ListedModel, Model, PathLike, Registry, Version, inside
 from energy_ml.config import resolve_path
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError, UnknownModelError
-from energy_ml.model_management.comparison import Decision, compare_metadata, other_differences
+from energy_ml.model_management.comparison import Decision, compare_metadata
 from energy_ml.model_management.versioning import new_version, parse_version
 from energy_ml.names import PRICE_PREDICTION, RL_BATTERY, TRAINING_RESULTS_FILE, model_id_of_file
 
@@ -124,14 +124,9 @@ class ModelRegistry:
         what else differs between them (``others``: settings, days, libraries)."""
         model = self.model(model_id)
         first, second = _find(model, model_id, a), _find(model, model_id, b)
-        return {
-            "model_id": model_id,
-            "champion": model["champion"],
-            "a": first,
-            "b": second,
-            "numbers": compare_metadata(first["metadata"], second["metadata"]),
-            "others": other_differences(first["metadata"], second["metadata"]),
-        }
+        numbers, others = compare_metadata(first["metadata"], second["metadata"])
+        both = {"a": first, "b": second, "numbers": numbers, "others": others}
+        return {"model_id": model_id, "champion": model["champion"], **both}
 
     def history(self, model_id: str | None = None) -> list[Event]:
         """Every event since the registry was begun, oldest first; of one model, or of all.
@@ -349,7 +344,7 @@ class ModelRegistry:
         with self._changing() as registry, self._several_files(registry):
             by_type: dict[str, dict[str, tuple[str, str | None, dict[str, object]]]] = {}
             for model_id, model in registry["models"].items():
-                if (champion := artifacts.version_of(model, model["champion"])) is not None:
+                if (champion := artifacts.champion_of(model)) is not None:
                     facts = {"version": champion["version"], **champion["metadata"]}
                     trained = model["champion_path"], champion["sha256"], facts
                     by_type.setdefault(model["type"], {})[model_id] = trained
@@ -530,7 +525,7 @@ class ModelRegistry:
         done = [f"deleted {path.name}, which wasn't finished" for path in sorted(unfinished) if self._delete(path)]
         done += [f"deleted {name}, which a dead writer left" for name in self._discard(registry, journal)]
         for model in registry["models"].values():
-            entry = artifacts.version_of(model, model["champion"])
+            entry = artifacts.champion_of(model)
             if entry is None or entry["sha256"] is None:
                 continue
             served, own = self._digest_of(model["champion_path"]), self._digest_of(entry["filepath"])

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from energy_ml.artifacts import Model, Version, load_champion, lost_champion, read_registry, version_of
+from energy_ml.artifacts import Model, Version, champion_of, load_champion, lost_champion, read_registry
 from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError
 from energy_ml.model_management.registry import model_of
 from energy_ml.names import REGISTRY_FILE
@@ -225,11 +225,6 @@ class Champions:
             log.error("%s: %s", what, text)
         self._set = replace(before, problems={**before.problems, what: text})
         self._retry_at = time.monotonic() + _RETRY_SECONDS
-
-
-def champion_of(model: Model) -> Version | None:
-    """The champion's version of a registry entry; None if none was promoted."""
-    return version_of(model, model["champion"])
 
 
 def _checked(model_id: str, loaded: object) -> object:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack, cast
 import numpy as np
 import pandas as pd
 
-from energy_ml.artifacts import Version
+from energy_ml.artifacts import Version, champion_of
 from energy_ml.config import ServiceSettings, Settings
 from energy_ml.errors import (
     EnergyMLError,
@@ -75,7 +75,7 @@ from energy_ml.service.answers import (
     ResultsOut,
     Source,
 )
-from energy_ml.service.champions import Champion, Champions, ChampionSet, champion_of
+from energy_ml.service.champions import Champion, Champions, ChampionSet
 from energy_ml.service.own_batteries import OwnBattery, own_batteries
 from energy_ml.service.questions import PolicyQuestion, check_prices, question_of
 from energy_ml.service.recent import Asked, RecentMarket, RecentPrices

@@ -133,7 +133,8 @@ def test_only_pairs_that_both_have_are_compared():
 
 
 def test_numbers_of_two_versions_side_by_side():
-    rows = compare_metadata({"a": {"x": 1, "y": True}, "s": "text"}, {"a": {"x": 3.5}, "z": 2})
+    rows, others = compare_metadata({"a": {"x": 1, "y": True}, "s": "text"}, {"a": {"x": 3.5}, "s": "text", "z": 2})
+    assert others == {"a.y": {"a": True, "b": None}}
     assert rows == {
         "a.x": {"a": 1, "b": 3.5, "difference": 2.5},
         "z": {"a": None, "b": 2, "difference": None},
