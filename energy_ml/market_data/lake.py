@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -137,22 +138,16 @@ class ParquetLake:
         even = False
         over = utc(pd.Timestamp.now("UTC") if now is None else now).floor("D").value - 1
         last_ns = min(max(cast(pd.Timestamp, f.info.last).value for f in footers), over)
-        first_ns = min(cast(pd.Timestamp, f.info.first).value for f in footers)
-        day = last_ns // _DAY_NS
-        newer: _DayRows | None = None
-        while day >= first_ns // _DAY_NS:
-            today = newer if newer is not None else self._day_rows(footers, day)
-            before = self._day_rows(footers, day - 1)
+        for today, before in itertools.pairwise(self._days_back(footers, last_ns)):
             expected = set(regions) if regions is not None else set(today.times) | set(before.times)
             if today.times and today.complete(expected):
-                return _date(day)
+                return _date(today.day)
             even = even or infer_interval(list(today.times.values())) is not None
             odd = odd or [times for times in today.times.values() if len(times) > 1]
-            newer, day = before, day - 1
         if odd and not even:
             raise unsupported_interval(odd, file=self.root)
         raise NoDataError(
-            f"no UTC day between {_date(first_ns // _DAY_NS)} and {_date(last_ns // _DAY_NS)} is complete",
+            f"no UTC day between {_first(footers).date()} and {_date(last_ns // _DAY_NS)} is complete",
             file=self.root,
             expected="a day on which every region has at least 95 % of its intervals, up to the day's end",
             remedy="add the missing prices, or choose regions with ENERGY_ML_REGIONS",
@@ -168,20 +163,19 @@ class ParquetLake:
         last = max(cast(pd.Timestamp, f.info.last) for f in chosen)
         if regions is None:
             return last
-        first = min(cast(pd.Timestamp, f.info.first) for f in chosen)
-        for day in range(last.value // _DAY_NS, first.value // _DAY_NS - 1, -1):
-            held = [ns[-1] for name, ns in self._day_rows(chosen, day).times.items() if name in regions]
+        for today in self._days_back(chosen, last.value):
+            held = [ns[-1] for name, ns in today.times.items() if name in regions]
             if held:
                 return pd.Timestamp(int(max(held)), tz="UTC")
         return last
 
     def interval(self, regions: Sequence[str] | None = None) -> int | None:
         """Minutes between the newest prices; None if that is no supported interval. Raises as ``read_prices``."""
-        footers = self._price_footers(regions)
-        last = self.newest_row(regions).value // _DAY_NS
-        for day in range(last, last - 10, -1):  # the newest rows may be placeholders without prices
-            days = [self._day_rows(footers, number).times for number in (day - 1, day)]
-            series = [ns for held in days for name, ns in held.items() if regions is None or name in regions]
+        days = self._days_back(self._price_footers(regions), self.newest_row(regions).value)
+        for pair in itertools.islice(
+            itertools.pairwise(days), 10
+        ):  # the newest rows may be placeholders without prices
+            series = [ns for day in pair for name, ns in day.times.items() if regions is None or name in regions]
             if (minutes := infer_interval(series)) is not None:
                 return minutes
         return None
@@ -356,7 +350,7 @@ class ParquetLake:
         one_each = len(footers) > 1 and len({f.info.regions for f in footers}) == len(footers) == len(regions)
         # Before the first row of all files there may be nothing: a warm-up asks for what needn't exist. If it should,
         # clean_prices refuses the window and names these files.
-        begin = max(start, min(cast(pd.Timestamp, f.info.first) for f in footers))
+        begin = max(start, _first(footers))
         if not one_each and _covers(frame, begin, end, regions):
             for footer in near:
                 message = f"{footer.info.problem}; not needed, other files cover the window"
@@ -364,6 +358,12 @@ class ParquetLake:
                 frame.attrs["problems"].append(problem.to_dict())
             return
         raise _unreadable(near)
+
+    def _days_back(self, footers: list[Footer], last_ns: int) -> Iterator[_DayRows]:
+        """The days from that of ``last_ns`` to the one before the first of all rows."""
+        return (
+            self._day_rows(footers, day) for day in range(last_ns // _DAY_NS, _first(footers).value // _DAY_NS - 2, -1)
+        )
 
     def _day_rows(self, footers: list[Footer], day: int) -> _DayRows:
         start, end = day * _DAY_NS, (day + 1) * _DAY_NS
@@ -467,6 +467,10 @@ def _unreadable(footers: list[Footer]) -> DataError:
     )
 
 
+def _first(footers: list[Footer]) -> pd.Timestamp:
+    return min(cast(pd.Timestamp, f.info.first) for f in footers)
+
+
 def _date(day: int) -> dt.date:
     return _EPOCH + dt.timedelta(days=int(day))
 
@@ -504,28 +508,18 @@ def _rows_per_day(times: Integers, keys: Integers, names: list[str]) -> pd.DataF
     """Distinct timestamps per day and name."""
     if not len(times):
         return pd.DataFrame(index=pd.Index([], name="day", dtype=object))
-    order = sorted(set(names))
-    column_of = np.array([order.index(name) for name in names], dtype=np.int64)
-    columns = column_of[keys]
-    day0 = int(times.min() // _DAY_NS)
-    size = (int(times.max() // _DAY_NS) - day0 + 1) * len(order)
-    if _has_repeats(times, columns):
-        own = [np.unique(times[rows]) for rows in rows_by_code(columns, len(order))]
-        columns = np.repeat(np.arange(len(order)), [len(o) for o in own])
-        times = np.concatenate(own)
-    table = np.bincount((times // _DAY_NS - day0) * len(order) + columns, minlength=size).reshape(-1, len(order))
-    index = pd.Index([_date(day0 + d) for d in range(len(table))], name="day", dtype=object)
-    frame = pd.DataFrame(table, index=index, columns=order)
+    column_of, columns = pd.factorize(np.array(names, dtype=object), sort=True)
+    own = column_of[keys]
+    order = np.lexsort((times, own))
+    times, own = times[order], own[order]
+    new = np.ones(len(times), dtype=bool)
+    new[1:] = (np.diff(times) != 0) | (np.diff(own) != 0)
+    day0, days = int(times.min() // _DAY_NS), int(np.ptp(times // _DAY_NS)) + 1
+    cells = (times[new] // _DAY_NS - day0) * len(columns) + own[new]
+    table = np.bincount(cells, minlength=days * len(columns)).reshape(days, len(columns))
+    index = pd.Index([_date(day0 + d) for d in range(days)], name="day", dtype=object)
+    frame = pd.DataFrame(table, index=index, columns=columns)
     return frame.iloc[np.flatnonzero(table.any(axis=1))].astype(np.int64)
-
-
-def _has_repeats(times: Integers, columns: Integers) -> bool:
-    """Whether a (time, column) pair occurs twice; rows that ascend within a column are recognised without sorting."""
-    for rows in rows_by_code(columns, int(columns.max()) + 1):
-        own = times[rows]
-        if not (np.diff(own) > 0).all() and len(np.unique(own)) < len(own):
-            return True
-    return False
 
 
 def _may_touch(footer: Footer, path: str, start: pd.Timestamp, end: pd.Timestamp, regions: set[str]) -> bool:
