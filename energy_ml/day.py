@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -158,12 +158,14 @@ class Night:
         """The prices alone, as battery strategies see them."""
         return prices_of(price_features, self.config.price_prediction.target_column)
 
-    def battery_forecasts(self, price_features: pd.DataFrame, forecasts: pd.DataFrame) -> pd.DataFrame:
-        """The forecasts, and beyond their last horizon what prices known ahead say: what a battery plans on."""
-        columns = [TIMESTAMP, REGION]
-        beyond = outlook(price_features[columns], self.lake, self.config.price_prediction.covariates)
+    def planned(self, price_features: pd.DataFrame, forecasts: Frames, regions: Collection[str]) -> pd.DataFrame:
+        """What batteries of these regions plan on: forecasts, and beyond their last horizon prices known ahead."""
+        where = {REGION: regions}
+        made = planned_on(in_memory(forecasts, where), self.config.rl_battery)
+        prices = in_memory(price_features[[TIMESTAMP, REGION]], where)
+        beyond = outlook(prices, self.lake, self.config.price_prediction.covariates)
         beyond = beyond[beyond[HORIZON] > max(self.settings.horizons)]
-        return pd.concat([forecasts, beyond], ignore_index=True) if len(beyond) else forecasts
+        return pd.concat([made, beyond], ignore_index=True) if len(beyond) else made
 
     def blocks_of(self, what: str) -> Path:
         """Where finished blocks of a large market lie until all of ``what`` is made."""
@@ -351,7 +353,7 @@ def train_policy(
     trained = BatteryRLTrainer(night.config).train_all(
         wanted,
         prices=in_memory(night.prices_of(price_features), {REGION: wanted}),
-        forecasts=planned_on(in_memory(forecasts, {REGION: wanted}), night.config.rl_battery),
+        forecasts=night.planned(price_features, forecasts, wanted),
         split=TimeSplit.from_dict(time_split),
         progress=night.progress.callback(POLICY_ID),
     )
@@ -420,7 +422,6 @@ def backtest(
     split, config = TimeSplit.from_dict(time_split), night.config.rl_battery
     regions = sorted(battery_policy.agents)
     prices = in_memory(night.prices_of(price_features), {REGION: regions})
-    planned = planned_on(in_memory(forecasts, {REGION: regions}), config)
     units = reference_units(regions, Battery.from_config(config), config.execution_delay)
     fleet, problems = own_units(battery_features, split, config, regions, night.config.batteries)
     policy = BatteryPolicy.of(battery_policy)
@@ -428,7 +429,7 @@ def backtest(
         run_backtest,
         prices,
         split=split,
-        forecasts=planned,
+        forecasts=night.planned(price_features, forecasts, regions),
         threads=night.config.threads,
         parallel=night.config.parallel,
     )
@@ -531,7 +532,7 @@ def decide(
             candidate,
             *others,
             prices=night.prices_of(price_features),
-            forecasts=planned_on(in_memory(forecasts, {REGION: candidate.agents}), config.rl_battery),
+            forecasts=night.planned(price_features, forecasts, candidate.agents),
             split=split,
             battery=Battery.from_config(config.rl_battery),
             execution_delay=config.rl_battery.execution_delay,

@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 
 from energy_ml import checks
+from energy_ml.artifacts import save_artifact
 from energy_ml.config import Settings
-from energy_ml.day import Night
+from energy_ml.day import Night, train_policy
 from energy_ml.features import feature_columns
 from energy_ml.features.covariates import OUTLOOK, PREFIX, outlook
 from energy_ml.names import HORIZON, PRICE, PRICE_EXPECTED, PRICE_FORECAST, REGION, TIMESTAMP
 from energy_ml.price_prediction import PricePredictionTrainer
 from energy_ml.price_prediction.predictor import PricePredictor
-from energy_ml.rl_battery.trainer import BatteryRLTrainer
+from energy_ml.progress import open_progress
 from energy_ml.service.ml_service import MLService
 from energy_ml.service.schemas import Prices
 from energy_ml.training_window import lake_of, open_day
@@ -59,11 +60,13 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dict[in
     trainer = PricePredictionTrainer(settings.ml_config())
     names, paths = feature_columns(day.features), {}
     made = [trainer.train_for_horizon(day.features, names, h, split=day.split)["forecasts"] for h in settings.horizons]
-    night = Night(settings, dt.date(2025, 3, 5), "x", lake_of(settings), *[None] * 4)  # type: ignore[arg-type]
-    forecasts = night.battery_forecasts(day.features, pd.concat(made))
-    policies = BatteryRLTrainer(settings.ml_config())
-    policies.train_all(prices=night.prices_of(day.features), forecasts=forecasts, split=day.split)
-    paths["battery_policy"] = Path(policies.save(root.root / "made")["path"])
+    log = open_progress(str(folder), "x")
+    night = Night(settings, dt.date(2025, 3, 5), "x", lake_of(settings), *[None] * 3, log)  # type: ignore[arg-type]
+    split = {**day.split.to_dict(), "fingerprint": "x"}
+    policy = train_policy(night, day.features, pd.DataFrame(), split, pd.concat(made)).value
+    paths["battery_policy"] = folder / "battery_policy.pkl"
+    save_artifact(policy, paths["battery_policy"])
+    assert {max(agent.horizons) for agent in policy.agents.values()} == {OUTLOOK[-1]}, "they learn on what they act on"
     for horizon, path in trainer.save_models(root.root / "made").items():
         paths[f"price_prediction_{horizon}m"] = path
     promote(root, paths)
