@@ -35,7 +35,7 @@ from energy_ml.config import (
 from energy_ml.display import showing, shown
 from energy_ml.errors import ConfigError, EnergyMLError, NoDataError
 from energy_ml.fields import parse_date
-from energy_ml.names import AS_USUAL, METRICS_FILE, OUR_POLICY, REFERENCE, REGISTRY_FILE, REPORT_FILE
+from energy_ml.names import AS_USUAL, METRICS_FILE, OUR_POLICY, REFERENCE, REPORT_FILE
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -672,9 +672,9 @@ def _serve(
 
 
 def _registry() -> ModelRegistry:
-    from energy_ml.model_management.registry import ModelRegistry
+    from energy_ml.model_management.registry import registry_of
 
-    return ModelRegistry(f"{Settings.from_env().models_dir}/{REGISTRY_FILE}")
+    return registry_of(Settings.from_env())
 
 
 def _model_ids() -> list[str]:

@@ -196,3 +196,8 @@ class ServiceError(EnergyMLError):
     ) -> None:
         super().__init__(found, expected=expected, remedy=remedy)
         self.status, self.exit_code = status, 2 if status < 500 else 1
+
+
+def in_one_line(error: BaseException) -> str:
+    """What kind of error of another library it is, and the beginning of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"

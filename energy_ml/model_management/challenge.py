@@ -13,7 +13,7 @@ import pandas as pd
 
 from energy_ml.arrays import Floats
 from energy_ml.config import PromotionConfig
-from energy_ml.errors import ArtifactError, ModelNotFoundError, SchemaError
+from energy_ml.errors import ArtifactError, ModelNotFoundError, SchemaError, in_one_line
 from energy_ml.evaluation.backtest_evaluator import run_strategy
 from energy_ml.model_management.comparison import AsOf, Decision, compare_policies, compare_price_models
 from energy_ml.names import (
@@ -126,9 +126,7 @@ def judge_policy(
 
 def _without_champion(decision: Decision, problem: Exception) -> Decision:
     """Add to a decision one line about what kept the champion from taking part."""
-    words = str(problem)
-    if not isinstance(problem, _UNUSABLE):
-        words = f"{type(problem).__name__}: {next(iter(words.strip().splitlines()), '')}"
+    words = str(problem) if isinstance(problem, _UNUSABLE) else in_one_line(problem)
     return Decision(decision.promote, f"{decision.reason}; the champion can't be scored: {words}", decision.numbers)
 
 

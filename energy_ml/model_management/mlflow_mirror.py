@@ -17,7 +17,7 @@ import pandas as pd
 
 from energy_ml import __version__
 from energy_ml.artifacts import to_jsonable
-from energy_ml.errors import ModelError
+from energy_ml.errors import ModelError, in_one_line
 from energy_ml.model_management.comparison import numbers_of
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.names import CHARGE, PRICE, REGION, TIMESTAMP
@@ -50,8 +50,7 @@ def mirror(
             os.environ.setdefault(name, value)
         return f"run {_told(registry, as_of, decisions, html, run_id)}"
     except Exception as error:  # a tracker's own trouble, of whatever kind, is nobody else's
-        why = (str(error).splitlines() or [""])[0][:200]
-        log.warning("MLflow isn't told of %s: %s: %s", as_of, type(error).__name__, why)
+        log.warning("MLflow isn't told of %s: %s", as_of, in_one_line(error))
         return f"failed: {type(error).__name__}"
 
 

@@ -31,11 +31,11 @@ from filelock import FileLock, Timeout
 
 from energy_ml import artifacts
 from energy_ml.artifacts import Event, ListedModel, Model, PathLike, Registry, Version, inside
-from energy_ml.config import resolve_path
+from energy_ml.config import Settings, resolve_path
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError, UnknownModelError
 from energy_ml.model_management.comparison import Decision, compare_metadata
 from energy_ml.model_management.versioning import new_version, parse_version
-from energy_ml.names import PRICE_PREDICTION, RL_BATTERY, TRAINING_RESULTS_FILE, model_id_of_file
+from energy_ml.names import PRICE_PREDICTION, REGISTRY_FILE, RL_BATTERY, TRAINING_RESULTS_FILE, model_id_of_file
 
 HISTORY_TAIL = 2000
 """Events that stay in ``registry.json``; when there are more, the older half moves to ``registry_history/``."""
@@ -632,6 +632,11 @@ class ModelRegistry:
 
     def _now(self) -> str:
         return self._clock().astimezone(dt.UTC).isoformat(timespec="seconds")
+
+
+def registry_of(settings: Settings) -> ModelRegistry:
+    """The registry of the settings' models folder."""
+    return ModelRegistry(f"{settings.models_dir}/{REGISTRY_FILE}")
 
 
 def _new_model(registry: Registry, model_type: str, model_id: str) -> Model:

@@ -16,6 +16,7 @@ import pandas as pd
 from energy_ml import __version__, day
 from energy_ml.config import Settings
 from energy_ml.errors import ConfigError
+from energy_ml.model_management.registry import registry_of
 from energy_ml.names import (
     BACKTEST_FILE,
     FORECASTS_FILE,
@@ -29,7 +30,7 @@ from energy_ml.names import (
 from energy_ml.orchestration.metadata import to_metadata
 from energy_ml.orchestration.partitions import as_of_days, raw_days
 from energy_ml.orchestration.shell import backfill_policy
-from energy_ml.orchestration.steps import OWNERS, ROLE, Step, asset_of, key_of, registry_of
+from energy_ml.orchestration.steps import OWNERS, ROLE, Step, asset_of, key_of
 from energy_ml.results import ResultsStore
 from energy_ml.training_window import fetch_window
 

@@ -22,8 +22,8 @@ from energy_ml.config import Settings
 from energy_ml.day import Made, Night
 from energy_ml.display import showing
 from energy_ml.errors import ConfigError, DataError, EnergyMLError
-from energy_ml.model_management.registry import ModelRegistry
-from energy_ml.names import REGISTRY_FILE, TIMESTAMP
+from energy_ml.model_management.registry import registry_of
+from energy_ml.names import TIMESTAMP
 from energy_ml.orchestration.io_managers import FILE, Reader, keep, recorded_digest
 from energy_ml.orchestration.metadata import columns_of, to_metadata
 from energy_ml.orchestration.partitions import as_of_days, trailing_window
@@ -149,11 +149,6 @@ def _tell(
     gate = dg.AssetCheckKey(key_of(step.key), step.gate or "")
     if isinstance(error, DataError) and gate in context.selected_asset_check_keys:
         yield dg.AssetCheckResult(asset_key=gate.asset_key, check_name=gate.name, passed=False, description=said)
-
-
-def registry_of(settings: Settings) -> ModelRegistry:
-    """The settings' model registry."""
-    return ModelRegistry(f"{settings.models_dir}/{REGISTRY_FILE}")
 
 
 def _night_of(settings: Settings, context: dg.AssetExecutionContext, day: str) -> Night:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from energy_ml.artifacts import Model, Version, champion_of, load_champion, lost_champion, read_registry
-from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError
+from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, ServiceError, in_one_line
 from energy_ml.model_management.registry import model_of
 from energy_ml.names import REGISTRY_FILE
 from energy_ml.price_prediction.model import PricePredictionModel
@@ -242,9 +242,8 @@ def _checked(model_id: str, loaded: object) -> object:
                 return loaded
             raise ValueError("its forecast isn't finite")
     except Exception as error:
-        why = (str(error).splitlines() or [""])[0][:200]
         raise ArtifactError(
-            f"{model_id} loads but can't answer ({type(error).__name__}: {why})", remedy="retrain, or roll back"
+            f"{model_id} loads but can't answer ({in_one_line(error)})", remedy="retrain, or roll back"
         ) from error
     raise ArtifactError(
         f"{model_id} holds a {type(loaded).__name__}", expected="a price model or a battery policy", remedy="roll back"
