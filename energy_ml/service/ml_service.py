@@ -542,17 +542,13 @@ class MLService:
         )
 
     def _current_view(self) -> _View:
-        now = self.champions.current()
+        now = self.champions.load_all(PRICE_PREDICTION)
         champions = now.price_models()
-        trained = [m for m, e in now.listed.items() if e["type"] == PRICE_PREDICTION and e["champion"]]
-        if any(m not in now.loaded and m not in now.problems for m in trained):
-            champions = self.champions.load_all(PRICE_PREDICTION).price_models()
         if not champions:
-            now = self.champions.current()
-            broken = {m: text for m, text in now.problems.items() if m in trained}
-            if broken:
-                raise ServiceError(f"no price model can be loaded: {next(iter(broken.values()))}", status=503)
             prices = {m: e for m, e in now.listed.items() if e["type"] == PRICE_PREDICTION}
+            broken = [text for m, text in now.problems.items() if m in prices and prices[m]["champion"]]
+            if broken:
+                raise ServiceError(f"no price model can be loaded: {broken[0]}", status=503)
             gone = [f"{m} was retired: {e['retired']}" for m, e in prices.items() if "retired" in e]
             raise ModelNotFoundError(
                 f"no price model serves; {gone[0]}" if gone else "no price model is trained yet",
@@ -563,17 +559,13 @@ class MLService:
         if view is None or {h: c.version for h, c in view.champions.items()} != {
             h: c.version for h, c in champions.items()
         }:
-            view = self._view = self._make_view(champions)
+            models: dict[int, PricePredictionModel] = {h: c.model for h, c in champions.items()}
+            predictor = PricePredictor().use(models)
+            needed = max(required_history(m.spec, m.interval_minutes) * m.interval_minutes for m in models.values())
+            columns = [name for name in predictor.extra_columns() if not name.startswith(PREFIX)]
+            wanted = max(needed, HISTORY_MINUTES) + 60, columns, predictor.covariates()
+            view = self._view = _View(champions, predictor, wanted)
         return view
-
-    @staticmethod
-    def _make_view(champions: Mapping[int, Champion]) -> _View:
-        models: dict[int, PricePredictionModel] = {h: c.model for h, c in champions.items()}
-        predictor = PricePredictor().use(models)
-        needed = max(required_history(m.spec, m.interval_minutes) * m.interval_minutes for m in models.values())
-        columns = [name for name in predictor.extra_columns() if not name.startswith(PREFIX)]
-        wanted = max(needed, HISTORY_MINUTES) + 60, columns, predictor.covariates()
-        return _View(champions, predictor, wanted)
 
     def _wanted(self) -> tuple[int, list[str], Asked]:
         """Minutes of history, columns beside the price and covariates, that answers are made from."""
