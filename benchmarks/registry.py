@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 from energy_ml.errors import ModelNotFoundError, RegistryError
-from energy_ml.model_management import ModelRegistry, load_champion, save_artifact
+from energy_ml.model_management import ModelRegistry
+from energy_ml.model_management.persistence import load_champion, save_artifact
 
 MODELS = {f"price_prediction_{h}m": f"price_prediction/model_{h}min.pkl" for h in (1, 5, 15, 60)}
 KINDS, WEIGHTS = ["register", "promote", "prune", "read"], [4, 2, 1, 3]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from energy_ml.artifacts import Complete, to_jsonable
 from energy_ml.errors import ArtifactError, EnergyMLError, ModelNotFoundError, RegistryError
-from energy_ml.model_management import (
-    ModelRegistry,
+from energy_ml.model_management import ModelRegistry
+from energy_ml.model_management.persistence import (
     load_artifact,
     load_champion,
     save_artifact,

@@ -3,14 +3,6 @@
 What belongs here: the registry and the files that it vouches for. What doesn't: what a model is and how it is trained.
 """
 
-from energy_ml.artifacts import (
-    load_artifact,
-    load_champion,
-    save_artifact,
-    sha256_of,
-    write_atomically,
-    write_json,
-)
 from energy_ml.model_management.comparison import Decision, compare_policies, compare_price_models
 from energy_ml.model_management.registry import ModelRegistry
 from energy_ml.model_management.versioning import VERSION_FORMAT, new_version, parse_version
@@ -21,12 +13,6 @@ __all__ = [
     "ModelRegistry",
     "compare_policies",
     "compare_price_models",
-    "load_artifact",
-    "load_champion",
     "new_version",
     "parse_version",
-    "save_artifact",
-    "sha256_of",
-    "write_atomically",
-    "write_json",
 ]

@@ -15,18 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError
-from energy_ml.model_management import (
-    Decision,
-    ModelRegistry,
-    load_artifact,
-    load_champion,
-    parse_version,
-    save_artifact,
-    sha256_of,
-)
-from energy_ml.model_management import (
-    registry as registry_module,
-)
+from energy_ml.model_management import Decision, ModelRegistry, parse_version
+from energy_ml.model_management import registry as registry_module
+from energy_ml.model_management.persistence import load_artifact, load_champion, save_artifact, sha256_of
 
 MODEL = "price_prediction_15m"
 SERVED = "price_prediction/model_15min.pkl"

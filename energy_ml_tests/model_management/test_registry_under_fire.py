@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from energy_ml.errors import ModelNotFoundError
-from energy_ml.model_management import ModelRegistry, load_champion, save_artifact
+from energy_ml.model_management import ModelRegistry
+from energy_ml.model_management.persistence import load_champion, save_artifact
 from energy_ml_tests.model_management.under_fire import ACTIONS, MODEL, SERVED, VERSIONS
 
 ROOT = Path(__file__).parents[2]

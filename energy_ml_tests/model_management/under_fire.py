@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from energy_ml.errors import ArtifactError, ModelNotFoundError, PromotionError, RegistryError
-from energy_ml.model_management import ModelRegistry, load_artifact, load_champion, save_artifact
+from energy_ml.model_management import ModelRegistry
+from energy_ml.model_management.persistence import load_artifact, load_champion, save_artifact
 
 MODELS = {
     "price_prediction_15m": ("price_prediction", "price_prediction/model_15min.pkl"),
