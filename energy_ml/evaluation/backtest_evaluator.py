@@ -303,7 +303,7 @@ def _earned(mine: pd.DataFrame, resampled: Floats, minutes: float) -> dict[str, 
     profit, cycles = float(mine["profit"].sum()), float(mine["cycles"].sum())
     low, high = _interval(resampled)
     batteries = mine.groupby(_UNIT, observed=True)
-    rated = float(batteries[RATED_POWER].first().sum())
+    rated, energy = float(batteries[RATED_POWER].first().sum()), mine["energy_mwh"].to_numpy()
     return {
         "profit": profit,
         "profit_per_day": profit / days,
@@ -317,8 +317,8 @@ def _earned(mine: pd.DataFrame, resampled: Floats, minutes: float) -> dict[str, 
         "worst_day": float(daily.min()),
         "losing_days": int((daily < 0).sum()),
         "max_drawdown": float((np.maximum.accumulate(cumulative) - cumulative).max()),
-        "energy_bought_mwh": float(mine["energy_mwh"].clip(lower=0).sum()),
-        "energy_sold_mwh": float(-mine["energy_mwh"].clip(upper=0).sum()),
+        "energy_bought_mwh": float(np.maximum(energy, 0).sum()),
+        "energy_sold_mwh": float(-np.minimum(energy, 0).sum()),
         "start_charge_mwh": float(batteries[CHARGE].first().sum()),
         "end_charge_mwh": float(batteries[CHARGE_END].last().sum()),
         CAPACITY: float(batteries[CAPACITY].first().sum()),

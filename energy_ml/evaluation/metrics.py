@@ -439,40 +439,53 @@ def _row_terms(
 
 def _ratios(totals: pd.DataFrame, seasonal: bool) -> pd.DataFrame:
     """Turn sums per group into metrics; NaN where there is nothing to divide by."""
+    sums = {str(name): values.to_numpy(dtype=np.float64) for name, values in totals.items()}
 
-    def mean(name: str, count: str = "n") -> pd.Series:
-        return totals[name] / totals[count].where(totals[count] > 0)
+    def mean(name: str, count: str = "n") -> Floats:
+        return np.asarray(sums[name] / np.where(sums[count] > 0, sums[count], np.nan))
 
-    def relative(error: pd.Series, baseline: pd.Series, count: pd.Series) -> pd.Series:
+    def relative(error: Floats, baseline: Floats, count: str = "n") -> Floats:
         values = [_ratio(float(e), float(b)) for e, b in zip(error, baseline, strict=True)]
-        return pd.Series(values, index=totals.index, dtype=np.float64).where(count > 0)
+        return np.where(sums[count] > 0, values, np.nan)
 
-    n = totals["n"]
-    table = pd.DataFrame(index=totals.index)
-    table["n"], table["n_missing"] = n.astype(np.int64), totals["missing"].astype(np.int64)
-    table["mae"], table["rmse"] = mean("abs"), np.sqrt(mean("sq"))
-    table["bias"], table["smape"] = mean("err"), mean("smape")
-    table["rmae"] = relative(totals["abs"], totals["p_abs"], n)
-    table["rrmse"] = relative(np.sqrt(totals["sq"]), np.sqrt(totals["p_sq"]), n)
-    table["moved_share"] = mean("moved")
-    table["rmae_moved"] = relative(totals["moved_abs"], totals["p_abs"], totals["moved"])
-    table["directional_accuracy"] = mean("direction", "moved")
-    table["spikes"] = totals["spikes"].where(totals["judged"] > 0)
-    table["spike_precision"], table["spike_recall"] = mean("hits", "called"), mean("hits", "spikes")
-    table["expected_bias"], table["spike_brier"] = mean("e_err", "e_n"), mean("brier", "b_n")
-    table["persistence_spike_brier"] = mean("p_brier", "b_n")
-    table["coverage"], table["mean_width"] = mean("inside", "interval_n"), mean("width", "interval_n")
-    table["winkler"], table["pinball"] = mean("winkler", "interval_n"), mean("pinball", "interval_n")
-    table["interval_n"] = totals["interval_n"].astype(np.int64)
-    table["persistence_mae"], table["persistence_rmse"] = mean("p_abs"), np.sqrt(mean("p_sq"))
-    table["persistence_bias"], table["persistence_smape"] = mean("p_err"), mean("p_smape")
-    table["persistence_spike_precision"] = mean("p_hits", "p_called")
-    table["persistence_spike_recall"] = mean("p_hits", "spikes")
+    table = {
+        "n": sums["n"].astype(np.int64),
+        "n_missing": sums["missing"].astype(np.int64),
+        "mae": mean("abs"),
+        "rmse": np.sqrt(mean("sq")),
+        "bias": mean("err"),
+        "smape": mean("smape"),
+        "rmae": relative(sums["abs"], sums["p_abs"]),
+        "rrmse": relative(np.sqrt(sums["sq"]), np.sqrt(sums["p_sq"])),
+        "moved_share": mean("moved"),
+        "rmae_moved": relative(sums["moved_abs"], sums["p_abs"], "moved"),
+        "directional_accuracy": mean("direction", "moved"),
+        "spikes": np.where(sums["judged"] > 0, sums["spikes"], np.nan),
+        "spike_precision": mean("hits", "called"),
+        "spike_recall": mean("hits", "spikes"),
+        "expected_bias": mean("e_err", "e_n"),
+        "spike_brier": mean("brier", "b_n"),
+        "persistence_spike_brier": mean("p_brier", "b_n"),
+        "coverage": mean("inside", "interval_n"),
+        "mean_width": mean("width", "interval_n"),
+        "winkler": mean("winkler", "interval_n"),
+        "pinball": mean("pinball", "interval_n"),
+        "interval_n": sums["interval_n"].astype(np.int64),
+        "persistence_mae": mean("p_abs"),
+        "persistence_rmse": np.sqrt(mean("p_sq")),
+        "persistence_bias": mean("p_err"),
+        "persistence_smape": mean("p_smape"),
+        "persistence_spike_precision": mean("p_hits", "p_called"),
+        "persistence_spike_recall": mean("p_hits", "spikes"),
+    }
     if seasonal:
-        table["seasonal_n"] = totals["s_n"].astype(np.int64)
-        table["seasonal_mae"], table["seasonal_rmse"] = mean("s_abs", "s_n"), np.sqrt(mean("s_sq", "s_n"))
-        table["rmae_seasonal"] = relative(totals["s_model_abs"], totals["s_abs"], totals["s_n"])
-    return table
+        table |= {
+            "seasonal_n": sums["s_n"].astype(np.int64),
+            "seasonal_mae": mean("s_abs", "s_n"),
+            "seasonal_rmse": np.sqrt(mean("s_sq", "s_n")),
+            "rmae_seasonal": relative(sums["s_model_abs"], sums["s_abs"], "s_n"),
+        }
+    return pd.DataFrame(table, index=totals.index)
 
 
 def _significance(paths: pd.DataFrame, by: list[str], seasonal: bool) -> pd.DataFrame:
