@@ -10,8 +10,10 @@ after it is as quick as the next; an image or a new server may run it once. Comp
 
 from __future__ import annotations
 
+import compileall
 import datetime as dt
 import os
+from pathlib import Path
 
 import pandas as pd
 
@@ -52,6 +54,7 @@ def rehearse() -> None:
     units = reference_units(_REGIONS, Battery.from_config(config.rl_battery), config.rl_battery.execution_delay)
     backtest(prices, [policy, *baselines(with_forecasts=True)], units, split, forecasts=forecasts)
     drawing_script()
+    compileall.compile_dir(Path(__file__).parent, quiet=2)
 
 
 if __name__ == "__main__":
