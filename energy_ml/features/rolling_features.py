@@ -115,49 +115,54 @@ def _write(
     for place in range(len(ends)):
         halo = max(halo, ends[place, 0] - 1)
     # All arrays flat and time-major, so that one offset shifts all regions.
-    flat, written = values.reshape(-1), (n_times - first) * width
-    columns, gaps = out.reshape(len(out), written), distances.reshape(len(distances), written)
-    shape = (len(tree) + 1, (min(block, n_times - first) + halo) * width)
-    mean, m2, low, high = np.empty(shape), np.zeros(shape), np.empty(shape), np.empty(shape)
+    flat, shape = values.reshape(-1), (n_times - first) * width
+    columns, gaps = out.reshape(len(out), shape), distances.reshape(len(distances), shape)
+    # Mean, squared deviations, lowest and highest of each node.
+    nodes = np.zeros((4, len(tree) + 1, (min(block, n_times - first) + halo) * width))
     for start in range(first, n_times, block):
         size = (min(block, n_times - start) + halo) * width
-        unknown = max(halo - start, 0) * width
-        begin = (start - halo) * width
         for i in range(size):
-            number = flat[begin + i] if i >= unknown else np.nan
-            mean[0, i], low[0, i], high[0, i] = number, number, number
+            cell = i + (start - halo) * width
+            number = flat[cell] if cell >= 0 else np.nan
+            nodes[0, 0, i], nodes[1, 0, i], nodes[2, 0, i], nodes[3, 0, i] = number, 0.0, number, number
         for step in range(len(tree)):
             window, a, own, other = tree[step, 0], tree[step, 1], tree[step, 2], tree[step, 3]
-            begin, back, node = (window - 1) * width, a * width, step + 1
-            share, square = (window - a) / window, a * (window - a) / window
-            # One result at a time: the compiler then works on several cells at once.
-            one, other_one, result = (
-                mean[own, begin:size],
-                mean[other, begin - back : size - back],
-                mean[node, begin:size],
+            begin, node, share, square = (
+                (window - 1) * width,
+                step + 1,
+                (window - a) / window,
+                a * (window - a) / window,
             )
-            parts, other_parts, squares = m2[own, begin:size], m2[other, begin - back :], m2[node, begin:size]
-            for i in range(len(squares)):
-                delta = other_one[i] - one[i]
-                squares[i] = (parts[i] + other_parts[i]) + delta * delta * square
-            for i in range(len(result)):
-                result[i] = one[i] + (other_one[i] - one[i]) * share
-            _lower(low[own, begin:], low[other, begin - back :], low[node, begin:size])
-            _higher(high[own, begin:], high[other, begin - back :], high[node, begin:size])
-        now, cells = (
-            slice(halo * width, size),
-            slice((start - first) * width, (start - first) * width + size - halo * width),
-        )
+            then = begin - a * width
+            one, two, mean = nodes[0, own, begin:size], nodes[0, other, then:], nodes[0, node, begin:size]
+            _squares(one, two, nodes[1, own, begin:], nodes[1, other, then:], square, nodes[1, node, begin:size])
+            for i in range(len(mean)):
+                mean[i] = one[i] + (two[i] - one[i]) * share
+            _lower(nodes[2, own, begin:], nodes[2, other, then:], nodes[2, node, begin:size])
+            _higher(nodes[3, own, begin:], nodes[3, other, then:], nodes[3, node, begin:size])
+        now, written = slice(halo * width, size), (start - first) * width
+        cells = slice(written, written + size - halo * width)
         for place in range(len(ends)):
             window, node = ends[place, 0], ends[place, 1]
-            put(mean[node, now], columns[4 * place, cells])
-            _put_deviation(m2[node, now], window, columns[4 * place + 1, cells])
-            put(low[node, now], columns[4 * place + 2, cells])
-            put(high[node, now], columns[4 * place + 3, cells])
-            if len(gaps):
-                put_difference(mean[0, now], mean[node, now], gaps[3 * place, cells])
-                put_difference(mean[0, now], low[node, now], gaps[3 * place + 1, cells])
-                put_difference(mean[0, now], high[node, now], gaps[3 * place + 2, cells])
+            variance = nodes[1, node, now]
+            for i in range(len(variance)):
+                variance[i] *= 1 / (window - 1)
+            for k in range(4):
+                put(nodes[k, node, now], columns[4 * place + k, cells])
+            deviation = columns[4 * place + 1, cells]
+            for i in range(len(deviation)):  # the root of the number as stored
+                deviation[i] = math.sqrt(np.float64(deviation[i]))
+            for k in range(len(gaps) // len(ends)):
+                put_difference(nodes[0, 0, now], nodes[k + (k > 0), node, now], gaps[3 * place + k, cells])
+
+
+@part
+def _squares(a: Floats, b: Floats, of_a: Floats, of_b: Floats, share: float, out: Floats) -> None:
+    """Squared deviations of two windows together, by their means and their own; one result at a time, so that the
+    compiler works on several cells at once."""
+    for i in range(len(out)):
+        delta = b[i] - a[i]
+        out[i] = (of_a[i] + of_b[i]) + delta * delta * share
 
 
 @part
@@ -171,10 +176,3 @@ def _lower(a: Floats, b: Floats, out: Floats) -> None:
 def _higher(a: Floats, b: Floats, out: Floats) -> None:
     for i in range(len(out)):
         out[i] = a[i] if (a[i] >= b[i]) | (a[i] != a[i]) else b[i]
-
-
-@part
-def _put_deviation(squares: Floats, window: int, out: Floats32) -> None:
-    """Roots of the variances as stored: float32."""
-    for i in range(len(out)):
-        out[i] = math.sqrt(np.float64(np.float32(squares[i] * (1 / (window - 1))))) if window > 1 else np.nan

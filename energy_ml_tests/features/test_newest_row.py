@@ -25,7 +25,7 @@ def assert_same_newest_row(values: np.ndarray, interval: int, spec: PriceFeature
         np.testing.assert_array_equal(found.view(np.uint32)[known], expected.view(np.uint32)[known], err_msg=name)
 
 
-@settings(max_examples=120)
+@settings(max_examples=50)
 @given(
     st.integers(2, 160),
     st.integers(1, 6),
