@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -153,17 +153,16 @@ class HorizonFits:
         # Each fit has one thread of its own and shares nothing that it writes: their order can't change a number.
         # BLAS would start threads of its own in each, which wait for each other at full load: twice the time.
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self.threads) as pool:
-            stopped = [job.result() for job in [pool.submit(self._stop, member) for member in every]]
-            rounds = {member.name: count for member, (_, count) in zip(every, stopped, strict=True)}
-            final_jobs = [
-                pool.submit(self._fit, member, "refit", self.before_test, refit_rounds(member, rounds[member.name]))
-                for member in every
-            ]
-            fold_jobs = [
-                [pool.submit(self._fit, member, "cross-fit", allowed, rounds[member.name]) for member in every]
-                for _, allowed in self.folds
-            ]
-            first = [booster for booster, _ in stopped]
+            # A member whose rounds are known needn't wait for the others': quantiles, the last, take longest.
+            first, rounds, final_jobs = [], {}, []
+            fold_jobs: list[list[Future[xgb.Booster]]] = [[] for _ in self.folds]
+            for member, stopping in [(member, pool.submit(self._stop, member)) for member in every]:
+                booster, count = stopping.result()
+                first.append(booster)
+                rounds[member.name], most = count, refit_rounds(member, count)
+                final_jobs.append(pool.submit(self._fit, member, "refit", self.before_test, most))
+                for jobs_of_fold, (_, allowed) in zip(fold_jobs, self.folds, strict=True):
+                    jobs_of_fold.append(pool.submit(self._fit, member, "cross-fit", allowed, count))
             made = [(pool.submit(self._fitted, first, chosen["before"], self.before_validation), window.part == 1)]
             boosters = [job.result() for job in final_jobs]
             final = pool.submit(self._fitted, boosters, chosen["all"], self.before_test)
