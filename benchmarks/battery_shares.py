@@ -34,9 +34,8 @@ from energy_ml.names import MPC_FORECAST, THRESHOLD
 from energy_ml.names import OUR_POLICY as OURS
 from energy_ml.names import PERFECT_FORESIGHT as OPTIMUM
 from energy_ml.price_prediction import PricePredictionTrainer
-from energy_ml.rl_battery.baselines import RollingMPC, ThresholdRule
+from energy_ml.rl_battery.baselines import RollingMPC, ThresholdRule, reduced
 from energy_ml.rl_battery.battery import Battery
-from energy_ml.rl_battery.parts import reduced
 from energy_ml.rl_battery.strategy import Strategy
 from energy_ml.rl_battery.trainer import BatteryRLTrainer
 from energy_ml.splits import TimeSplit

@@ -15,7 +15,7 @@ _HOMES = {
     "BatteryRLTrainer": "trainer",
     "Context": "strategy",
     "Strategy": "strategy",
-    "ablation": "parts",
+    "ablation": "baselines",
     "build_context": "strategy",
     "perfect_foresight": "optimum",
 }

@@ -1,4 +1,4 @@
-"""What a learned policy has to beat: hold, a threshold rule, rolling optimisation, and perfect foresight as the limit.
+"""What a learned policy has to beat: hold, a threshold rule, rolling optimisation, itself without parts; and the limit.
 
 What belongs here: strategies without learning from rewards. What doesn't: Q-learning (agent, trainer, policy) and the
 accounting of results (``energy_ml.evaluation.backtest_evaluator``). All but perfect foresight are free of look-ahead.
@@ -6,6 +6,7 @@ accounting of results (``energy_ml.evaluation.backtest_evaluator``). All but per
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -21,7 +22,8 @@ from energy_ml.rl_battery.battery import Battery, simulate, utc_days
 from energy_ml.rl_battery.learning import follow
 from energy_ml.rl_battery.lookahead import CELLS, path_lengths, plan_slopes
 from energy_ml.rl_battery.optimum import perfect_foresight
-from energy_ml.rl_battery.strategy import Context, end_value, known
+from energy_ml.rl_battery.policy import BatteryPolicy
+from energy_ml.rl_battery.strategy import Blind, Context, Strategy, end_value, known
 
 
 @dataclass(frozen=True)
@@ -270,3 +272,38 @@ def baselines(with_forecasts: bool) -> list[Hold | ThresholdRule | RollingMPC]:
     """The baselines that stand in every report; the last one only where forecasts are given."""
     usual: list[Hold | ThresholdRule | RollingMPC] = [Hold(), ThresholdRule(), RollingMPC()]
     return [*usual, RollingMPC(MPC_FORECAST, use_forecasts=True)] if with_forecasts else usual
+
+
+def reduced(policy: BatteryPolicy) -> list[Strategy]:
+    """The policy and what is left of it without its table, its forecasts, or both."""
+    plan = policy.without_table()
+    return [policy, plan, Blind(policy), Blind(plan)]
+
+
+def ablation(policy: BatteryPolicy, contexts: Sequence[Context]) -> pd.DataFrame:
+    """Profit and share of the optimum (of all contexts together) without parts of the policy.
+
+    Parameters
+    ----------
+    contexts : spans of batteries, see ``strategy.build_context``; forecasts in them, or the rows are alike in pairs.
+
+    Returns
+    -------
+    Frame with ``strategy``, see ``reduced``, ``profit`` (currency), ``share`` of the possible profit and ``worth``, the
+    share that the missing part adds.
+
+    Raises what ``BatteryPolicy.actions`` raises.
+    """
+
+    def profit(requests: Callable[[Context], Floats]) -> float:
+        total = 0.0
+        for c in contexts:
+            run = simulate(c.battery, requests(c), c.prices, c.hours, c.days, start_mwh=c.start_mwh)
+            total += float(run.cash.sum()) + float(run.charge[-1] - run.charge[0]) * c.terminal_value
+        return total
+
+    table = pd.DataFrame([{"strategy": s.name, "profit": profit(s.actions)} for s in reduced(policy)])
+    possible = profit(PerfectForesight().actions)
+    table["share"] = table["profit"] / possible if possible > 0 else float("nan")
+    table["worth"] = table["share"].iloc[0] - table["share"]
+    return table
