@@ -135,9 +135,10 @@ class BatteryRLTrainer:
         report(0.02, {"stage": "on train", "regions": len(known)})
         workers = self.ml_config.threads if len(prices) <= _SIDE_BY_SIDE else 1
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+            # First what takes longest: who acts late is looked at every interval.
+            of_own = pool.submit(self._learn_own, window_of, passes)
             on_train = pool.submit(learn, window, config, passes, with_validation=False)
             on_both = pool.submit(learn, window, config, passes, with_validation=True)
-            of_own = pool.submit(self._learn_own, window_of, passes)
             first = on_train.result()
             report(0.5, {"stage": "on train and validation"})
             learned = on_both.result()
