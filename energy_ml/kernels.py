@@ -33,7 +33,8 @@ def part(function: _Function) -> _Function:
 def _compiled(function: _Function, **more: bool) -> _Function:
     compiler = numba.njit(cache=True, error_model="numpy", no_cfunc_wrapper=True, **more)  # type: ignore[call-overload]
     made = compiler(function)
-    made._cache.load_overload = functools.partial(_load, made._cache)
+    if made is not function:  # it is with NUMBA_DISABLE_JIT, for who debugs
+        made._cache.load_overload = functools.partial(_load, made._cache)
     return cast(_Function, made)
 
 

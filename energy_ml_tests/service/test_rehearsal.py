@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -40,3 +41,13 @@ def test_answers_need_nothing_that_a_rehearsal_leaves_uncompiled(server: Server)
             [sys.executable, "-c", program], env=server.environment, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_kernels_are_plain_functions_for_who_debugs() -> None:
+    code = (
+        "from energy_ml.rl_battery.optimum import perfect_foresight as best; from energy_ml.rl_battery import Battery; "
+    )
+    code += "import numpy as np; print(best(Battery(), np.array([10.0, 50.0, 20.0]), 1.0).profit > 0)"
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True", done.stderr
