@@ -233,13 +233,14 @@ def rmae_by_horizon(metrics: pd.DataFrame, by_region: pd.DataFrame) -> Chart:
     values = values[np.isfinite(values)]
     low, high = min(0.9, values.min()), max(1.0, values.max())
     room = 0.12 * (high - low)
+    top = high + 1.7 * room  # above the words on the line
     yesterday = metrics[[HORIZON]].assign(rmae=metrics["seasonal_mae"] / metrics["persistence_mae"])
     yesterday = yesterday[np.isfinite(yesterday["rmae"])]
     yesterday = yesterday.assign(
-        name=[f"yesterday\n{v:.2f}{' ↑' if v > high + room else ''}" for v in yesterday["rmae"]],
-        rmae=np.minimum(yesterday["rmae"], high + room),
+        name=[f"yesterday\n{v:.2f}{' ↑' if v > top else ''}" for v in yesterday["rmae"]],
+        rmae=np.minimum(yesterday["rmae"], top),
     )
-    scale = {"domain": [low - room, high + 2 * room], "nice": False}
+    scale = {"domain": [low - room, top + room], "nice": False}
     y = channel("rmae", title="error ÷ that of “the price stays”", scale=scale)
     place = {"x": {"field": HORIZON, "type": "ordinal"}, "y": y, "text": {"field": "name"}}
     words = mark("text", place, data=inline(yesterday), dy=-8, lineBreak="\n", fontSize=10.5, color="#8A5F00")
@@ -347,7 +348,7 @@ def importance_chart(table: pd.DataFrame) -> Chart:
     rows["what"], rows["end"] = rows["feature"].map(feature_description), rows[[*both]].max(axis=1)
     names = {"feature": "feature", "family": "family", "what": "what it is"}
     beyond = {"x": {"field": "end"}, "text": {"field": "share", "format": ".1%"}}
-    room = {"domainMax": 1.16 * float(rows["end"].max())}
+    room = {"domainMax": 1.22 * float(rows["end"].max())}
     of = "mean absolute SHAP value" if measure == "shap" else "all importance"
     spec = layered(
         mark("bar", color=BLUE),
