@@ -41,18 +41,25 @@ class Parts:
                         yield frame
 
     @property
-    def _none(self) -> pd.DataFrame:
+    def rows(self) -> int:
+        """How many the file has."""
+        with self.path.open("rb") as handle:
+            return int(pq.read_metadata(handle).num_rows)
+
+    @property
+    def empty(self) -> pd.DataFrame:
+        """A frame of the same columns without a row."""
         with self.path.open("rb") as handle:
             return cast(pd.DataFrame, pq.read_schema(handle).empty_table().to_pandas())
 
     @property
     def columns(self) -> pd.Index:
         """As of a frame."""
-        return self._none.columns
+        return self.empty.columns
 
     def whole(self) -> pd.DataFrame:
         """All of it in memory."""
-        return pd.concat([*self] or [self._none], ignore_index=True)
+        return pd.concat([*self] or [self.empty], ignore_index=True)
 
     def move_to(self, path: UPath) -> None:
         """Have the file there, whole or not at all."""

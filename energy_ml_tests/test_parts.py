@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -15,6 +15,7 @@ from energy_ml.config import MLConfig, PricePredictionConfig, RLBatteryConfig, S
 from energy_ml.features import feature_rows
 from energy_ml.market_data.simulator import Nodes, write_simulation
 from energy_ml.model_management.registry import ModelRegistry
+from energy_ml.orchestration import steps
 from energy_ml.parts import Parts, chosen, in_memory, is_parts, write_parts
 from energy_ml.price_prediction import PricePredictionTrainer, fits
 from energy_ml.progress import open_progress
@@ -67,7 +68,7 @@ def test_of_a_file_of_parts_only_those_are_read_that_may_hold_what_is_asked(
     to_pandas = Parts.__iter__
     monkeypatch.setattr(Parts, "__iter__", lambda self: (read.append(len(part)) or part for part in to_pandas(self)))
     pd.testing.assert_frame_equal(in_memory(parts), frame)
-    assert read == [4, 4] and list(parts.columns) == list(frame.columns)
+    assert read == [4, 4] and parts.rows == len(frame) and list(parts.columns) == list(frame.columns)
     for where in ({"horizon": [60]}, {"horizon": [60], "region": {"b"}}, {"region": ["nobody"]}):
         found, expected = in_memory(parts, where), in_memory(frame, where)
         pd.testing.assert_frame_equal(found, expected.reset_index(drop=True))
@@ -85,6 +86,8 @@ def test_the_store_takes_parts_over_and_gives_them_back(tmp_path: Path) -> None:
     again = store.read("2026-03-11", "forecasts.parquet")
     assert isinstance(again, Parts)
     pd.testing.assert_frame_equal(in_memory(again), in_memory(parts))
+    told = steps._of_frame(cast(Any, None), again, {})
+    assert told["dagster/row_count"] == 8 and "column_schema" in str(told), "Dagster is told of them as of a frame"
     store.write("2026-03-11", "one.parquet", FRAMES[0])
     assert not is_parts(UPath(store.path("2026-03-11", "one.parquet")))
 

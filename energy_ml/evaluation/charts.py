@@ -292,7 +292,8 @@ def spike_reliability(forecasts: pd.DataFrame, thresholds: Mapping[str, float]) 
 
     ``forecasts`` is the frame of all parts, ``thresholds`` the price per region above which one is a spike.
     """
-    test = forecasts[forecasts[SPLIT] == "test"].dropna(subset=[SPIKE_PROBABILITY, PRICE_ACTUAL])
+    needed = [HORIZON, REGION, SPIKE_PROBABILITY, PRICE_ACTUAL]  # of thousands of regions a copy of all is large
+    test = forecasts.loc[forecasts[SPLIT] == "test", needed].dropna(subset=needed[2:])
     if test.empty:
         return empty("No probabilities of spikes to judge")
     rows = pd.DataFrame(

@@ -28,6 +28,7 @@ from energy_ml.orchestration.io_managers import FILE, Reader, keep, recorded_dig
 from energy_ml.orchestration.metadata import columns_of, to_metadata
 from energy_ml.orchestration.partitions import as_of_days, trailing_window
 from energy_ml.orchestration.shell import backfill_policy
+from energy_ml.parts import Parts
 from energy_ml.progress import open_progress, progress_place
 from energy_ml.results import ResultsStore
 from energy_ml.training_window import lake_of
@@ -223,12 +224,15 @@ def _report(instance: dg.DagsterInstance, settings: Settings, raw: dg.AssetKey, 
 
 def _of_frame(step: Step, value: object, read: Mapping[str, object]) -> dict[str, object]:
     """Size and columns of a frame, and which of them frames that it was made of have by the same name."""
-    if not isinstance(value, pd.DataFrame):
+    if not isinstance(value, pd.DataFrame | Parts):
         return {}
-    told: dict[str, object] = {"dagster/row_count": len(value), "dagster/column_schema": columns_of(value)}
-    frames = [(key_of(step.inputs[name]), frame) for name, frame in read.items() if isinstance(frame, pd.DataFrame)]
+    rows, held = (len(value), value) if isinstance(value, pd.DataFrame) else (value.rows, value.empty)
+    told: dict[str, object] = {"dagster/row_count": rows, "dagster/column_schema": columns_of(held)}
+    frames = [
+        (key_of(step.inputs[name]), frame) for name, frame in read.items() if isinstance(frame, pd.DataFrame | Parts)
+    ]
     found = {
-        str(column): [dg.TableColumnDep(key, str(column)) for key, frame in frames if column in frame]
+        str(column): [dg.TableColumnDep(key, str(column)) for key, frame in frames if column in frame.columns]
         for column in value.columns
     }
     if known := {column: deps for column, deps in found.items() if deps}:
