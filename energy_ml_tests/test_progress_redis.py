@@ -104,10 +104,11 @@ def test_narrowed_trainings_stay_here(server: str, tmp_path: Path, monkeypatch: 
     record = {"results_dir": str(tmp_path / "own"), "run_id": "run-3", "narrowed": True, "type": "price_prediction"}
     record |= {"horizons": [15], "regions": None}
     trainings = Trainings(settings)
-    assert trainings._settings_of(record).executor == "in_process"
-    trainings._log(record).write("m", 0.5)
+    own, usual = (trainings._settings_of({**record, "narrowed": narrowed}) for narrowed in (True, False))
+    assert own.executor == "in_process"
+    open_progress(progress_place(own), "run-3").write("m", 0.5)
     assert (tmp_path / "own/.progress/run-3.jsonl").exists()
-    assert trainings._log({**record, "narrowed": False}).latest() == {}
+    assert open_progress(progress_place(usual), "run-3").latest() == {}
 
 
 def test_only_celery_takes_redis(tmp_path: Path) -> None:
