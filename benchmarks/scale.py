@@ -122,7 +122,7 @@ def measure(folder: Path, trees: int, until: str, horizons: str) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         settings, meter = Settings.from_env(), Meter()
-        lake = lake_of(settings)
+        lake, trainer = lake_of(settings), PricePredictionTrainer(settings.ml_config())
         as_of = START + dt.timedelta(days=WARM_UP + DAYS - 1)
         night = day.Night(
             settings,
@@ -131,7 +131,7 @@ def measure(folder: Path, trees: int, until: str, horizons: str) -> None:
             lake,
             ResultsStore(scratch),
             ModelRegistry(f"{scratch}/models/registry.json"),
-            PricePredictionTrainer(settings.ml_config()),
+            lambda: trainer,
             open_progress(scratch, "scale"),
         )
         # The first time footers are read; features read the window again.

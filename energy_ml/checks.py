@@ -73,7 +73,7 @@ def covariates_known(prices: pd.DataFrame) -> Check:
     )
 
 
-def regions_present(settings: Settings, prices: pd.DataFrame, problems: Sequence[DataProblem]) -> Check:
+def regions_present(prices: pd.DataFrame, problems: Sequence[DataProblem]) -> Check:
     """Whether every region that is chosen, or that any file knows, is in the window."""
     found = sorted(map(str, prices["region"].unique()))
     absent = sorted({str(p.example) for p in problems if p.kind == "region_absent"})

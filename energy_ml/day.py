@@ -138,8 +138,8 @@ class Night:
     lake: ParquetLake
     store: ResultsStore
     registry: ModelRegistry
-    trainer: PricePredictionTrainer
-    """One for all horizons, so that they share the binned features."""
+    trainer: Callable[[], PricePredictionTrainer]
+    """The one of all horizons, so that they share the binned features; only a step that trains loads XGBoost for it."""
     progress: ProgressLog
     digest_of: Callable[[str], str | None] = lambda file: None
     """SHA-256 of a model among the results, by its file, as the run that made it has on record."""
@@ -221,7 +221,7 @@ def price_features(night: Night) -> Made:
             ),
             checks.data_recent(night.settings, night.lake, dt.datetime.now(dt.UTC)),
             checks.covariates_known(features),
-            checks.regions_present(night.settings, features, window.problems),
+            checks.regions_present(features, window.problems),
             checks.features_stable(night.settings, looked_at, names, day.split),  # of a large market one block
         ],
     )
@@ -276,7 +276,8 @@ def train_price(
 ) -> Made:
     """One horizon's model for all regions, its forecasts of the whole window, and what it looked at."""
     config, name = night.config.price_prediction, price_model_id(horizon)
-    trained = night.trainer.train_for_horizon(
+    trainer = night.trainer()
+    trained = trainer.train_for_horizon(
         price_features,
         feature_columns(price_features),
         horizon,
@@ -285,7 +286,7 @@ def train_price(
         progress=night.progress.callback(name),
         kept_in=night.blocks_of(name),
     )
-    night.trainer.results.pop(horizon)  # a year's forecasts are no small thing to have twice
+    trainer.results.pop(horizon)  # a year's forecasts are no small thing to have twice
     model: PricePredictionModel = trained["model"]
     forecasts: Frames = trained["forecasts"]
     tested = in_memory(forecasts, {SPLIT: ["test"]})

@@ -43,7 +43,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
     def night(name: str) -> tuple[day.Night, day.Made, Any]:
-        root = tmp_path / name
+        root, trainer = tmp_path / name, PricePredictionTrainer(settings.ml_config())
         made = day.Night(
             settings,
             dt.date(2026, 3, 11),
@@ -51,7 +51,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             lake_of(settings),
             ResultsStore(str(root)),
             ModelRegistry(root / "models/registry.json"),
-            PricePredictionTrainer(settings.ml_config()),
+            lambda: trainer,
             open_progress(str(root), "run"),
         )
         features = day.price_features(made)

@@ -165,7 +165,7 @@ def _night_of(settings: Settings, context: dg.AssetExecutionContext, day: str) -
         lake_of(settings),
         ResultsStore(settings.results_dir),
         registry_of(settings),
-        context.resources.training.trainer(settings.ml_config()),
+        functools.partial(context.resources.training.trainer, settings.ml_config()),
         open_progress(progress_place(settings), context.run.run_id),
         lambda file: recorded_digest(context.instance, key_of(file.rpartition(".")[0]), day),
     )

@@ -63,7 +63,9 @@ def test_a_night_of_a_large_market_goes_block_by_block(tmp_path: Path, monkeypat
     def night(name: str) -> tuple[day.Made, day.Made, TimeSplit]:
         store, registry = ResultsStore(str(tmp_path / name)), ModelRegistry(tmp_path / name / "models/registry.json")
         trainer, log = PricePredictionTrainer(settings.ml_config()), open_progress(str(tmp_path / name), "run")
-        made = day.Night(settings, dt.date(2026, 3, 11), "run", lake_of(settings), store, registry, trainer, log)
+        made = day.Night(
+            settings, dt.date(2026, 3, 11), "run", lake_of(settings), store, registry, lambda: trainer, log
+        )
         features = day.price_features(made)
         store.write(made.as_of, "features.parquet", features.value)
         features = replace(features, value=store.read(made.as_of, "features.parquet"))

@@ -44,11 +44,10 @@ def test_no_data_at_all_is_late_too(tmp_path: Path) -> None:
     assert not found.passed and "ENERGY_ML_DATA_DIR" in found.words
 
 
-def test_absent_regions_are_named(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
-    assert checks.regions_present(settings, prices(1), []).words == "2 of 2 regions in the window: DE, FR"
+def test_absent_regions_are_named() -> None:
+    assert checks.regions_present(prices(1), []).words == "2 of 2 regions in the window: DE, FR"
     absent = DataProblem("region_absent", "region NL has no rows", 0, False, "NL", "region")
-    found = checks.regions_present(settings, prices(1), [absent])
+    found = checks.regions_present(prices(1), [absent])
     assert not found.passed and found.words == "2 of 3 regions in the window: DE, FR; without prices: NL"
 
 
