@@ -85,6 +85,7 @@ def compare_price_models(
         days=(as_of_candidate, as_of_champion),
         rule=rule,
         least=max(rule.min_observations, horizon_steps + 1),
+        summed=False,
         words=("mean absolute error", "'price stays'", "Diebold-Mariano"),
         p_value=p_value,
     )
@@ -123,6 +124,7 @@ def compare_policies(
         days=(as_of_candidate, as_of_champion),
         rule=rule,
         least=2,
+        summed=True,
         words=("profit", "holding", "block bootstrap"),
         p_value=p_value,
     )
@@ -171,10 +173,11 @@ def _compare(
     days: tuple[AsOf, AsOf],
     rule: PromotionConfig,
     least: int,
+    summed: bool,
     words: tuple[str, str, str],
     p_value: Callable[[Floats, Floats, Numbers], float],
 ) -> Decision:
-    """Judge by the mean of absolute errors, or by the sum of profits where ``words`` begin with profit.
+    """Judge by the mean of absolute errors, or by the sum of profits where that is what is ``summed``.
 
     ``words``: what is compared, the baseline and the test by name; ``least``: the fewest steps that are enough.
     ``p_value`` is of one number per step of both, and may add to the numbers on record.
@@ -202,9 +205,8 @@ def _compare(
         reason = f"Not promoted: the candidate gives no finite answer at {missing:,} steps where the opponent does"
         return Decision(False, reason, {"unanswered": missing})
     what, holder, test_name = words
-    sums = what == "profit"
-    of_regions, of_steps = (np.nansum, np.sum) if sums else (np.nanmean, np.mean)
-    x, y = (np.atleast_2d((values if sums else np.abs(values)).T).T for values in (x, y))
+    of_regions, of_steps = (np.nansum, np.sum) if summed else (np.nanmean, np.mean)
+    x, y = (np.atleast_2d((values if summed else np.abs(values)).T).T for values in (x, y))
     known = np.isfinite(x) & np.isfinite(y)
     own, other = (of_regions(np.where(known, v, np.nan)[known.any(axis=1)], axis=1) for v in (x, y))
     numbers: Numbers = {"steps": own.size}
@@ -217,7 +219,7 @@ def _compare(
             False, f"Not promoted: only {own.size} steps to compare on, at least {least} are needed", numbers
         )
     gain = numbers["candidate"] - numbers["opponent"]
-    improvement = numbers["improvement"] = _relative(gain if sums else -gain, numbers["opponent"])
+    improvement = numbers["improvement"] = _relative(gain if summed else -gain, numbers["opponent"])
     p = numbers["p_value"] = p_value(own, other, numbers)
     numbers |= {"min_improvement": rule.min_improvement, "max_p_value": rule.max_p_value}
     change = ("better" if improvement > 0 else "worse") if improvement else "no difference"
